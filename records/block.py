@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from records.errors import BlockCorrupt
-from records.ids import BlockId, EntryId, ProducerEpoch, RingEpoch, ShardEpoch, ShardId
+from records.ids import (
+    NO_PRODUCER_EPOCH,
+    NO_SHARD_EPOCH,
+    BlockId,
+    EntryId,
+    ProducerEpoch,
+    RingEpoch,
+    ShardEpoch,
+    ShardId,
+)
 from records.timestamps import hours_touched
 
 Spans = tuple[tuple[int, int], ...]
@@ -37,8 +46,8 @@ class EntryHeader:
     received_at: int
     service: str = ""
     producer: str = ""
-    producer_epoch: ProducerEpoch = ProducerEpoch(0)
-    shard_epoch: ShardEpoch = ShardEpoch(0)
+    producer_epoch: ProducerEpoch = NO_PRODUCER_EPOCH
+    shard_epoch: ShardEpoch = NO_SHARD_EPOCH
     seqs: Spans = ()
     skips: Spans = ()
     previous: bytes = b""

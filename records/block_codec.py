@@ -176,8 +176,15 @@ def decode_block(data: bytes | memoryview) -> EncodedBlock:
 
 
 def open_body(
-    body: memoryview | pa.Buffer, metadata: pq.FileMetaData | None = None
+    body: memoryview | pa.Buffer,
+    columns: tuple[str, ...],
+    metadata: pq.FileMetaData | None = None,
 ) -> pq.ParquetFile:
-    """The Parquet file in a (checked) body; zero-copy. `metadata` spares the parse of the footer."""
+    """The Parquet file in a (checked) body; zero-copy. `metadata` spares the parse of the footer.
+
+    Args:
+        columns: the header's `columns`; those of dictionary type come back as dictionaries.
+    """
     source = pa.BufferReader(pa.py_buffer(body) if isinstance(body, memoryview) else body)
-    return pq.ParquetFile(source, metadata=metadata, read_dictionary=list(DICTIONARY_COLUMNS))
+    dictionary = [name for name in columns if name in DICTIONARY_COLUMNS]
+    return pq.ParquetFile(source, metadata=metadata, read_dictionary=dictionary)

@@ -17,6 +17,8 @@ RingEpoch = NewType("RingEpoch", int)
 ShardEpoch = NewType("ShardEpoch", int)
 ProducerEpoch = NewType("ProducerEpoch", int)
 
+NO_SHARD_EPOCH = ShardEpoch(0)
+NO_PRODUCER_EPOCH = ProducerEpoch(0)
 ID_BYTES = 16
 DEFAULT_TENANT = "default"
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

@@ -1,0 +1,206 @@
+"""The node-to-node protocol: what a replica is asked and what it answers. Frozen, plain values.
+
+Each message is `to_head() -> dict` (packed by `records.envelope`) beside at most one payload of bytes:
+a block for puts and fetches, an Arrow IPC stream for scans. `cluster.replica_client` sends them,
+`storage.service` answers them; in one process they meet without any bytes being made.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from records.block import Spans
+from records.ids import EntryId
+from records.predicates import ScanPlan
+from records.visibility import EntryRef
+
+ProducerEpochKey = tuple[str, str, str, int]
+
+
+class EntryStatus(StrEnum):
+    """What a put found for one entry. STORED and DUPLICATE are both acks."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    FENCED = "fenced"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class PutOptions:
+    """How to take a block. `ring_epoch` fences; `repair` puts skip the shard-epoch check.
+
+    `told`: for producers in the block, the ackTill that the leader has answered; replicas keep the max.
+    """
+
+    ring_epoch: int
+    repair: bool = False
+    told: tuple[tuple[ProducerEpochKey, int], ...] = ()
+
+    def to_head(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"ring_epoch": self.ring_epoch, "repair": self.repair, "told": self.told}
+
+    @classmethod
+    def from_head(cls, head: dict[str, Any]) -> "PutOptions":
+        """The inverse."""
+        told = tuple(((t, s, p, int(e)), int(k)) for (t, s, p, e), k in head["told"])
+        return cls(int(head["ring_epoch"]), bool(head["repair"]), told)
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerState:
+    """What a replica holds of one producer epoch: rows or skips at `spans`, `told` the ackTill told.
+
+    `newest_epoch` is the newest epoch of this producer that the replica has sealed or seen.
+    """
+
+    producer: ProducerEpochKey
+    spans: Spans
+    told: int
+    newest_epoch: int
+
+    def to_list(self) -> list[Any]:
+        """Plain values."""
+        return [self.producer, self.spans, self.told, self.newest_epoch]
+
+    @classmethod
+    def from_list(cls, values: list[Any]) -> "ProducerState":
+        """The inverse."""
+        (tenant, service, producer, epoch), spans, told, newest = values
+        pairs = tuple((int(a), int(b)) for a, b in spans)
+        return cls((tenant, service, producer, int(epoch)), pairs, int(told), int(newest))
+
+
+@dataclass(frozen=True, slots=True)
+class PutReply:
+    """Statuses in entry order (after fdatasync returned), and the state of each producer in the block.
+
+    `duplicate_rows[i]`: rows of entry i that this replica held already (all of a duplicate's).
+    `conflict_seqs[i]`: sequences of entry i that are held with other bytes.
+    """
+
+    statuses: tuple[EntryStatus, ...]
+    duplicate_rows: tuple[int, ...]
+    conflict_seqs: tuple[Spans, ...]
+    producers: tuple[ProducerState, ...]
+
+    def to_head(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "statuses": [str(one) for one in self.statuses],
+            "duplicate_rows": self.duplicate_rows,
+            "conflict_seqs": self.conflict_seqs,
+            "producers": [one.to_list() for one in self.producers],
+        }
+
+    @classmethod
+    def from_head(cls, head: dict[str, Any]) -> "PutReply":
+        """The inverse."""
+        return cls(
+            tuple(EntryStatus(one) for one in head["statuses"]),
+            tuple(head["duplicate_rows"]),
+            tuple(tuple((a, b) for a, b in spans) for spans in head["conflict_seqs"]),
+            tuple(ProducerState.from_list(one) for one in head["producers"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScanRequest:
+    """Evaluate `plan` over `data_shards`; report digests of data and digest shards, one snapshot.
+
+    `only`: restrict to these entries (supplements); `hide`: sequences to leave out, by entry, where the
+    coordinator knows of copies that this replica lacks. `deadline_ms`: what is left, on arrival.
+    """
+
+    plan: ScanPlan
+    data_shards: tuple[int, ...]
+    digest_shards: tuple[int, ...]
+    only: tuple[EntryId, ...] | None = None
+    hide: tuple[tuple[EntryId, Spans], ...] = ()
+    deadline_ms: int = 30_000
+
+    def to_head(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "plan": self.plan.to_dict(),
+            "data_shards": self.data_shards,
+            "digest_shards": self.digest_shards,
+            "only": self.only,
+            "hide": self.hide,
+            "deadline_ms": self.deadline_ms,
+        }
+
+    @classmethod
+    def from_head(cls, head: dict[str, Any]) -> "ScanRequest":
+        """The inverse."""
+        return cls(
+            ScanPlan.from_dict(head["plan"]),
+            tuple(head["data_shards"]),
+            tuple(head["digest_shards"]),
+            None if head["only"] is None else tuple(head["only"]),
+            tuple((i, tuple((a, b) for a, b in spans)) for i, spans in head["hide"]),
+            int(head["deadline_ms"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScanReply:
+    """Digest by shard (entry count, 16 bytes) over the plan's hours; `payload` is an Arrow IPC stream.
+
+    `received_max`: the largest received_at (microseconds) this replica has stored, for snapshots.
+    `truncated`: a memory or row cap cut the answer (never silently: the coordinator must say so).
+    """
+
+    digests: dict[int, tuple[int, bytes]]
+    received_max: int
+    rows_scanned: int
+    blocks_scanned: int
+    blocks_pruned: int
+    truncated: bool = False
+
+    def to_head(self) -> dict[str, Any]:
+        """Plain values."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_head(cls, head: dict[str, Any]) -> "ScanReply":
+        """The inverse."""
+        fields = {name: head[name] for name in cls.__dataclass_fields__ if name in head}
+        fields["digests"] = {int(k): (int(c), bytes(d)) for k, (c, d) in head["digests"].items()}
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class SealRequest:
+    """Fence `shard` at `epoch` for `leader`: nothing with a lower shard epoch is stored after it."""
+
+    shard: int
+    epoch: int
+    leader: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesRequest:
+    """List the entries of `shard` filed under hours that `start`..`end` (microseconds) touches."""
+
+    shard: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesReply:
+    """The entries, in no order."""
+
+    entries: tuple[EntryRef, ...]
+
+    def to_head(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"entries": [one.to_list() for one in self.entries]}
+
+    @classmethod
+    def from_head(cls, head: dict[str, Any]) -> "EntriesReply":
+        """The inverse."""
+        return cls(tuple(EntryRef.from_list(one) for one in head["entries"]))
