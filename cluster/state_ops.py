@@ -1,0 +1,326 @@
+"""The operations on the replicated state, one function each, in a table.
+
+Each is a pure function (state, args) -> (state, value) that raises `CommandError` when its
+compare-and-set does not hold. No clock, no randomness, no dependence on the order of a mapping:
+every node runs the same commands and must come to the same state.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from cluster.state_types import (
+    ROLES,
+    ClusterState,
+    CommandError,
+    DedupeRow,
+    Member,
+    Quorum,
+    ShardLeader,
+    Versioned,
+)
+
+Args = Mapping[str, Any]
+Op = Callable[[ClusterState, Args], tuple[ClusterState, Any]]
+
+NAME_CHARS_MAX = 256
+MEMBERS_MAX = 256
+SHARDS_MAX = 4096
+NEVER = 1 << 63
+
+
+def _text(args: Args, key: str, *, empty: bool = False) -> str:
+    value = args.get(key, "" if empty else None)
+    if not isinstance(value, str) or len(value) > NAME_CHARS_MAX or not (value or empty):
+        raise CommandError("INVALID", f"{key} must be a text of at most {NAME_CHARS_MAX} letters")
+    return value
+
+
+def _count(args: Args, key: str, low: int = 0, high: int = NEVER - 1) -> int:
+    value = args.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise CommandError("INVALID", f"{key} must be a whole number in {low}..{high}")
+    return value
+
+
+def _expect(what: str, expected: int, actual: int) -> None:
+    if expected != actual:
+        raise CommandError("MISMATCH", f"expected {what} {expected}, it is {actual}")
+
+
+def _put(rows: Mapping[Any, Any], key: Any, value: Any) -> dict[Any, Any]:
+    return {**rows, key: value}
+
+
+def _drop(rows: Mapping[Any, Any], key: Any) -> dict[Any, Any]:
+    return {k: v for k, v in rows.items() if k != key}
+
+
+def noop(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
+    """Nothing: the barrier."""
+    return state, None
+
+
+def register_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
+    """Adds a member, or its next incarnation. The very same registration again is no change."""
+    roles = args.get("roles")
+    if not isinstance(roles, list) or not roles or any(r not in ROLES for r in roles):
+        raise CommandError("INVALID", f"roles must be some of {', '.join(ROLES)}")
+    weight = args.get("weight", 1.0)
+    if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not 0 <= weight <= 1e6:
+        raise CommandError("INVALID", "weight must be a number in 0..1000000")
+    member = Member(
+        id=_text(args, "id"),
+        roles=tuple(sorted(set(roles))),
+        incarnation=_count(args, "incarnation", 1),
+        http=_text(args, "http", empty=True),
+        peer=_text(args, "peer", empty=True),
+        raft=_text(args, "raft", empty=True),
+        zone=_text(args, "zone", empty=True),
+        weight=float(weight),
+    )
+    known = state.members.get(member.id)
+    if known == member:
+        return state, member.incarnation
+    oldest = known.incarnation if known else state.retired.get(member.id, 0)
+    if member.incarnation <= oldest:
+        raise CommandError("STALE_INCARNATION", f"{member.id} is at incarnation {oldest}")
+    if known is None and len(state.members) >= MEMBERS_MAX:
+        raise CommandError("FULL", f"at most {MEMBERS_MAX} members")
+    retired = _drop(state.retired, member.id)
+    members = _put(state.members, member.id, member)
+    return replace(state, members=members, retired=retired), member.incarnation
+
+
+def retire_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
+    """Removes a member for ever; the id comes back only with a higher incarnation."""
+    node, incarnation = _text(args, "id"), _count(args, "incarnation", 1)
+    member = state.members.get(node)
+    if member is None:
+        raise CommandError("UNKNOWN_NODE", f"{node} is not a member")
+    _expect("incarnation", incarnation, member.incarnation)
+    led = state.shards_of(node)
+    if led:
+        raise CommandError("IN_USE", f"{node} still leads {len(led)} shards")
+    if node in _ring_members(state.ring):
+        raise CommandError("IN_USE", f"{node} is still in the ring")
+    dedupe = dict(state.dedupe)
+    if node in dedupe:
+        dedupe[node] = DedupeRow(dedupe[node].incarnation, NEVER)
+    retired = _put(state.retired, node, incarnation)
+    members = _drop(state.members, node)
+    return replace(state, members=members, retired=retired, dedupe=dedupe), incarnation
+
+
+def _ring_members(ring: Mapping[str, Any] | None) -> set[str]:
+    """Ids in the ring's `members`, which are ids or maps with an id."""
+    rows = (ring or {}).get("members", [])
+    if isinstance(rows, Mapping):
+        return {str(key) for key in rows}
+    ids = [row.get("id") if isinstance(row, Mapping) else row for row in rows]
+    return {i[0] if isinstance(i, (list, tuple)) and i else i for i in ids if i}
+
+
+def set_quorum(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
+    """N, W, R. The first one also names the cluster and fixes its number of shards for ever."""
+    _expect("cluster epoch", _count(args, "expected_cluster_epoch"), state.cluster_epoch)
+    n = _count(args, "n", 1, 16)
+    w, r = _count(args, "w", 1, n), _count(args, "r", 1, n)
+    if r + w <= n:
+        raise CommandError("INVALID", f"r + w must be more than n, got {r} + {w} and {n}")
+    first = state.cluster_epoch == 0
+    cluster_id, shards = state.cluster_id, state.shard_count
+    if "cluster_id" in args:
+        cluster_id = _text(args, "cluster_id")
+    if "shard_count" in args:
+        shards = _count(args, "shard_count", 1, SHARDS_MAX)
+    if not first and (cluster_id, shards) != (state.cluster_id, state.shard_count):
+        raise CommandError("INVALID", "cluster_id and shard_count are fixed for ever")
+    epoch = state.cluster_epoch + 1
+    changed = replace(
+        state,
+        quorum=Quorum(n, w, r),
+        cluster_epoch=epoch,
+        cluster_id=cluster_id,
+        shard_count=shards,
+    )
+    return changed, epoch
+
+
+def set_ring(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
+    """The next ring. `starts` and `ends` name shards whose move begins or is complete with it."""
+    _expect("ring epoch", _count(args, "expected_ring_epoch"), state.ring_epoch)
+    ring = args.get("map")
+    if not isinstance(ring, dict) or not ring:
+        raise CommandError("INVALID", "map must be a ring")
+    starts, ends = _shards(state, args, "starts"), _shards(state, args, "ends")
+    running = starts & state.moves
+    if running:
+        raise CommandError("MOVE_RUNNING", f"shard {min(running)} is being moved")
+    if not ends <= state.moves:
+        raise CommandError("INVALID", f"shard {min(ends - state.moves)} is not being moved")
+    epoch = state.ring_epoch + 1
+    changed = replace(
+        state,
+        ring=ring,
+        ring_epoch=epoch,
+        ring_stage=_text(args, "stage", empty=True),
+        moves=(state.moves - ends) | starts,
+    )
+    return changed, epoch
+
+
+def _shards(state: ClusterState, args: Args, key: str) -> frozenset[int]:
+    rows = args.get(key, [])
+    if not isinstance(rows, list) or not all(_is_shard(state, s) for s in rows):
+        raise CommandError("INVALID", f"{key} must be a list of shards")
+    if len(set(rows)) != len(rows):
+        raise CommandError("INVALID", f"{key} names a shard twice; one replica moves at a time")
+    return frozenset(rows)
+
+
+def _is_shard(state: ClusterState, shard: Any) -> bool:
+    return (
+        isinstance(shard, int)
+        and not isinstance(shard, bool)
+        and 0 <= shard < state.shard_count
+    )
+
+
+def assign(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
+    """Shard leaders: `assignments` is a list of [shard, node, expected epoch].
+
+    Each item is its own compare-and-set. The value lists what was done, [[shard, epoch], …], and
+    what was not, [[shard, code], …]; a single refused item is an error of the command.
+    """
+    rows = args.get("assignments")
+    if not isinstance(rows, list) or not 0 < len(rows) <= state.shard_count:
+        raise CommandError("INVALID", "assignments must be a list of [shard, node, epoch]")
+    leaders = dict(state.leaders)
+    done: list[list[Any]] = []
+    refused: list[list[Any]] = []
+    for row in rows:
+        code, shard, node, epoch = _check_assignment(state, leaders, row)
+        if code:
+            refused.append([shard, code])
+        else:
+            leaders[shard] = ShardLeader(node, epoch + 1)
+            done.append([shard, epoch + 1])
+    if not done:
+        shard, code = refused[0]
+        raise CommandError(code, f"shard {shard} and {len(refused) - 1} more were not assigned")
+    return replace(state, leaders=leaders), {"assigned": done, "refused": refused}
+
+
+def _check_assignment(
+    state: ClusterState, leaders: Mapping[int, ShardLeader], row: Any
+) -> tuple[str, int, str, int]:
+    if not isinstance(row, list) or len(row) != 3 or not _is_shard(state, row[0]):
+        raise CommandError("INVALID", "an assignment is [shard, node, expected epoch]")
+    shard, node, expected = row
+    member = state.members.get(node) if isinstance(node, str) else None
+    if not isinstance(expected, int) or isinstance(expected, bool):
+        raise CommandError("INVALID", "an assignment is [shard, node, expected epoch]")
+    current = leaders[shard].epoch if shard in leaders else 0
+    if expected != current:
+        return "MISMATCH", shard, "", current
+    if member is None or not member.has("ingestor"):
+        return "UNKNOWN_NODE", shard, "", current
+    return "", shard, node, current
+
+
+def set_watermark(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
+    """Rows of a tenant and service before `t` (µs) are gone. Merged by max: it never goes back."""
+    key = (_text(args, "tenant"), _text(args, "service", empty=True))
+    mark = max(_count(args, "t"), state.watermarks.get(key, 0))
+    return replace(state, watermarks=_put(state.watermarks, key, mark)), mark
+
+
+def add_delete(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
+    """A delete predicate under an id; the same id with another predicate is refused."""
+    name, predicate = _text(args, "id"), args.get("predicate")
+    if predicate is None:
+        raise CommandError("INVALID", "predicate is missing")
+    if state.deletes.get(name, predicate) != predicate:
+        raise CommandError("MISMATCH", f"delete {name} is another predicate")
+    return replace(state, deletes=_put(state.deletes, name, predicate)), None
+
+
+def drop_delete(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
+    """Forgets a predicate once every storage member has proved that it repaired through it."""
+    name, proofs = _text(args, "id"), args.get("proofs")
+    if not isinstance(proofs, list) or not all(isinstance(p, str) for p in proofs):
+        raise CommandError("INVALID", "proofs must be a list of members")
+    if name not in state.deletes:
+        raise CommandError("UNKNOWN", f"no delete {name}")
+    missing = {m.id for m in state.with_role("storage")} - set(proofs)
+    if missing:
+        raise CommandError("MISMATCH", f"no proof of {min(missing)}")
+    return replace(state, deletes=_drop(state.deletes, name)), None
+
+
+def put_schema(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
+    """The next version of a schema."""
+    return _put_versioned(state, args, "schemas", _text(args, "name"))
+
+
+def put_grant(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
+    """A credential (hashes only) and what it may do."""
+    return _put_versioned(state, args, "grants", _text(args, "id"))
+
+
+def _put_versioned(
+    state: ClusterState, args: Args, section: str, name: str
+) -> tuple[ClusterState, Any]:
+    rows: Mapping[str, Versioned] = getattr(state, section)
+    version = rows[name].version if name in rows else 0
+    _expect("version", _count(args, "expected_version"), version)
+    if args.get("body") is None:
+        raise CommandError("INVALID", "body is missing")
+    changed = _put(rows, name, Versioned(version + 1, args["body"]))
+    return replace(state, **{section: changed}), version + 1
+
+
+def drop_grant(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
+    """Takes a credential away; a second time is no error."""
+    return replace(state, grants=_drop(state.grants, _text(args, "id"))), None
+
+
+def set_feature_level(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
+    """Opens newer commands. Proposed when every manager's binary knows the level; only rises."""
+    level = _count(args, "level", 1, 1 << 31)
+    if level < state.feature_level:
+        raise CommandError("MISMATCH", f"the feature level is {state.feature_level}")
+    return replace(state, feature_level=level), level
+
+
+def set_split(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
+    """Over how many shards one hot service is spread; 1 takes the split away."""
+    key = (_text(args, "tenant"), _text(args, "service"))
+    factor = _count(args, "factor", 1, state.shard_count)
+    if "expected_factor" in args:
+        _expect("factor", _count(args, "expected_factor", 1), state.splits.get(key, 1))
+    splits = _drop(state.splits, key) if factor == 1 else _put(state.splits, key, factor)
+    return replace(state, splits=splits), factor
+
+
+OPS: dict[str, Op] = {
+    "Noop": noop,
+    "RegisterNode": register_node,
+    "RetireNode": retire_node,
+    "SetQuorum": set_quorum,
+    "SetRing": set_ring,
+    "Assign": assign,
+    "SetWatermark": set_watermark,
+    "AddDelete": add_delete,
+    "DropDelete": drop_delete,
+    "PutSchema": put_schema,
+    "PutGrant": put_grant,
+    "DropGrant": drop_grant,
+    "SetFeatureLevel": set_feature_level,
+    "SetSplit": set_split,
+}
+#: Operations that can make the state larger; only these are checked against STATE_BYTES_MAX.
+GROWING = frozenset(
+    {"RegisterNode", "SetRing", "SetWatermark", "AddDelete", "PutSchema", "PutGrant", "SetSplit"}
+)

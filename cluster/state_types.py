@@ -1,0 +1,128 @@
+"""The values of the replicated state: who there is, who leads what, what was decided.
+
+Every value is frozen and every mapping is replaced, never changed, so that a reader in any thread
+may hold a `ClusterState` for as long as it likes. Nothing here decides anything; see state_ops.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+#: The newest command level that this binary understands; SetFeatureLevel may not go past it here.
+SUPPORTED_LEVEL = 1
+#: Bytes of one encoded command, and of the encoded state, beyond which a command is refused.
+COMMAND_BYTES_MAX = 32 << 10
+STATE_BYTES_MAX = 4 << 20
+#: Results kept per proposer; it may have DEDUPE_RESULTS / 4 proposals in flight.
+DEDUPE_RESULTS = 1024
+#: The state hash is noted whenever the log passes a multiple of this index.
+CHECKPOINT_EVERY = 1000
+
+ROLES = ("dashboard", "ingestor", "query", "storage")
+
+Result = list[Any]
+"""`["ok", value]` or `["err", code, text]`; equal on every node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process of the cluster. Addresses are `host:port` or a URL, empty when it has none."""
+
+    id: str
+    roles: tuple[str, ...]
+    incarnation: int
+    http: str = ""
+    peer: str = ""
+    raft: str = ""
+    zone: str = ""
+    weight: float = 1.0
+
+    def has(self, role: str) -> bool:
+        """Whether the member runs `role`."""
+        return role in self.roles
+
+
+class Quorum(NamedTuple):
+    """N replicas, W to acknowledge, R to read; R + W > N."""
+
+    n: int
+    w: int
+    r: int
+
+
+class ShardLeader(NamedTuple):
+    """Who leads a shard, and by which shard epoch."""
+
+    node: str
+    epoch: int
+
+
+class Versioned(NamedTuple):
+    """A named document and how often it was written."""
+
+    version: int
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class DedupeRow:
+    """What one proposer was answered. Counters below `floor` are forgotten and refused."""
+
+    incarnation: int
+    floor: int = 0
+    results: Mapping[int, Result] = field(default_factory=dict)
+
+
+class Checkpoint(NamedTuple):
+    """The hash over all commands before the log index `number * CHECKPOINT_EVERY`."""
+
+    number: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterState:
+    """The whole replicated state at one log index. Readable from any thread, never changed."""
+
+    applied_index: int = 0
+    cluster_id: str = ""
+    cluster_epoch: int = 0
+    feature_level: int = 1
+    quorum: Quorum = Quorum(3, 2, 2)
+    shard_count: int = 32
+    members: Mapping[str, Member] = field(default_factory=dict)
+    retired: Mapping[str, int] = field(default_factory=dict)
+    ring: Mapping[str, Any] | None = None
+    ring_epoch: int = 0
+    ring_stage: str = ""
+    moves: frozenset[int] = frozenset()
+    leaders: Mapping[int, ShardLeader] = field(default_factory=dict)
+    splits: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    schemas: Mapping[str, Versioned] = field(default_factory=dict)
+    watermarks: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    deletes: Mapping[str, Any] = field(default_factory=dict)
+    grants: Mapping[str, Versioned] = field(default_factory=dict)
+    dedupe: Mapping[str, DedupeRow] = field(default_factory=dict)
+    history: bytes = bytes(32)
+    checkpoint: Checkpoint = Checkpoint(0, bytes(32))
+
+    def with_role(self, role: str) -> list[Member]:
+        """Members that run `role`, by id."""
+        return [m for _, m in sorted(self.members.items()) if m.has(role)]
+
+    def shards_of(self, node: str) -> dict[int, int]:
+        """Shards that `node` leads, with their epochs."""
+        return {s: lead.epoch for s, lead in sorted(self.leaders.items()) if lead.node == node}
+
+
+class CommandError(Exception):
+    """A command that the rules refuse; becomes an error value, never leaves `apply`."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class BinaryTooOld(Exception):
+    """The cluster agreed on an operation that this binary does not know: it must stop."""
