@@ -16,7 +16,7 @@ from runtime.deadline import Deadline
 T = TypeVar("T")
 
 
-class _stop_at_deadline(stop_base):  # noqa: N801 - tenacity's naming of strategies
+class _StopAtDeadline(stop_base):
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
 
@@ -37,7 +37,7 @@ async def retrying(
     """
     attempts = AsyncRetrying(
         retry=retry_if_exception_type(on),
-        stop=_stop_at_deadline(deadline),
+        stop=_StopAtDeadline(deadline),
         wait=wait_exponential_jitter(initial=first_seconds, max=max_seconds, jitter=first_seconds),
         sleep=deadline.clock.sleep,
         reraise=True,
