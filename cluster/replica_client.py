@@ -1,0 +1,191 @@
+"""Typed calls to a replica: the same methods for the store in this process and for one far away.
+
+`LocalReplica` calls the StorageService directly (no bytes are made); `HttpReplica` sends frames over a
+Transport. Errors say whether the request may have arrived: Refused is definite, ConnectionLost and
+DeadlineExceeded are not (unless details say `definite`: the connection was refused).
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import pyarrow as pa
+
+from cluster.transport import Transport
+from records.block import ProducerKey
+from records.block_codec import EncodedBlock, decode_block
+from records.errors import NotFound
+from records.ids import EntryId
+from records.messages import (
+    EntriesReply,
+    EntriesRequest,
+    ProducerState,
+    PutOptions,
+    PutReply,
+    ScanReply,
+    ScanRequest,
+    SealRequest,
+)
+from runtime.deadline import Deadline
+from storage.service import StorageService
+
+
+class Replica(Protocol):
+    """What can be asked of a storage node. Each call ends by its deadline."""
+
+    async def put(
+        self, block: EncodedBlock, options: PutOptions, deadline: Deadline
+    ) -> PutReply: ...
+
+    async def scan(
+        self, request: ScanRequest, deadline: Deadline
+    ) -> tuple[ScanReply, pa.Table]: ...
+
+    async def entries(self, request: EntriesRequest, deadline: Deadline) -> EntriesReply: ...
+
+    async def fetch(
+        self, entry_ids: tuple[EntryId, ...], deadline: Deadline
+    ) -> list[EncodedBlock]: ...
+
+    async def seal(self, request: SealRequest, deadline: Deadline) -> None: ...
+
+    async def producer_states(
+        self, shard: int, producer: ProducerKey, deadline: Deadline
+    ) -> list[ProducerState]: ...
+
+    async def seal_producer_epoch(
+        self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
+    ) -> int: ...
+
+
+class Replicas(Protocol):
+    """Where replicas are found."""
+
+    def get(self, node: str) -> Replica:
+        """The replica on `node`. Raises NotFound if no such member is known."""
+        ...
+
+
+class LocalReplica:
+    """The storage service of this process."""
+
+    def __init__(self, service: StorageService) -> None:
+        self._service = service
+
+    async def put(self, block: EncodedBlock, options: PutOptions, deadline: Deadline) -> PutReply:
+        return await deadline.wait(self._service.put(block, options))
+
+    async def scan(self, request: ScanRequest, deadline: Deadline) -> tuple[ScanReply, pa.Table]:
+        return await deadline.wait(self._service.scan(request))
+
+    async def entries(self, request: EntriesRequest, deadline: Deadline) -> EntriesReply:
+        return await deadline.wait(self._service.entries(request))
+
+    async def fetch(self, entry_ids: tuple[EntryId, ...], deadline: Deadline) -> list[EncodedBlock]:
+        return await deadline.wait(self._service.fetch(entry_ids))
+
+    async def seal(self, request: SealRequest, deadline: Deadline) -> None:
+        await deadline.wait(self._service.seal(request))
+
+    async def producer_states(
+        self, shard: int, producer: ProducerKey, deadline: Deadline
+    ) -> list[ProducerState]:
+        return await deadline.wait(self._service.producer_states(shard, producer))
+
+    async def seal_producer_epoch(
+        self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
+    ) -> int:
+        return await deadline.wait(self._service.seal_producer_epoch(shard, producer, epoch))
+
+
+class HttpReplica:
+    """A storage node behind a Transport."""
+
+    def __init__(self, node: str, transport: Transport) -> None:
+        self._node = node
+        self._transport = transport
+
+    async def put(self, block: EncodedBlock, options: PutOptions, deadline: Deadline) -> PutReply:
+        head, _ = await self._transport.call(
+            self._node, "put", options.to_head(), block.data, deadline
+        )
+        return PutReply.from_head(head)
+
+    async def scan(self, request: ScanRequest, deadline: Deadline) -> tuple[ScanReply, pa.Table]:
+        head, payload = await self._transport.call(
+            self._node, "scan", request.to_head(), b"", deadline
+        )
+        return ScanReply.from_head(head), table_from_ipc(payload)
+
+    async def entries(self, request: EntriesRequest, deadline: Deadline) -> EntriesReply:
+        fields = {"shard": request.shard, "start": request.start, "end": request.end}
+        head, _ = await self._transport.call(self._node, "entries", fields, b"", deadline)
+        return EntriesReply.from_head(head)
+
+    async def fetch(self, entry_ids: tuple[EntryId, ...], deadline: Deadline) -> list[EncodedBlock]:
+        head, payload = await self._transport.call(
+            self._node, "fetch", {"entry_ids": entry_ids}, b"", deadline
+        )
+        blocks, at = [], 0
+        for length in head["lengths"]:
+            blocks.append(decode_block(payload[at : at + length]))
+            at += length
+        return blocks
+
+    async def seal(self, request: SealRequest, deadline: Deadline) -> None:
+        fields = {"shard": request.shard, "epoch": request.epoch, "leader": request.leader}
+        await self._transport.call(self._node, "seal", fields, b"", deadline)
+
+    async def producer_states(
+        self, shard: int, producer: ProducerKey, deadline: Deadline
+    ) -> list[ProducerState]:
+        fields = {"shard": shard, "producer": producer}
+        head, _ = await self._transport.call(self._node, "producer_states", fields, b"", deadline)
+        return [ProducerState.from_list(one) for one in head["states"]]
+
+    async def seal_producer_epoch(
+        self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
+    ) -> int:
+        fields = {"shard": shard, "producer": producer, "epoch": epoch}
+        head, _ = await self._transport.call(
+            self._node, "seal_producer_epoch", fields, b"", deadline
+        )
+        return int(head["epoch"])
+
+
+class ReplicaSet:
+    """Replicas by node id: this process's own store, all others over the transport."""
+
+    def __init__(
+        self,
+        node_id: str,
+        local: StorageService | None,
+        transport: Transport,
+        known: Callable[[str], bool],
+    ) -> None:
+        self._transport = transport
+        self._known = known
+        self._cache: dict[str, Replica] = {}
+        if local is not None:
+            self._cache[node_id] = LocalReplica(local)
+
+    def get(self, node: str) -> Replica:
+        """The replica on `node`."""
+        if node not in self._cache:
+            if not self._known(node):
+                raise NotFound(f"no member {node!r} is known")
+            self._cache[node] = HttpReplica(node, self._transport)
+        return self._cache[node]
+
+
+def table_to_ipc(table: pa.Table) -> pa.Buffer:
+    """An Arrow IPC stream of a table."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def table_from_ipc(payload: bytes | memoryview) -> pa.Table:
+    """The table of an Arrow IPC stream; zero-copy."""
+    with pa.ipc.open_stream(pa.py_buffer(payload)) as reader:
+        return reader.read_all()

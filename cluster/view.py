@@ -1,0 +1,125 @@
+"""ClusterView: one consistent picture of the cluster, for whoever writes or reads.
+
+Built from one snapshot of the replicated state, so ring, leaders and quorum belong together. It may be
+stale; the storage nodes' fences make that harmless, and say so with STALE_RING_EPOCH.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Protocol
+
+from cluster.consensus import Consensus
+from cluster.state_types import ClusterState, Member
+from records.consistency import QuorumPolicy
+from ring.ring import Ring
+from ring.serde import from_dict
+from ring.shards import shard_of, shards_of_service, shards_of_services
+
+
+class ClusterView:
+    """Ring, quorum, leaders and members at one applied index. Immutable but for `is_alive`."""
+
+    def __init__(self, node_id: str, state: ClusterState, alive: Callable[[str], bool]) -> None:
+        self.node_id = node_id
+        self.state = state
+        self._alive = alive
+        self.ring: Ring | None = from_dict(state.ring) if state.ring is not None else None
+        self.shard_count = state.shard_count
+
+    @property
+    def index(self) -> int:
+        """The applied index of the state behind this view."""
+        return self.state.applied_index
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a ring: before that nothing has a place."""
+        return self.ring is not None
+
+    @property
+    def ring_epoch(self) -> int:
+        """The epoch of the ring; 0 without one."""
+        return self.state.ring_epoch
+
+    @cached_property
+    def quorum(self) -> QuorumPolicy:
+        """N, W and R in force."""
+        return QuorumPolicy(*self.state.quorum)
+
+    def owners(self, shard: int) -> tuple[str, ...]:
+        """Storage nodes of a shard in preference order; empty without a ring."""
+        return tuple(self.ring.owners(shard)) if self.ring else ()
+
+    def leader(self, shard: int) -> tuple[str, int] | None:
+        """(node id, shard epoch) of the shard's leader."""
+        found = self.state.leaders.get(shard)
+        return (found.node, found.epoch) if found else None
+
+    def shard_of(self, tenant: str, service: str, producer: str = "") -> int:
+        """Where a producer's rows of a service live."""
+        split = self.state.splits.get((tenant, service), 1)
+        return shard_of(tenant, service, split, producer, self.shard_count)
+
+    def shards_of_services(self, tenant: str, services: Sequence[str]) -> list[int]:
+        """The home shard of each service, in order."""
+        return [int(one) for one in shards_of_services(tenant, services, self.shard_count)]
+
+    def shards_holding(self, tenant: str, service: str) -> tuple[int, ...]:
+        """Every shard that may hold rows of a service: what a read asks."""
+        split = self.state.splits.get((tenant, service), 1)
+        shards = shards_of_service(tenant, service, split, self.shard_count)
+        return tuple(int(one) for one in shards)
+
+    def member(self, node: str) -> Member | None:
+        """A member by id."""
+        return self.state.members.get(node)
+
+    def storage_nodes(self) -> tuple[str, ...]:
+        """Members with the storage role, by id."""
+        return tuple(one.id for one in self.state.with_role("storage"))
+
+    def is_alive(self, node: str) -> bool:
+        """The failure detector's opinion; a hint, never a reason to lose anything."""
+        return node == self.node_id or self._alive(node)
+
+
+class ViewSource(Protocol):
+    """Whoever can tell the newest view."""
+
+    def current(self) -> ClusterView:
+        """The newest view, without waiting."""
+        ...
+
+    async def changed(self, after_index: int, timeout: float) -> ClusterView:
+        """The view once its index exceeds `after_index`, or the current one after `timeout` s."""
+        ...
+
+
+class ConsensusViews:
+    """Views from a Consensus, made anew when its applied index has changed."""
+
+    #: Seconds between looks while somebody waits for a change.
+    POLL_SECONDS = 0.02
+
+    def __init__(self, node_id: str, consensus: Consensus, alive: Callable[[str], bool]) -> None:
+        self._node_id = node_id
+        self._consensus = consensus
+        self._alive = alive
+        self._view: ClusterView | None = None
+
+    def current(self) -> ClusterView:
+        """The newest view."""
+        state = self._consensus.snapshot()
+        if self._view is None or self._view.state is not state:
+            self._view = ClusterView(self._node_id, state, self._alive)
+        return self._view
+
+    async def changed(self, after_index: int, timeout: float) -> ClusterView:
+        """The view once its index exceeds `after_index`, or the current one after `timeout` s."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while self.current().index <= after_index:
+            if asyncio.get_running_loop().time() >= deadline:
+                break
+            await asyncio.sleep(self.POLL_SECONDS)
+        return self.current()
