@@ -1,0 +1,200 @@
+"""`/cluster*`, `/health`, `/ready`, `/metrics`: who is there, who leads, who owns what, since when.
+
+Any node answers, from its own copy of the replicated state; storage figures are asked of the nodes
+themselves, under a short deadline, and a node that does not answer is shown so.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from cluster.consensus import Consensus
+from cluster.events import EventLog
+from cluster.http_front import json_response
+from cluster.membership import Membership
+from cluster.state_types import Member
+from cluster.transport import Transport
+from cluster.view import ViewSource
+from records.errors import InvalidRequest, QuorumlogError
+from ring.serde import to_dict
+from runtime.clock import Clock
+from runtime.deadline import Deadline
+from runtime.metrics import CONTENT_TYPE, Metrics
+
+#: Seconds to wait for a node's own figures.
+STATUS_SECONDS = 1.0
+VERSION = "0.1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterApi:
+    """The handlers and what they read from. `not_ready` names what is missing, empty when ready."""
+
+    views: ViewSource
+    consensus: Consensus
+    membership: Membership
+    transport: Transport
+    events: EventLog
+    metrics: Metrics
+    clock: Clock
+    not_ready: Callable[[], list[str]]
+    local_status: Callable[[], dict[str, Any]]
+
+    def routes(self) -> list[web.RouteDef]:
+        """All routes of this module."""
+        return [
+            web.get("/health", self.health),
+            web.get("/ready", self.ready),
+            web.get("/metrics", self.prometheus),
+            web.get("/cluster", self.cluster),
+            web.get("/cluster/leader", self.leader),
+            web.get("/cluster/nodes", self.nodes),
+            web.get("/cluster/ring", self.ring),
+            web.get("/cluster/shards", self.shards),
+            web.get("/cluster/events", self.list_events),
+            web.post("/cluster/settings", self.settings),
+        ]
+
+    async def health(self, _: web.Request) -> web.Response:
+        """Alive: the event loop answers."""
+        me = self.membership.me
+        body = {
+            "status": "ok",
+            "node": me.id,
+            "roles": list(me.roles),
+            "incarnation": me.incarnation,
+            "version": VERSION,
+            "time_micros": self.clock.wall_micros(),
+        }
+        return json_response(body)
+
+    async def ready(self, _: web.Request) -> web.Response:
+        """Serves: 200, or 503 with what is missing."""
+        missing = self.not_ready()
+        status = 503 if missing else 200
+        headers = {"Retry-After": "1"} if missing else None
+        return json_response({"ready": not missing, "waiting_for": missing}, status, headers)
+
+    async def prometheus(self, request: web.Request) -> web.Response:
+        """Prometheus's text, or a flat JSON snapshot if the client accepts JSON."""
+        if "application/json" in request.headers.get("Accept", ""):
+            return json_response(self.metrics.snapshot())
+        return web.Response(body=self.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def cluster(self, _: web.Request) -> web.Response:
+        """The whole in brief."""
+        view = self.views.current()
+        state = view.state
+        body = {
+            "cluster_id": state.cluster_id,
+            "node": view.node_id,
+            "raft_leader": self.consensus.leader_hint(),
+            "applied_index": state.applied_index,
+            "cluster_epoch": state.cluster_epoch,
+            "ring_epoch": state.ring_epoch,
+            "shard_count": state.shard_count,
+            "quorum": {"n": view.quorum.n, "w": view.quorum.w, "r": view.quorum.r},
+            "nodes": await self._nodes(),
+            "shards_without_leader": [s for s in range(state.shard_count) if not view.leader(s)],
+            "consensus": self.consensus.status(),
+        }
+        return json_response(body)
+
+    async def leader(self, _: web.Request) -> web.Response:
+        """The Raft leader, as this node believes."""
+        node = self.consensus.leader_hint()
+        member = self.views.current().member(node) if node else None
+        return json_response({"node": node, "http": member.http if member else None})
+
+    async def nodes(self, _: web.Request) -> web.Response:
+        """Every member, with its own figures."""
+        return json_response({"nodes": await self._nodes()})
+
+    async def _nodes(self) -> list[dict[str, Any]]:
+        view = self.views.current()
+        members = [member for _, member in sorted(view.state.members.items())]
+        figures = await asyncio.gather(*(self._figures(member) for member in members))
+        leads = {member.id: len(view.state.shards_of(member.id)) for member in members}
+        return [
+            {
+                "id": member.id,
+                "roles": list(member.roles),
+                "incarnation": member.incarnation,
+                "http": member.http,
+                "peer": member.peer,
+                "raft": member.raft,
+                "zone": member.zone,
+                "weight": member.weight,
+                "alive": view.is_alive(member.id),
+                "leads": leads[member.id],
+                "owns": len(view.ring.shards_of(member.id)) if view.ring else 0,
+                **found,
+            }
+            for member, found in zip(members, figures, strict=True)
+        ]
+
+    async def _figures(self, member: Member) -> dict[str, Any]:
+        if member.id == self.membership.me.id:
+            return {"status": self.local_status()}
+        deadline = Deadline.after(self.clock, STATUS_SECONDS)
+        try:
+            head, _ = await self.transport.call(member.id, "status", {}, b"", deadline)
+        except QuorumlogError as error:
+            return {"status": None, "error": error.message}
+        return {"status": head["status"]}
+
+    async def ring(self, _: web.Request) -> web.Response:
+        """The ring as it was committed."""
+        view = self.views.current()
+        return json_response(
+            {"ring_epoch": view.ring_epoch, "ring": to_dict(view.ring) if view.ring else None}
+        )
+
+    async def shards(self, _: web.Request) -> web.Response:
+        """Each shard's owners and leader."""
+        view = self.views.current()
+        rows = []
+        for shard in range(view.shard_count):
+            leader = view.leader(shard)
+            rows.append(
+                {
+                    "shard": shard,
+                    "owners": list(view.owners(shard)),
+                    "leader": leader[0] if leader else None,
+                    "shard_epoch": leader[1] if leader else 0,
+                }
+            )
+        return json_response({"ring_epoch": view.ring_epoch, "shards": rows})
+
+    async def list_events(self, _: web.Request) -> web.Response:
+        """The changes this node saw, oldest first."""
+        return json_response({"events": self.events.listed()})
+
+    async def settings(self, request: web.Request) -> web.Response:
+        """Changes W and R (`{"w": 2, "r": 2}`), compare-and-set on the cluster epoch."""
+        try:
+            body = await request.json()
+        except ValueError as error:
+            raise InvalidRequest(f"the body is not JSON: {error}") from error
+        if not isinstance(body, dict) or not body or set(body) - {"w", "r"}:
+            raise InvalidRequest('the body is an object with "w" and/or "r"')
+        if not all(type(value) is int for value in body.values()):
+            raise InvalidRequest("w and r are whole numbers")
+        state = self.views.current().state
+        n, w, r = state.quorum
+        wanted = {"n": n, "w": body.get("w", w), "r": body.get("r", r)}
+        args = {"expected_cluster_epoch": state.cluster_epoch, **wanted}
+        await self.consensus.propose("SetQuorum", args)
+        return json_response({"quorum": wanted})
+
+
+def status_operation(local_status: Callable[[], dict[str, Any]]) -> Any:
+    """The peer operation behind `_figures`."""
+
+    async def status(_: dict[str, Any], __: memoryview, ___: Deadline) -> Any:
+        return {"status": local_status()}, b""
+
+    return status
