@@ -13,7 +13,7 @@ versions of the builder may disagree, two readers of one table cannot.
 Source: DeCandia et al., "Dynamo" (SOSP 2007), sections 4.2, 4.3, 6.2; OpenStack Swift's ring.
 """
 
-import math
+import reprlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -32,6 +32,8 @@ NAME_LENGTH_MAX = 128
 WEIGHT_MAX = 1_000_000.0
 #: Largest replication factor; with more, an ack waits for the slowest of too many.
 REPLICATION_MAX = 16
+#: Most members of a ring: what the size limits of messages and of the replicated state allow.
+MEMBERS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,17 +52,19 @@ class RingMember:
             if not isinstance(text, str) or not low <= len(text) <= NAME_LENGTH_MAX:
                 raise InvalidRequest(
                     f"ring member {name} must be text of {low}..{NAME_LENGTH_MAX} characters, "
-                    f"got {text!r}"
+                    f"got {reprlib.repr(text)}"
                 )
             try:
                 text.encode("utf-8")
             except UnicodeEncodeError as error:
-                raise InvalidRequest(f"ring member {name} is not Unicode: {text!r}") from error
+                raise InvalidRequest(
+                    f"ring member {name} is not Unicode: {reprlib.repr(text)}"
+                ) from error
         number = isinstance(self.weight, int | float) and not isinstance(self.weight, bool)
-        if not number or not math.isfinite(self.weight) or not 0 <= self.weight <= WEIGHT_MAX:
+        if not number or not 0 <= self.weight <= WEIGHT_MAX:  # nor NaN
             raise InvalidRequest(
                 f"weight of ring member {self.id!r} must be in 0..{WEIGHT_MAX:g}, "
-                f"got {self.weight!r}"
+                f"got {reprlib.repr(self.weight)}"
             )
         object.__setattr__(self, "weight", abs(float(self.weight)))  # 1 and 1.0, 0 and -0: one text
 
@@ -92,6 +96,10 @@ class Ring:
         if not 1 <= len(self.table) <= MAX_SHARD_COUNT:
             raise InvalidRequest(
                 f"a ring has 1..{MAX_SHARD_COUNT} shards, this one {len(self.table)}"
+            )
+        if len(self.members) > MEMBERS_MAX:
+            raise InvalidRequest(
+                f"a ring has at most {MEMBERS_MAX} members, not {len(self.members)}"
             )
         ids = [member.id for member in self.members]
         if ids != sorted(set(ids)):

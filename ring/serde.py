@@ -12,6 +12,7 @@ form that would be written differently is refused, so bytes may be compared, or 
 """
 
 import json
+import reprlib
 import zlib
 from typing import Any
 
@@ -24,7 +25,7 @@ FORMAT = 1
 _MAGIC = b"QLRING1 "
 _HEAD_BYTES = len(_MAGIC) + 8 + 1
 _KEYS = {"epoch", "format", "members", "n", "owners"}
-#: No honest ring is longer: 4096 shards of 16 owners, and as many members with the longest names.
+#: No ring is longer: 4096 shards of 16 owners, 1,000 members with the longest names in "\\u" escapes.
 SIZE_BYTES_MAX = 4 << 20
 EPOCH_MAX = (1 << 63) - 1
 
@@ -49,11 +50,12 @@ def from_dict(value: Any) -> Ring:
     """
     if not isinstance(value, dict):
         raise InvalidRequest(f"a ring is an object, not {type(value).__name__}")
-    if value.get("format") != FORMAT:
-        raise InvalidRequest(f"ring format {value.get('format')!r} is unknown, this is {FORMAT}")
+    version = value.get("format")
+    if type(version) is not int or version != FORMAT:
+        raise InvalidRequest(f"ring format {reprlib.repr(version)} is unknown, this is {FORMAT}")
     if set(value) != _KEYS:
-        odd = sorted(map(str, _KEYS.symmetric_difference(value)))
-        raise InvalidRequest(f"ring fields missing or unknown: {', '.join(odd)}")
+        odd = sorted(reprlib.repr(key) for key in _KEYS.symmetric_difference(value))
+        raise InvalidRequest(f"ring fields missing or unknown: {', '.join(odd[:9])}")
     epoch = _whole(value["epoch"], "epoch", EPOCH_MAX)
     members = tuple(_member(row) for row in _rows(value["members"], "members"))
     rows = _rows(value["owners"], "owners")
@@ -96,7 +98,9 @@ def from_bytes(data: bytes) -> Ring:
 
 def _whole(value: Any, name: str, highest: int) -> int:
     if type(value) is not int or not 0 <= value <= highest:
-        raise InvalidRequest(f"ring {name} must be a whole number in 0..{highest}, got {value!r}")
+        raise InvalidRequest(
+            f"ring {name} must be a whole number in 0..{highest}, got {reprlib.repr(value)}"
+        )
     return value
 
 
@@ -109,13 +113,11 @@ def _rows(value: Any, name: str) -> list[Any] | tuple[Any, ...]:
 def _member(row: Any) -> RingMember:
     parts = _rows(row, "member")
     if len(parts) != 3:
-        raise InvalidRequest(f"a ring member is [id, zone, weight], got {row!r}")
+        raise InvalidRequest(f"a ring member is [id, zone, weight], got {reprlib.repr(row)}")
     return RingMember(*parts)
 
 
 def _owners(row: Any, members: tuple[RingMember, ...], shard: int) -> tuple[NodeId, ...]:
-    name = f"owner of shard {shard}"
-    highest = len(members) - 1
-    return tuple(
-        NodeId(members[_whole(index, name, highest)].id) for index in _rows(row, f"{name}s")
-    )
+    indexes = _rows(row, f"owners of shard {shard}")
+    name, highest = f"owner of shard {shard}", len(members) - 1
+    return tuple(NodeId(members[_whole(index, name, highest)].id) for index in indexes)

@@ -22,7 +22,7 @@ from ring.tokens import RING_SIZE, TOKEN_BITS, Token, TokenRange
 #: 8 equal nodes at n = 3.
 DEFAULT_SHARD_COUNT = 32
 
-#: No ring has more: the owners table has to fit into one Raft command (70,000 bytes).
+#: No ring has more: at n = 3 the owners table has to fit into one Raft command (70,000 bytes).
 MAX_SHARD_COUNT = 4096
 
 
