@@ -55,6 +55,8 @@ def _checked(tree: Any, budget: list[int]) -> Filter:
     if not isinstance(tree, list | tuple) or not tree:
         raise InvalidRequest(f"not a filter: {tree!r}")
     kind, *operands = tree
+    if not isinstance(kind, str):
+        raise InvalidRequest(f"not a filter: {kind!r}")
     if kind in ("and", "or"):
         return (kind, *(_checked(one, budget) for one in operands))
     if kind not in _ARITY or len(operands) != _ARITY[kind]:
@@ -62,6 +64,8 @@ def _checked(tree: Any, budget: list[int]) -> Filter:
     if kind == "not":
         return (kind, _checked(operands[0], budget))
     if kind == "in":
+        if not isinstance(operands[1], list | tuple):
+            raise InvalidRequest(f"'in' wants a list of values, not {operands[1]!r}")
         return (kind, operands[0], tuple(operands[1]))
     return (kind, *operands)
 
