@@ -21,6 +21,7 @@ from cluster.state_types import (
     CHECKPOINT_EVERY,
     COMMAND_BYTES_MAX,
     DEDUPE_RESULTS,
+    RESULT_BYTES_MAX,
     STATE_BYTES_MAX,
     SUPPORTED_LEVEL,
     BinaryTooOld,
@@ -34,6 +35,7 @@ from cluster.state_types import (
     ShardLeader,
     Versioned,
 )
+from records.envelope import packb
 
 __all__ = [
     "CHECKPOINT_EVERY",
@@ -129,7 +131,8 @@ def _remember(state: ClusterState, command: Command, result: Result) -> ClusterS
         row = DedupeRow(command.incarnation)
     if command.counter < row.floor:  # the command was the retirement of its own proposer
         return state
-    results = {**row.results, command.counter: result}
+    kept = result if len(packb(result)) <= RESULT_BYTES_MAX else ["ok", None]
+    results = {**row.results, command.counter: kept}
     floor = row.floor
     if len(results) > DEDUPE_RESULTS:
         oldest = min(results)

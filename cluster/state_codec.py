@@ -56,14 +56,15 @@ def decode_command(data: bytes) -> Command:
         raise CommandError("MALFORMED", "not a msgpack command") from error
     if not isinstance(raw, dict):
         raise CommandError("MALFORMED", "not a map")
-    level, op, rid, args = raw.get("lv"), raw.get("op"), raw.get("rid"), raw.get("args")
+    level: Any = raw.get("lv")
+    op, rid, args = raw.get("op"), raw.get("rid"), raw.get("args")
     if not (_is_count(level) and isinstance(op, str) and isinstance(args, dict)):
         raise CommandError("MALFORMED", "lv, op or args is missing or of a wrong type")
     if not (isinstance(rid, list) and len(rid) == 3 and isinstance(rid[0], str) and rid[0]):
         raise CommandError("MALFORMED", "rid is not [node, incarnation, counter]")
     if not (_is_count(rid[1]) and _is_count(rid[2])):
         raise CommandError("MALFORMED", "rid is not [node, incarnation, counter]")
-    return Command(int(level), op, rid[0], rid[1], rid[2], args)
+    return Command(level, op, rid[0], rid[1], rid[2], args)
 
 
 def _is_count(value: Any) -> bool:

@@ -180,11 +180,7 @@ def _shards(state: ClusterState, args: Args, key: str) -> frozenset[int]:
 
 
 def _is_shard(state: ClusterState, shard: Any) -> bool:
-    return (
-        isinstance(shard, int)
-        and not isinstance(shard, bool)
-        and 0 <= shard < state.shard_count
-    )
+    return isinstance(shard, int) and not isinstance(shard, bool) and 0 <= shard < state.shard_count
 
 
 def assign(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:

@@ -15,6 +15,8 @@ COMMAND_BYTES_MAX = 32 << 10
 STATE_BYTES_MAX = 4 << 20
 #: Results kept per proposer; it may have DEDUPE_RESULTS / 4 proposals in flight.
 DEDUPE_RESULTS = 1024
+#: A longer result is remembered as ["ok", None]; it keeps the dump bounded.
+RESULT_BYTES_MAX = 1024
 #: The state hash is noted whenever the log passes a multiple of this index.
 CHECKPOINT_EVERY = 1000
 
@@ -80,6 +82,10 @@ class Checkpoint(NamedTuple):
     digest: bytes
 
 
+_DEFAULT_QUORUM = Quorum(3, 2, 2)
+_NO_CHECKPOINT = Checkpoint(0, bytes(32))
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterState:
     """The whole replicated state at one log index. Readable from any thread, never changed."""
@@ -88,7 +94,7 @@ class ClusterState:
     cluster_id: str = ""
     cluster_epoch: int = 0
     feature_level: int = 1
-    quorum: Quorum = Quorum(3, 2, 2)
+    quorum: Quorum = _DEFAULT_QUORUM
     shard_count: int = 32
     members: Mapping[str, Member] = field(default_factory=dict)
     retired: Mapping[str, int] = field(default_factory=dict)
@@ -104,7 +110,7 @@ class ClusterState:
     grants: Mapping[str, Versioned] = field(default_factory=dict)
     dedupe: Mapping[str, DedupeRow] = field(default_factory=dict)
     history: bytes = bytes(32)
-    checkpoint: Checkpoint = Checkpoint(0, bytes(32))
+    checkpoint: Checkpoint = _NO_CHECKPOINT
 
     def with_role(self, role: str) -> list[Member]:
         """Members that run `role`, by id."""

@@ -1,0 +1,453 @@
+"""Consensus on PySyncObj 0.3.17: the adapter between asyncio and the Raft thread.
+
+PySyncObj ticks on a thread of its own; results come back by call_soon_threadsafe to a future that
+may be done already. The outcome of each attempt is one of
+
+    SUCCESS                                                    committed and applied on this node
+    QUEUE_FULL MISSING_LEADER REQUEST_DENIED NOT_LEADER DISCARDED         surely not committed
+    LEADER_CHANGED UNKNOWN_OUTCOME, a time-out, a full notify pipe                     unknown
+
+and a proposal is repeated under ONE request id until its deadline, so that it is applied once
+whichever attempts get through. It is `NotCommitted` only if no attempt was ever unknown.
+"""
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pysyncobj.syncobj
+from pysyncobj import FAIL_REASON, SyncObjConf
+from pysyncobj.journal import MemoryJournal
+
+from cluster import consensus_unpickler
+from cluster.consensus import (
+    CommandRefused,
+    ConsensusSettings,
+    NotCommitted,
+    OutcomeUnknown,
+)
+from cluster.consensus_failstop import EXIT_CONFIG, FailStop, fail_stop, refuse
+from cluster.consensus_journal import DurableJournal
+from cluster.consensus_raft import (
+    LEADER,
+    ROLE_NAMES,
+    DumpStore,
+    MetaState,
+    RaftCounters,
+    RaftNode,
+    Watchdog,
+    WatchdogRule,
+)
+from cluster.consensus_start import DUMP_FILE, Prepared, prepare
+from cluster.consensus_unpickler import Refusals
+from cluster.state import (
+    COMMAND_BYTES_MAX,
+    DEDUPE_RESULTS,
+    SUPPORTED_LEVEL,
+    ClusterState,
+    encode_command,
+)
+from cluster.state_ops import OPS
+from records.errors import InvalidRequest
+from runtime.clock import Clock
+from runtime.logs import get_logger
+
+log = get_logger(__name__)
+IN_FLIGHT_MAX = DEDUPE_RESULTS // 4
+_BATCH_BYTES = 262_144
+_QUEUE = 10_000
+_BIND_SECONDS = 3.0
+_TRANSFER_SECONDS = 0.5
+_DEFINITE = {
+    FAIL_REASON.QUEUE_FULL: "queue full",
+    FAIL_REASON.MISSING_LEADER: "no leader",
+    FAIL_REASON.REQUEST_DENIED: "denied",
+    FAIL_REASON.NOT_LEADER: "not leader",
+    FAIL_REASON.DISCARDED: "discarded",
+}
+_BACKOFF_SECONDS = (0.01, 0.02, 0.05, 0.1)
+
+_prepared: dict[str, DurableJournal] = {}
+_install_lock = threading.Lock()
+
+
+def _create_journal(path: str | None = None) -> Any:
+    """Takes the place of PySyncObj's journal factory; journals are opened before it asks."""
+    return MemoryJournal() if path is None else _prepared.pop(path)
+
+
+def _install() -> None:
+    with _install_lock:
+        consensus_unpickler.install()
+        pysyncobj.syncobj.createJournal = _create_journal  # pyright: ignore[reportPrivateImportUsage]
+
+
+class PySyncObjConsensus:
+    """The port `Consensus`. Create and start it in the thread that lives as long as the process."""
+
+    def __init__(
+        self, settings: ConsensusSettings, clock: Clock, *, stop_process: FailStop = fail_stop
+    ) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._stop_process = stop_process
+        self._counters = RaftCounters()
+        self._meta = MetaState(self._applied, self._counters, stop_process)
+        self._names = {address: node for node, address in settings.peers.items()}
+        self._outcomes = {"committed": 0, "refused": 0, "not_committed": 0, "unknown": 0}
+        self._retries = 0
+        self._late_results = 0
+        self._full_pipes = 0
+        self._counter = 0
+        self._node: RaftNode | None = None
+        self._prepared: Prepared | None = None
+        self._watchdog: Watchdog | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._in_flight = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._changed = asyncio.Event()
+        self._wake_pending = False
+        self._stopped = False
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Takes the directory, opens journal and dump, binds the port and begins to tick.
+
+        Blocks the loop for about 0.1 s: PySyncObj ends its thread with the thread that made it.
+
+        Raises:
+            StartRefused: see consensus_start; `exit_code` is the process's.
+        """
+        settings = self.settings
+        self._loop = asyncio.get_running_loop()
+        prepared = prepare(settings, self._stop_process)
+        try:
+            node = self._build(prepared)
+        except BaseException:
+            prepared.journal.close_quietly()
+            prepared.release()
+            raise
+        self._node, self._prepared = node, prepared
+        try:
+            await self._wait_bound(node)
+        except BaseException:
+            await self.stop()
+            raise
+        period = settings.watchdog_seconds * settings.time_scale / 20
+        rule = WatchdogRule(
+            settings.watchdog_seconds * settings.time_scale, settings.fsync_stall_seconds, period
+        )
+        self._watchdog = Watchdog(node, rule, self._stop_process)
+        self._watchdog.start()
+
+    def _build(self, prepared: Prepared) -> RaftNode:
+        settings = self.settings
+        journal_path = str(prepared.journal.path)
+        _install()
+        _prepared[journal_path] = prepared.journal
+        others = [a for node, a in sorted(settings.peers.items()) if node != settings.node_id]
+        try:
+            return RaftNode(
+                settings.raft_address,
+                others,
+                self._conf(journal_path, prepared.bind_address),
+                self._meta,
+                prepared.journal,
+                keepalive_seconds=settings.keepalive_seconds * settings.time_scale,
+                stop=self._stop_process,
+            )
+        finally:
+            _prepared.pop(journal_path, None)
+
+    def _conf(self, journal_path: str, bind_address: str) -> SyncObjConf:
+        s = self.settings
+        scale = s.time_scale
+        store = DumpStore(self._meta, self._stop_process)
+        return SyncObjConf(
+            appendEntriesPeriod=s.append_period_seconds * scale,
+            raftMinTimeout=s.election_min_seconds * scale,
+            raftMaxTimeout=s.election_max_seconds * scale,
+            autoTickPeriod=s.tick_seconds,
+            leaderFallbackTimeout=s.leader_fallback_seconds * scale,
+            connectionTimeout=s.connection_timeout_seconds * scale,
+            connectionRetryTime=s.connection_retry_seconds * scale,
+            bindRetryTime=0.2,
+            appendEntriesUseBatch=False,
+            appendEntriesBatchSizeBytes=_BATCH_BYTES,
+            commandsWaitLeader=False,
+            commandsQueueSize=_QUEUE,
+            useFork=False,
+            dynamicMembershipChange=False,
+            logCompactionMinEntries=s.compaction_entries,
+            logCompactionMinTime=s.compaction_seconds,
+            journalFile=journal_path,
+            fullDumpFile=str(s.directory / DUMP_FILE),
+            serializer=store.write,
+            deserializer=store.read,
+            password=s.secret,
+            bindAddress=bind_address,
+        )
+
+    async def _wait_bound(self, node: RaftNode) -> None:
+        for _ in range(int(_BIND_SECONDS / 0.02)):
+            if node.transport.ready:
+                return
+            await self._clock.sleep(0.02)
+        refuse(EXIT_CONFIG, f"cannot bind {node.conf.bindAddress}")
+
+    async def stop(self) -> None:
+        """Hands leadership on if it can, then ends the threads and closes journal and sockets."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._changed.set()
+        node, self._node = self._node, None
+        if node is None:
+            return
+        if node.role == LEADER and node.otherNodes:
+            node.transfer_wanted = True
+            for _ in range(int(_TRANSFER_SECONDS / 0.02)):
+                if node.role != LEADER:
+                    break
+                await self._clock.sleep(0.02)
+        if self._watchdog is not None:
+            await asyncio.to_thread(self._watchdog.stop)
+        await asyncio.to_thread(node.destroy_synchronous)
+        _close_pipe(node)
+        if self._prepared is not None:
+            self._prepared.release()
+
+    async def __aenter__(self) -> "PySyncObjConsensus":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def snapshot(self) -> ClusterState:
+        """The newest applied state; any thread, no wait."""
+        return self._meta.state
+
+    async def watch(self, after: int = -1) -> AsyncIterator[ClusterState]:
+        """Each newer snapshot with applied_index > `after`, the newest only; ends with `stop`."""
+        while not self._stopped:
+            changed = self._changed
+            state = self.snapshot()
+            if state.applied_index > after:
+                after = state.applied_index
+                yield state
+            else:
+                await changed.wait()
+
+    def _applied(self) -> None:
+        """On the tick thread, after each command; many of them wake the loop once."""
+        if self._loop is not None and not self._wake_pending:
+            self._wake_pending = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is watching
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._wake_pending = False
+        self._changed.set()
+        if not self._stopped:
+            self._changed = asyncio.Event()
+
+    # -- leadership --------------------------------------------------------------------------
+
+    def is_leader_hint(self) -> bool:
+        """Whether this node believes that it leads. Another may believe it too."""
+        return self._node is not None and self._node.role == LEADER
+
+    def leader_hint(self) -> str | None:
+        """The node believed to lead, if any."""
+        leader = None if self._node is None else self._node._getLeader()
+        return None if leader is None else self._names.get(leader.id)
+
+    def predecessor(self) -> str | None:
+        """Who led before this node became leader, as far as it saw."""
+        address = None if self._node is None else self._node.predecessor
+        return None if address is None else self._names.get(address)
+
+    @property
+    def term(self) -> int:
+        """The Raft term; not an epoch of anything else."""
+        return 0 if self._node is None else self._node.raftCurrentTerm
+
+    @property
+    def incarnation(self) -> int:
+        """How often this manager's directory was started, this time included."""
+        return 0 if self._prepared is None else self._prepared.incarnation
+
+    @property
+    def ready(self) -> bool:
+        """Whether this node has caught up with a leader once since it started."""
+        return self._node is not None and self._node.isReady()
+
+    async def wait_ready(self, timeout: float = 10.0) -> None:
+        """Returns when `ready`. Raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            while not self.ready:
+                await self._clock.sleep(0.01)
+
+    # -- proposing ---------------------------------------------------------------------------
+
+    async def barrier(self, timeout: float = 2.0) -> ClusterState:
+        """A snapshot that holds all that was committed before the call (a replicated no-op)."""
+        await self.propose("Noop", {}, timeout)
+        return self.snapshot()
+
+    async def propose(self, op: str, args: Mapping[str, Any], timeout: float = 2.0) -> Any:
+        """Commits one command; returns its value once it is applied on this node.
+
+        Raises:
+            NotCommitted, OutcomeUnknown, CommandRefused: see the port.
+            InvalidRequest: no such operation, or a feature level that this binary does not know.
+        """
+        self._check(op, args)
+        deadline = asyncio.get_running_loop().time() + timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._in_flight.acquire()
+        except TimeoutError:
+            self._outcomes["not_committed"] += 1
+            raise NotCommitted(f"{IN_FLIGHT_MAX} proposals are in flight") from None
+        try:
+            return await self._propose(op, args, deadline)
+        finally:
+            self._in_flight.release()
+
+    def _check(self, op: str, args: Mapping[str, Any]) -> None:
+        if op not in OPS:
+            raise InvalidRequest(f"no operation {op!r}")
+        level = args.get("level", 0)
+        if op == "SetFeatureLevel" and (not isinstance(level, int) or level > SUPPORTED_LEVEL):
+            raise InvalidRequest(f"this binary knows feature levels up to {SUPPORTED_LEVEL}")
+
+    async def _propose(self, op: str, args: Mapping[str, Any], deadline: float) -> Any:
+        self._counter += 1
+        rid = (self.settings.node_id, self.incarnation, self._counter)
+        command = encode_command(op, args, rid, level=1, at=self._clock.wall_micros())
+        if len(command) > COMMAND_BYTES_MAX:
+            self._outcomes["refused"] += 1
+            raise CommandRefused("TOO_LARGE", f"a command has at most {COMMAND_BYTES_MAX} bytes")
+        result, why = await self._attempts(command, deadline)
+        if result is None or (result[0] == "err" and result[1] == "STALE_REQUEST"):
+            return self._give_up(op, why if result is None else None)
+        if result[0] == "err":
+            self._outcomes["refused"] += 1
+            raise CommandRefused(str(result[1]), f"{op}: {result[2]}")
+        self._outcomes["committed"] += 1
+        return result[1]
+
+    def _give_up(self, op: str, definite: str | None) -> Any:
+        if definite is None:
+            self._outcomes["unknown"] += 1
+            raise OutcomeUnknown(f"{op}: no answer in time; it may be committed")
+        self._outcomes["not_committed"] += 1
+        raise NotCommitted(f"{op}: {definite}", leader=self.leader_hint())
+
+    async def _attempts(self, command: bytes, deadline: float) -> tuple[Any, str | None]:
+        """(result, -), or (None, why it is surely not committed), or (None, None) if unknown."""
+        loop = asyncio.get_running_loop()
+        ever_unknown = False
+        why: str | None = "no time"
+        for number in range(1 << 30):
+            attempt_ends = min(
+                deadline, loop.time() + self.settings.attempt_seconds * self.settings.time_scale
+            )
+            if self._node is None:
+                return None, None if ever_unknown else "stopped"
+            if loop.time() >= deadline:
+                break
+            result, reason = await self._attempt(command, attempt_ends)
+            if reason == FAIL_REASON.SUCCESS:
+                return result, None
+            why = _DEFINITE.get(reason) if reason is not None else None
+            ever_unknown = ever_unknown or why is None
+            self._retries += 1
+            pause = _BACKOFF_SECONDS[min(number, len(_BACKOFF_SECONDS) - 1)]
+            await self._clock.sleep(max(0.0, min(pause, deadline - loop.time())))
+        return None, None if ever_unknown else why
+
+    async def _attempt(self, command: bytes, until: float) -> tuple[Any, int | None]:
+        """(result, FAIL_REASON) of one submission; the reason is None after a time-out."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[tuple[Any, int]] = loop.create_future()
+
+        def settle(result: Any, reason: int) -> None:
+            if answer.done():
+                self._late_results += 1
+            else:
+                answer.set_result((result, reason))
+
+        def callback(result: Any, reason: int) -> None:
+            # On the tick thread: an exception here would make PySyncObj apply the entry again.
+            try:
+                loop.call_soon_threadsafe(settle, result, reason)
+            except Exception:  # noqa: BLE001 - the loop is closed, the caller is gone
+                self._counters.callback_errors += 1
+
+        try:
+            self._meta.apply(command, callback=callback)  # pyright: ignore[reportCallIssue]
+        except BlockingIOError:
+            self._full_pipes += 1  # queued all the same: wait for it
+        try:
+            async with asyncio.timeout_at(until):
+                return await answer
+        except TimeoutError:
+            return None, None
+
+    # -- status ------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Plain numbers and texts; counters only rise."""
+        base: dict[str, Any] = {
+            "node_id": self.settings.node_id,
+            "term": self.term,
+            "leader": self.leader_hint(),
+            "ready": self.ready,
+            "incarnation": self.incarnation,
+            "applied_index": self.snapshot().applied_index,
+            "state_hash": self.snapshot().history.hex(),
+            "checkpoint": self.snapshot().checkpoint.number,
+            "checkpoint_hash": self.snapshot().checkpoint.digest.hex(),
+            "proposals": dict(self._outcomes),
+            "proposal_retries": self._retries,
+            "late_results": self._late_results,
+            "full_pipes": self._full_pipes,
+            "foreign_globals": Refusals.count,
+            **asdict(self._counters),
+        }
+        node = self._node
+        if node is None:
+            return {**base, "role": "stopped"}
+        journal = node.journal
+        return {
+            **base,
+            "role": ROLE_NAMES[node.role],
+            "applied": node.raftLastApplied,
+            "commit": node.raftCommitIndex,
+            "log_length": len(journal),
+            "connected": sum(node.isNodeConnected(n) for n in node.otherNodes),
+            "has_quorum": node.hasQuorum,
+            "fsyncs": journal.fsyncs,
+            "fsync_seconds": journal.fsync_seconds,
+            "fsync_seconds_max": journal.fsync_seconds_max,
+            **asdict(node.transport.counters),
+            **asdict(node.transport.wire),
+        }
+
+
+def _close_pipe(node: RaftNode) -> None:
+    """PySyncObj never closes its notify pipe."""
+    pipe = getattr(node, "_SyncObj__pipeNotifier", None)
+    for name in ("_PipeNotifier__pipeR", "_PipeNotifier__pipeW"):
+        handle = getattr(pipe, name, None)
+        if handle is not None:
+            os.close(handle)
