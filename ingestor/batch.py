@@ -57,7 +57,11 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One parsed request. `failed`: the raw bytes of bad rows as rows of the service `_failed`."""
+    """One parsed request. `failed`: the raw bytes of bad rows as rows of the service `_failed`.
+
+    `received_at`: the receive time (microseconds) that rows without a timestamp were given; 0 lets
+    the write path stamp it. It is no part of a row's identity.
+    """
 
     tenant: str
     table: pa.Table
@@ -66,6 +70,7 @@ class Batch:
     rejected: tuple[RejectedRow, ...] = ()
     failed: pa.Table | None = None
     sequence: Sequence | None = None
+    received_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
