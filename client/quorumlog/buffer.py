@@ -1,0 +1,481 @@
+"""The producer's buffer: every row from `append` until its ack, in order, on disk if a path is given.
+
+`append` may be called from any thread and never waits for the disk: it numbers the row and leaves it
+to a writer thread, which writes what has gathered as one frame. Only rows up to `written_till` may
+be sent: a row that the network has seen is in the file, so after a crash of the process its seq can
+not be given to another row. With `durable` the file is synced before that, which extends the promise
+to a power cut; without it, a power cut may take the tail, and the producer then asks for a new epoch.
+
+Rows stay in memory up to `memory_bytes_max`; beyond that they are read back from the file. Space of
+acked rows is given back by writing the file anew once half of it (and 16 MiB) is dead.
+
+Locks: `_io` guards the file and is held during I/O; `_lock` guards the lists and is held for moments;
+`_io` is taken first. Why not write in `append`? A slow disk would stall the application's loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import uuid
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from . import frames
+from .bufferfile import BufferFile
+from .errors import BufferCorrupt, BufferFailed, BufferFull, BufferMismatch, ProducerClosed
+from .frames import Meta
+from .ranges import Range
+from .recovery import Group, Recovered, recover
+from .rows import renumber, with_seq
+
+log = logging.getLogger(__name__)
+
+#: Rows and bytes of one frame at most: bounds what one read back from disk costs.
+_GROUP_ROWS_MAX = 5000
+_GROUP_BYTES_MAX = 4 << 20
+#: Dead bytes from which the file is written anew; higher writes less, lower keeps the file smaller.
+_COMPACT_BYTES_MIN = 16 << 20
+_RETRY_SECONDS_MAX = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class BufferLimits:
+    """`bytes_max`: rows without an ack, beyond it `BufferFull`. `memory_bytes_max`: held in memory."""
+
+    bytes_max: int = 1 << 30
+    memory_bytes_max: int = 64 << 20
+    durable: bool = False
+
+
+class Buffer:
+    """Rows of one producer. `needs_epoch`: ask the cluster for an epoch before the first send."""
+
+    def __init__(
+        self,
+        path: Path | None,
+        service: str,
+        producer: str | None,
+        limits: BufferLimits,
+        on_ready: Callable[[], None],
+    ) -> None:
+        """Opens or creates the buffer and starts its writer. Blocks on the disk.
+
+        `on_ready` is called, from any thread, when there is something to send or a failure to
+        tell; it is called once until `collect_ready` was called.
+
+        Raises:
+            BufferLocked, BufferCorrupt, BufferMismatch, BufferFailed.
+        """
+        self._limits = limits
+        self._on_ready = on_ready
+        self._io = threading.RLock()
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._groups: list[Group] = []
+        self._pending: list[bytes] = []
+        self._live_bytes = self._memory_bytes = self._dead_bytes = 0
+        self._ready_told = False
+        self._ack_dirty = self._closed = False
+        self.lost: list[Range] = []
+        self.write_errors = 0
+        self.failure: BufferFailed | None = None
+        self._file = BufferFile(path) if path is not None else None
+        try:
+            self.needs_epoch = self._open(service, producer)
+        except BaseException:
+            if self._file is not None:
+                self._file.close()
+            raise
+        self._next_seq = self.meta.next_seq
+        self.written_till = self._next_seq - 1
+        self._writer: threading.Thread | None = None
+        if self._file is not None:
+            self._writer = threading.Thread(
+                target=self._write_loop, name="quorumlog-buffer", daemon=True
+            )
+            self._writer.start()
+
+    def _open(self, service: str, producer: str | None) -> bool:
+        if self._file is not None and not self._file.is_new:
+            return self._recover(self._file, service, producer)
+        # A name of the caller's without our own state may have been used before, see producer.
+        self.meta = Meta(service, producer or _new_name(), epoch=1, next_seq=1, ack_till=0)
+        if self._file is not None:
+            try:
+                self._file.replace([frames.encode_meta(self.meta)])
+            except OSError as error:
+                raise BufferFailed(f"{self._file.path} cannot be written: {error}") from error
+        return producer is not None
+
+    def _recover(self, file: BufferFile, service: str, producer: str | None) -> bool:
+        kept = 0
+
+        def keep(size: int) -> bool:
+            nonlocal kept
+            kept += size
+            return kept <= self._limits.memory_bytes_max
+
+        try:
+            found = recover(file.content(), keep)
+            if found.good_end < file.size:
+                log.warning("torn tail cut from buffer %s at %d", file.path, found.good_end)
+                file.cut(found.good_end)
+        except OSError as error:
+            raise BufferFailed(f"buffer {file.path} cannot be read: {error}") from error
+        except BufferCorrupt as error:
+            raise BufferCorrupt(f"{file.path}: {error}") from error
+        self.meta = found.meta
+        for name, held, given in (
+            ("service", found.meta.service, service),
+            ("producer", found.meta.producer, producer),
+        ):
+            if given is not None and held != given:
+                raise BufferMismatch(f"buffer {file.path} is of {name} {held!r}, not {given!r}")
+        self._take(found, file)
+        return found.meta.moving
+
+    def _take(self, found: Recovered, file: BufferFile) -> None:
+        self.lost = found.lost
+        if found.damaged_bytes or found.lost:
+            log.error(
+                "buffer %s is damaged: %d bytes unreadable, lost seqs %s (declared as skipped)",
+                file.path,
+                found.damaged_bytes,
+                found.lost,
+            )
+        self._groups = found.groups
+        self._live_bytes = sum(group.size_bytes for group in found.groups)
+        self._memory_bytes = sum(g.size_bytes for g in found.groups if g.rows is not None)
+        self._dead_bytes = max(0, file.size - self._live_bytes)
+
+    # Any thread.
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the newest row, written or not."""
+        return self._next_seq - 1
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes of rows without an ack."""
+        return self._live_bytes
+
+    @property
+    def unwritten(self) -> int:
+        """Rows that only memory holds (all of them without a file)."""
+        if self._file is None:
+            return sum(group.count for group in self._groups) + len(self._pending)
+        return len(self._pending)
+
+    def append(self, body: bytes) -> int:
+        """Takes a row from `encode_row`; returns its seq. Does no I/O.
+
+        Raises:
+            BufferFull: the row was not taken.
+            ProducerClosed: after `close`.
+        """
+        with self._lock:
+            if self._closed:
+                raise ProducerClosed("the producer is closed")
+            if self._live_bytes + len(body) > self._limits.bytes_max:
+                raise BufferFull(
+                    f"buffer holds {self._live_bytes} bytes without an ack", code="BUFFER_FULL"
+                )
+            seq = self._next_seq
+            self._next_seq = seq + 1
+            row = with_seq(body, seq)
+            self._pending.append(row)
+            self._live_bytes += len(row)
+            self._memory_bytes += len(row)
+            if self._file is not None:
+                if len(self._pending) == 1:
+                    self._work.notify()
+                return seq
+            if len(self._pending) >= _GROUP_ROWS_MAX:
+                self._seal_pending()
+            self.written_till = seq
+        self._tell_ready()
+        return seq
+
+    def _seal_pending(self) -> None:
+        rows, self._pending = self._pending, []
+        if not rows:
+            return
+        first = self._next_seq - len(rows)
+        self._groups.append(Group(first, len(rows), sum(map(len, rows)), rows))
+
+    def _tell_ready(self) -> None:
+        if not self._ready_told:
+            self._ready_told = True
+            self._on_ready()
+
+    # The sender.
+
+    def collect_ready(self) -> int:
+        """The seq up to which rows may be sent; `on_ready` will be called for the next ones."""
+        self._ready_told = False
+        return self.written_till
+
+    def in_memory(self, first: int) -> bool:
+        """True if `rows(first, ...)` needs no disk."""
+        with self._lock:
+            at = self._find(first)
+            return at < 0 or self._groups[at].rows is not None
+
+    def rows(self, first: int, last: int, bytes_max: int) -> list[bytes]:
+        """Rows with consecutive seqs from `first`: at least one, at most up to `last` and
+        `bytes_max`, possibly fewer.
+
+        Raises:
+            BufferFailed: the file cannot be read.
+        """
+        found: list[bytes] = []
+        size = 0
+        while first <= last:
+            chunk = self._rows_from(first)
+            for row in chunk[: last - first + 1]:
+                if found and size + len(row) > bytes_max:
+                    return found
+                found.append(row)
+                size += len(row)
+                first += 1
+            if not chunk:
+                break
+        return found
+
+    def _rows_from(self, first: int) -> list[bytes]:
+        """The rows from `first` to the end of what holds it."""
+        with self._lock:
+            at = self._find(first)
+            if at < 0:
+                pending_first = self._next_seq - len(self._pending)
+                return self._pending[first - pending_first :] if first >= pending_first else []
+            group = self._groups[at]
+            if group.rows is not None:
+                return group.rows[first - group.first :]
+        with self._io:
+            return self._load(group)[first - group.first :]
+
+    def _find(self, seq: int) -> int:
+        """Index of the group that holds `seq`, or -1."""
+        at = bisect_right(self._groups, seq, key=lambda group: group.first) - 1
+        return at if at >= 0 and self._groups[at].last >= seq else -1
+
+    def _load(self, group: Group) -> list[bytes]:
+        rows = group.rows  # may have been loaded or moved since
+        if rows is not None:
+            return rows
+        assert self._file is not None, "rows leave memory only with a file"
+        try:
+            frame = frames.frame_at(self._file.read(group.offset, group.length), 0)
+        except OSError as error:
+            raise BufferFailed(f"buffer cannot be read: {error}") from error
+        if frame is None:
+            raise BufferFailed(f"buffer {self._file.path} is damaged at {group.offset}")
+        return frames.decode_rows(frame.payload)[1]
+
+    def ack(self, till: int) -> None:
+        """Rows up to `till` are durable on a quorum: forget them."""
+        with self._lock:
+            if till <= self.meta.ack_till:
+                return
+            self.meta = replace(self.meta, ack_till=till)
+            if self._file is None and self._pending and till >= self._next_seq - len(self._pending):
+                self._seal_pending()
+            done = 0
+            while done < len(self._groups) and self._groups[done].last <= till:
+                group = self._groups[done]
+                self._live_bytes -= group.size_bytes
+                self._dead_bytes += group.length
+                if group.rows is not None:
+                    self._memory_bytes -= group.size_bytes
+                done += 1
+            del self._groups[:done]
+            self._ack_dirty = True
+            self._work.notify()
+
+    # The loss of an identity: see producer.
+
+    def begin_move(self, keep: list[Range]) -> None:
+        """Notes durably that only the rows in `keep`, and later ones, wait for a new epoch. Blocks."""
+        with self._io:
+            if self._file is None:
+                with self._lock:
+                    self._seal_pending()
+            groups = [part for group in self._groups for part in self._cut(group, keep)]
+            last = self._groups[-1].last if self._groups else self.meta.ack_till
+            next_seq = max(last + 1, self.meta.next_seq)
+            self._swap(replace(self.meta, moving=True, next_seq=next_seq), groups)
+
+    def _cut(self, group: Group, keep: list[Range]) -> Iterator[Group]:
+        rows = self._load(group)
+        for low, high in keep:
+            first, last = max(low, group.first), min(high, group.last)
+            if first <= last:
+                part = rows[first - group.first : last - group.first + 1]
+                yield Group(first, len(part), sum(map(len, part)), part)
+
+    def finish_move(self, epoch: int) -> None:
+        """Renumbers all rows from 1 under `epoch`, durably. Blocks."""
+        with self._io:
+            seq = 1
+            groups: list[Group] = []
+            for group in self._groups:
+                rows = [renumber(row, seq + at) for at, row in enumerate(self._load(group))]
+                groups.append(Group(seq, len(rows), sum(map(len, rows)), rows))
+                seq += len(rows)
+            meta = replace(self.meta, epoch=epoch, next_seq=seq, ack_till=0, moving=False)
+            self._swap(meta, groups, renumber_pending_from=seq)
+            self.needs_epoch = False
+            self.lost = []
+
+    def _swap(
+        self, meta: Meta, groups: list[Group], renumber_pending_from: int | None = None
+    ) -> None:
+        """Makes the file hold exactly `groups` under `meta`, then the memory. Holds `_io`."""
+        if self._file is not None:
+            self._replace_file(self._file, meta, groups)
+        with self._lock:
+            self.meta = meta
+            self._groups = groups
+            if renumber_pending_from is not None:
+                first = renumber_pending_from
+                self._pending = [renumber(row, first + at) for at, row in enumerate(self._pending)]
+                self._next_seq = first + len(self._pending)
+                self.written_till = (self._next_seq if self._file is None else first) - 1
+            held = sum(group.size_bytes for group in groups)
+            pending = sum(map(len, self._pending))
+            self._live_bytes = held + pending
+            self._memory_bytes = pending + sum(
+                group.size_bytes for group in groups if group.rows is not None
+            )
+            self._dead_bytes = 0
+
+    def _replace_file(self, file: BufferFile, meta: Meta, groups: list[Group]) -> None:
+        def content() -> Iterator[bytes]:
+            yield frames.encode_meta(meta)
+            for group in groups:
+                yield frames.encode_rows(group.first, self._load(group))
+
+        try:
+            offsets = file.replace(content())[1:]
+        except OSError as error:
+            raise BufferFailed(f"buffer {file.path} cannot be written: {error}") from error
+        ends = [*offsets[1:], file.size]
+        for group, offset, end in zip(groups, offsets, ends, strict=False):
+            group.offset, group.length = offset, end - offset
+
+    # The writer thread.
+
+    def _write_loop(self) -> None:
+        pause = 0.0
+        while True:
+            with self._lock:
+                if pause and not self._closed:
+                    self._work.wait(pause)
+                while not (self._pending or self._ack_dirty or self._closed):
+                    self._work.wait()
+                if self._closed and not self._pending and not self._ack_dirty:
+                    return
+                give_up = self._closed and bool(pause)
+            if give_up:
+                return
+            try:
+                self._write_once()
+                pause = 0.0
+                self.failure = None
+            except (OSError, BufferFailed) as error:
+                self.write_errors += 1
+                pause = min(_RETRY_SECONDS_MAX, 2 * pause or 0.1)
+                self.failure = BufferFailed(f"buffer cannot be written: {error}")
+                log.error("buffer write failed, next try in %.1f s: %s", pause, error)
+                self._tell_ready()
+
+    def _write_once(self) -> None:
+        """Writes one group of rows and the ack position; compacts if worth it."""
+        file = self._file
+        assert file is not None, "the writer runs only with a file"
+        with self._io:
+            if file.must_replace:
+                self._compact(file)
+            with self._lock:
+                rows = _head(self._pending)
+                first = self._next_seq - len(self._pending)
+                ack_till = self.meta.ack_till if self._ack_dirty else None
+                self._ack_dirty = False
+            try:
+                self._append(file, first, rows, ack_till)
+            except OSError:
+                self._ack_dirty = self._ack_dirty or ack_till is not None
+                raise
+            if self._dead_bytes > max(_COMPACT_BYTES_MIN, self._live_bytes):
+                self._compact(file)
+        if rows:
+            self._tell_ready()
+
+    def _append(
+        self, file: BufferFile, first: int, rows: list[bytes], ack_till: int | None
+    ) -> None:
+        ack = b"" if ack_till is None else frames.encode_ack(ack_till)
+        data = frames.encode_rows(first, rows) if rows else b""
+        offset = file.append(ack + data, durable=self._limits.durable and bool(rows)) + len(ack)
+        with self._lock:
+            self._dead_bytes += len(ack)
+            if not rows:
+                return
+            group = Group(first, len(rows), sum(map(len, rows)), rows, offset, len(data))
+            if self._memory_bytes > self._limits.memory_bytes_max:
+                group.rows = None
+                self._memory_bytes -= group.size_bytes
+            self._groups.append(group)
+            del self._pending[: len(rows)]
+            self.written_till = group.last
+
+    def _compact(self, file: BufferFile) -> None:
+        """Writes the file anew with the rows that are still needed. Holds `_io`."""
+        with self._lock:
+            groups = list(self._groups)
+            first_pending = self._next_seq - len(self._pending)
+            meta = replace(self.meta, next_seq=first_pending)
+        self._replace_file(file, meta, groups)
+        with self._lock:
+            self._dead_bytes = 0
+
+    def close(self) -> None:
+        """Writes what is pending, gives back the space of acked rows, closes. Blocks."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._work.notify_all()
+        if self._writer is not None:
+            self._writer.join()
+        if self._file is None:
+            return
+        with self._io:
+            try:
+                if not self._groups and not self._pending:
+                    self._compact(self._file)
+            except BufferFailed as error:  # only space is lost: all rows are acked
+                log.warning("buffer not compacted at close: %s", error)
+            finally:
+                self._file.close()
+
+
+def _head(rows: list[bytes]) -> list[bytes]:
+    """As many of the first rows as fit into one frame; at least one if there is one."""
+    size = 0
+    for count, row in enumerate(rows[:_GROUP_ROWS_MAX]):
+        size += len(row)
+        if size > _GROUP_BYTES_MAX and count:
+            return rows[:count]
+    return rows[:_GROUP_ROWS_MAX]
+
+
+def _new_name() -> str:
+    """A producer name that no one else has: no epoch is asked for under it."""
+    return f"{socket.gethostname()[:64]}-{uuid.uuid4().hex}"

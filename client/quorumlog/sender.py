@@ -1,0 +1,444 @@
+"""Sends a buffer's rows to their shard's leader until a quorum has them. Internal to `Producer`.
+
+The loop takes the lowest unsettled rows, posts them, and repeats *the same bytes under the same seqs*
+on any doubt, through any node: the server stores a row once however often it comes. What an answer
+means for the rows is decided in `window`, whom to ask in `leaders`, what an error is in `answers`.
+
+A lost identity. If the server knows seqs that this buffer never sent, or other bytes under one of
+ours, the name was used before by a buffer that is gone (or a power cut took our tail). Then, in this
+order, so that a crash after each step is harmless:
+
+1. no new requests; those on the way end, each row's fate is known;
+2. the buffer notes durably that only the rows without a promise remain (`begin_move`);
+3. the cluster issues a new epoch, durable on its side;
+4. the buffer stores it, with the rows renumbered from 1 (`finish_move`); only then it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from .answers import IngestAnswer, Rejected, read_ingest, read_json
+from .buffer import Buffer
+from .courier import NO_SUCH_PATH, Courier
+from .errors import (
+    BufferFailed,
+    Fenced,
+    InvalidRequest,
+    QuorumlogError,
+    ServerFailed,
+    TooLarge,
+    Unauthorized,
+)
+from .leaders import Leaders
+from .ranges import Range
+from .window import AckWindow
+from .wire import Wire
+
+log = logging.getLogger(__name__)
+
+Skip = tuple[int, int, str]
+
+#: The server lists at most 100 bad rows: a batch in conflict is sent again in pieces this small.
+_CONFLICT_ROWS = 100
+#: 400s that are about a row rather than about us; other 400s never cost a row.
+_ROW_CODES = frozenset({"BAD_JSON", "BAD_ROW", "ROW_TOO_LARGE", "TOO_LARGE"})
+
+
+@dataclass(slots=True)
+class ProducerStats:
+    """Counts since the start. `rows_refused_full` were never taken: `send` raised BufferFull."""
+
+    rows_sent: int = 0
+    rows_acked: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    requests: int = 0
+    retries: int = 0
+    conflicts: int = 0
+    epochs_issued: int = 0
+    rows_refused_full: int = 0
+    rows_given_up: int = 0
+    unfillable: int = 0
+    loop_errors: int = 0
+    retries_by_reason: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SendSettings:
+    """How rows are cut into requests. `batch_rows` at most 50 000, the server's limit."""
+
+    batch_rows: int = 5000
+    batch_bytes: int = 8 << 20
+    linger_seconds: float = 0.05
+    max_in_flight: int = 1
+    ack: str | None = None
+
+
+class Sender:
+    """The sending half of a producer. Lives on one event loop; `run` until cancelled."""
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        wire: Wire,
+        leaders: Leaders,
+        settings: SendSettings,
+        stats: ProducerStats,
+        on_rejected: Callable[[Rejected], None],
+    ) -> None:
+        self._buffer = buffer
+        self._courier = Courier(wire, leaders, self._note)
+        self._settings = settings
+        self._stats = stats
+        self._on_rejected = on_rejected
+        self._window = AckWindow(buffer.meta.ack_till, buffer.meta.next_seq - 1)
+        self._skips: list[Skip] = []
+        for first, last in buffer.lost:
+            self._add_skip(first, last, "lost in a damaged buffer")
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiters: list[tuple[list[int], asyncio.Future[None]]] = []
+        self._linger_until: float | None = None
+        self._identity_lost = False
+        self._again_in_a_row = 0
+        #: The latest failure, None while all is well.
+        self.failure: QuorumlogError | None = None
+        #: Set when this producer must not write any more.
+        self.fatal: QuorumlogError | None = None
+
+    def wake(self) -> None:
+        """There is something to do. On the loop's thread."""
+        self._wake.set()
+
+    @property
+    def waiting(self) -> int:
+        """Rows without a promise from the server."""
+        return sum(
+            last - first + 1 for first, last in self._window.unsettled(self._buffer.last_seq)
+        )
+
+    async def settled(self) -> None:
+        """Returns when all rows taken so far are durable on a quorum (or refused for good).
+
+        Raises:
+            Fenced, Unauthorized, InvalidRequest: waiting longer would not help.
+        """
+        if self.fatal is not None:
+            raise self.fatal
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = ([self._buffer.last_seq], done)
+        self._waiters.append(waiter)
+        self._tell_waiters()
+        self._wake.set()
+        try:
+            await done
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _tell_waiters(self, error: QuorumlogError | None = None) -> None:
+        settled_till = self._window.settled_till
+        moving = self._identity_lost or self._buffer.needs_epoch
+        for (target,), done in self._waiters:
+            if done.done():
+                continue
+            if error is not None:
+                done.set_exception(error)
+            elif target == 0 or (target <= settled_till and not moving):
+                done.set_result(None)
+
+    # The loop.
+
+    async def run(self) -> None:
+        """Sends until cancelled, or until fenced (`fatal`)."""
+        discovery = asyncio.create_task(self._courier.discover(), name="quorumlog-discovery")
+        try:
+            while self.fatal is None:
+                try:
+                    await self._step()
+                except Fenced as error:
+                    self._stop_for_ever(error)
+                except QuorumlogError as error:
+                    self._note(error)
+                    await asyncio.sleep(1)
+                except Exception:
+                    self._stats.loop_errors += 1
+                    log.exception("sender step failed, it goes on")
+                    await asyncio.sleep(1)
+        finally:
+            tasks = [discovery, *self._tasks]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _step(self) -> None:
+        if self._buffer.needs_epoch or (self._identity_lost and not self._tasks):
+            await self._move()
+        self._wake.clear()
+        while not self._identity_lost and self._launch():
+            pass
+        await self._wake.wait()
+
+    def _launch(self) -> bool:
+        """Starts one request if there is reason for one."""
+        available = self._buffer.collect_ready()
+        if len(self._tasks) >= self._settings.max_in_flight:
+            return False
+        request = self._window.next_range(available, self._settings.batch_rows)
+        if request is None:
+            return self._launch_skips(available)
+        if not self._is_due(request):
+            return False
+        self._linger_until = None
+        self._spawn(request)
+        return True
+
+    def _launch_skips(self, available: int) -> bool:
+        """Skips travel with rows; alone only if no row is left to wait for."""
+        if not self._skips or self._tasks or self._window.in_flight:
+            return False
+        request = (available + 1, available)  # no rows
+        self._spawn(request)
+        return True
+
+    def _spawn(self, request: Range) -> None:
+        if request[0] <= request[1]:
+            self._window.start(*request)
+        task = asyncio.create_task(self._deliver(request), name=f"quorumlog-send-{request[0]}")
+        self._tasks.add(task)
+        task.add_done_callback(self._on_delivered)
+
+    def _on_delivered(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake.set()
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, Fenced):
+            self._stop_for_ever(error)
+        elif error is not None:
+            self._stats.loop_errors += 1
+            log.error("delivery failed, its rows are sent again", exc_info=error)
+
+    def _is_due(self, request: Range) -> bool:
+        first, last = request
+        now = time.monotonic()
+        if last - first + 1 >= self._settings.batch_rows or self._waiters:
+            return True
+        if self._linger_until is None:
+            self._linger_until = now + self._settings.linger_seconds
+            asyncio.get_running_loop().call_later(self._settings.linger_seconds, self._wake.set)
+        return now >= self._linger_until
+
+    def _stop_for_ever(self, error: QuorumlogError) -> None:
+        if self.fatal is None:
+            log.error("producer %s stops: %s", self._buffer.meta.producer, error)
+        self.fatal = self.failure = error
+        self._tell_waiters(error)
+        self._wake.set()
+
+    # One request.
+
+    async def _deliver(self, request: Range) -> None:
+        first, last = request
+        try:
+            if self._buffer.in_memory(first):
+                rows = self._buffer.rows(first, last, self._settings.batch_bytes)
+            else:
+                rows = await asyncio.to_thread(
+                    self._buffer.rows, first, last, self._settings.batch_bytes
+                )
+            await self._send(first, rows)
+        except BufferFailed as error:
+            self._note(error)
+            await asyncio.sleep(1)
+        finally:
+            self._window.stop(first, last)
+
+    async def _send(self, first: int, rows: list[bytes]) -> None:
+        skips = list(self._skips)
+        try:
+            answer = await self._post_rows(rows, skips)
+        except InvalidRequest as error:
+            await self._send_parts(first, rows, error)
+            return
+        if answer.conflict and answer.rejected_count > len(answer.rejected) and len(rows) > 1:
+            size = min(_CONFLICT_ROWS, (len(rows) + 1) // 2)
+            for at in range(0, len(rows), size):
+                await self._send(first + at, rows[at : at + size])
+            return
+        self._accept((first, first + len(rows) - 1), answer, skips)
+        if self._again_in_a_row:
+            await asyncio.sleep(min(2.0, 0.05 * 2 ** min(self._again_in_a_row, 10)))
+
+    async def _send_parts(self, first: int, rows: list[bytes], error: InvalidRequest) -> None:
+        """The server cannot read the request: find the row, and give up that row alone."""
+        if len(rows) > 1:
+            half = len(rows) // 2
+            await self._send(first, rows[:half])
+            await self._send(first + half, rows[half:])
+        elif rows:
+            self._stats.rows_given_up += 1
+            self._report(Rejected(1, first, error.code, str(error)))
+            self._add_skip(first, first, f"refused: {error.code}")
+        else:  # skips alone: they go with the next rows, or are tried again later
+            self._note(error)
+            await asyncio.sleep(1)
+
+    def _accept(self, request: Range, answer: IngestAnswer, skips: list[Skip]) -> None:
+        first, last = request
+        self._stats.rows_sent += last - first + 1
+        self._stats.duplicates += answer.duplicates
+        self._again_in_a_row = 0
+        if answer.conflict:
+            self._on_conflict(request, answer)
+            return
+        self._count_rejected(answer.rejected, answer.rejected_count)
+        if first <= last:
+            self._window.on_stored(first, last)
+        if self._window.is_foreign(answer.ack_till, answer.missing):
+            self._lose_identity("the server knows seqs that this buffer never sent")
+            return
+        for skip in skips:
+            self._window.on_stored(skip[0], skip[1])
+            if skip in self._skips:
+                self._skips.remove(skip)
+        before = self._window.ack_till
+        progress = self._window.on_ack(request, answer.ack_till, answer.missing)
+        self._buffer.ack(progress.ack_till)
+        self._stats.rows_acked += progress.ack_till - before
+        self._again_in_a_row = self._again_in_a_row + 1 if progress.again else 0
+        for low, high in progress.unfillable:
+            self._stats.unfillable += high - low + 1
+            log.error("the server misses seqs %d-%d that it had acknowledged", low, high)
+        self._tell_waiters()
+
+    def _on_conflict(self, request: Range, answer: IngestAnswer) -> None:
+        """Other bytes are stored under some of our seqs; all other rows of it are durable."""
+        self._stats.conflicts += 1
+        first, last = request
+        conflicts = {
+            item.seq or first + item.row - 1 for item in answer.rejected if _is_conflict(item)
+        }
+        if answer.rejected_count <= len(answer.rejected) and conflicts:
+            for seq in range(first, last + 1):  # at most a batch, and once in a producer's life
+                if seq not in conflicts:
+                    self._window.on_stored(seq, seq)
+        others = tuple(item for item in answer.rejected if not _is_conflict(item))
+        self._count_rejected(others, len(others))
+        self._lose_identity(f"conflict at seqs {sorted(conflicts)[:10]}")
+
+    def _lose_identity(self, why: str) -> None:
+        if not self._identity_lost:
+            log.warning(
+                "producer %s epoch %d: %s; asking for a new epoch",
+                self._buffer.meta.producer,
+                self._buffer.meta.epoch,
+                why,
+            )
+        self._identity_lost = True
+
+    def _count_rejected(self, rejected: tuple[Rejected, ...], count: int) -> None:
+        self._stats.rejected += count
+        for item in rejected:
+            self._report(item)
+        if count > len(rejected):
+            log.warning("%d more rows were rejected without details", count - len(rejected))
+
+    def _report(self, item: Rejected) -> None:
+        try:
+            self._on_rejected(item)
+        except Exception:
+            self._stats.loop_errors += 1
+            log.exception("on_rejected raised")
+
+    def _add_skip(self, first: int, last: int, reason: str) -> None:
+        self._window.add_hole(first, last)
+        self._skips.append((first, last, reason[:200]))
+
+    # A new epoch.
+
+    async def _move(self) -> None:
+        """Steps 2-4 of the module's text; at the start of a fresh, named buffer only 3 and 4."""
+        fresh = not self._identity_lost and not self._buffer.meta.moving
+        if self._identity_lost and not self._buffer.meta.moving:
+            keep = self._window.unsettled(self._buffer.written_till)
+            await asyncio.to_thread(self._buffer.begin_move, keep)
+        epoch = await self._ask_epoch(fresh)
+        await asyncio.to_thread(self._buffer.finish_move, epoch)
+        self._window = AckWindow(0, 0)
+        self._skips.clear()
+        self._identity_lost = False
+        for target, _ in self._waiters:
+            target[0] = self._buffer.last_seq
+        self._tell_waiters()
+
+    async def _ask_epoch(self, fresh: bool) -> int:
+        meta = self._buffer.meta
+        body = json.dumps({"service": meta.service, "producer": meta.producer}).encode()
+        paths_missing = 0
+
+        def is_final(error: QuorumlogError) -> bool:
+            nonlocal paths_missing
+            paths_missing += error.status in NO_SUCH_PATH
+            return isinstance(error, Fenced) or (fresh and paths_missing >= self._courier.reach)
+
+        try:
+            epoch = await self._courier.post("/ingest/epoch", body, _read_epoch, is_final)
+        except InvalidRequest:
+            log.warning("the server issues no epochs, %s starts with epoch 1", meta.producer)
+            return 1
+        self._stats.epochs_issued += 1
+        return epoch
+
+    # The network.
+
+    async def _post_rows(self, rows: list[bytes], skips: list[Skip]) -> IngestAnswer:
+        meta = self._buffer.meta
+        head = json.dumps(
+            {"service": meta.service, "producer": meta.producer, "epoch": meta.epoch},
+            ensure_ascii=False,
+            separators=(",", ":"),
+        ).encode()
+        tail = b"]}"
+        if skips:
+            named = [{"from": low, "to": high, "reason": why} for low, high, why in skips]
+            tail = b'],"skip":%b}' % json.dumps(named, separators=(",", ":")).encode()
+        body = b'%b,"logs":[%b%b' % (head[:-1], b",".join(rows), tail)
+        ack = self._settings.ack
+        path = "/ingest" if ack is None else f"/ingest?ack={ack}"
+        return await self._courier.post(path, body, read_ingest, _is_final_for_rows)
+
+    def _note(self, error: QuorumlogError | None) -> None:
+        """Remembers the latest failure; those that time alone won't mend end a `flush`."""
+        self.failure = error
+        if error is None:
+            return
+        reason = error.code
+        self._stats.retries += 1
+        self._stats.retries_by_reason[reason] = self._stats.retries_by_reason.get(reason, 0) + 1
+        if isinstance(error, Unauthorized | InvalidRequest):
+            self._tell_waiters(error)
+
+
+def _is_conflict(item: Rejected) -> bool:
+    return item.code.upper() == "CONFLICT"
+
+
+def _is_final_for_rows(error: QuorumlogError) -> bool:
+    """True for errors that are about the rows sent, or about our right to be: no use to repeat."""
+    about_rows = isinstance(error, TooLarge) or error.code in _ROW_CODES
+    return isinstance(error, Fenced) or (isinstance(error, InvalidRequest) and about_rows)
+
+
+def _read_epoch(status: int, headers: Mapping[str, str], body: bytes) -> int:
+    epoch = read_json(status, headers, body).get("epoch")
+    if not isinstance(epoch, int) or epoch < 1:
+        raise ServerFailed(f"no epoch in the answer: {body[:200]!r}", status=status)
+    return epoch
