@@ -19,6 +19,9 @@ from cluster.state_types import (
     ShardLeader,
     Versioned,
 )
+from records.errors import InvalidRequest
+from ring.ring import Ring
+from ring.serde import from_dict, to_dict
 
 Args = Mapping[str, Any]
 Op = Callable[[ClusterState, Args], tuple[ClusterState, Any]]
@@ -102,7 +105,7 @@ def retire_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     led = state.shards_of(node)
     if led:
         raise CommandError("IN_USE", f"{node} still leads {len(led)} shards")
-    if node in _ring_members(state.ring):
+    if state.ring is not None and any(m.id == node for m in from_dict(state.ring).members):
         raise CommandError("IN_USE", f"{node} is still in the ring")
     dedupe = dict(state.dedupe)
     if node in dedupe:
@@ -110,15 +113,6 @@ def retire_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     retired = _put(state.retired, node, incarnation)
     members = _drop(state.members, node)
     return replace(state, members=members, retired=retired, dedupe=dedupe), incarnation
-
-
-def _ring_members(ring: Mapping[str, Any] | None) -> set[str]:
-    """Ids in the ring's `members`, which are ids or maps with an id."""
-    rows = (ring or {}).get("members", [])
-    if isinstance(rows, Mapping):
-        return {str(key) for key in rows}
-    ids = [row.get("id") if isinstance(row, Mapping) else row for row in rows]
-    return {i[0] if isinstance(i, (list, tuple)) and i else i for i in ids if i}
 
 
 def set_quorum(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
@@ -148,26 +142,55 @@ def set_quorum(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
 
 
 def set_ring(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
-    """The next ring. `starts` and `ends` name shards whose move begins or is complete with it."""
+    """The next ring, as ring.serde.to_dict gives it, with the epoch that it will have.
+
+    `starts` and `ends` name shards whose move begins or is complete with it; a shard whose owners
+    change gets one new owner at most, and none while another move of it runs.
+    """
     _expect("ring epoch", _count(args, "expected_ring_epoch"), state.ring_epoch)
-    ring = args.get("map")
-    if not isinstance(ring, dict) or not ring:
-        raise CommandError("INVALID", "map must be a ring")
+    ring = _ring(state, args.get("map"))
     starts, ends = _shards(state, args, "starts"), _shards(state, args, "ends")
-    running = starts & state.moves
-    if running:
-        raise CommandError("MOVE_RUNNING", f"shard {min(running)} is being moved")
     if not ends <= state.moves:
         raise CommandError("INVALID", f"shard {min(ends - state.moves)} is not being moved")
-    epoch = state.ring_epoch + 1
+    running = (starts | _changed(state, ring)) & (state.moves - ends)
+    if running:
+        raise CommandError("MOVE_RUNNING", f"shard {min(running)} is being moved")
     changed = replace(
         state,
-        ring=ring,
-        ring_epoch=epoch,
+        ring=to_dict(ring),
+        ring_epoch=int(ring.epoch),
         ring_stage=_text(args, "stage", empty=True),
         moves=(state.moves - ends) | starts,
     )
-    return changed, epoch
+    return changed, int(ring.epoch)
+
+
+def _ring(state: ClusterState, value: Any) -> Ring:
+    try:
+        ring = from_dict(value)
+    except InvalidRequest as error:
+        raise CommandError("INVALID", "map is not a ring") from error
+    if ring.epoch != state.ring_epoch + 1:
+        raise CommandError("INVALID", f"the next ring has epoch {state.ring_epoch + 1}")
+    if len(ring.table) != state.shard_count:
+        raise CommandError("INVALID", f"the ring must have {state.shard_count} shards")
+    for member in ring.members:
+        known = state.members.get(member.id)
+        if known is None or not known.has("storage"):
+            raise CommandError("UNKNOWN_NODE", f"{member.id} is no storage member")
+    return ring
+
+
+def _changed(state: ClusterState, ring: Ring) -> set[int]:
+    """Shards whose set of owners differs from the ring before."""
+    if state.ring is None:
+        return set()
+    before = from_dict(state.ring).table
+    changed = {s for s, owners in enumerate(ring.table) if set(owners) != set(before[s])}
+    for shard in sorted(changed):
+        if len(set(ring.table[shard]) - set(before[shard])) > 1:
+            raise CommandError("INVALID", f"shard {shard} would get two new owners at once")
+    return changed
 
 
 def _shards(state: ClusterState, args: Args, key: str) -> frozenset[int]:
@@ -200,7 +223,8 @@ def assign(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
         if code:
             refused.append([shard, code])
         else:
-            leaders[shard] = ShardLeader(node, epoch + 1)
+            incarnation = state.members[node].incarnation
+            leaders[shard] = ShardLeader(node, epoch + 1, incarnation)
             done.append([shard, epoch + 1])
     if not done:
         shard, code = refused[0]

@@ -53,10 +53,14 @@ class Quorum(NamedTuple):
 
 
 class ShardLeader(NamedTuple):
-    """Who leads a shard, and by which shard epoch."""
+    """Who leads a shard, by which shard epoch, and the incarnation it was given the shard in.
+
+    A restarted process finds its shards led by an older incarnation: not by itself.
+    """
 
     node: str
     epoch: int
+    incarnation: int = 0
 
 
 class Versioned(NamedTuple):
