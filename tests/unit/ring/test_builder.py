@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,15 @@ def test_change_that_is_taken_back_before_building_changes_nothing() -> None:
     same = RingBuilder(ring).add(member(9)).remove("n09").build()
 
     assert (same.members, same.table, same.epoch) == (ring.members, ring.table, 2)
+
+
+@pytest.mark.parametrize("count", range(3, 9))
+def test_order_of_owners_that_is_balanced_is_kept(count: int) -> None:
+    """Each row turned by one place is as balanced as before, so building again changes nothing."""
+    ring = build_ring(equal(count))
+    turned = replace(ring, table=tuple((*owners[1:], owners[0]) for owners in ring.table))
+
+    assert RingBuilder(turned).build().table == turned.table
 
 
 @given(st.permutations(range(7)), st.permutations(range(7)))

@@ -34,6 +34,21 @@ def test_flow_takes_back_an_earlier_choice() -> None:
     assert [graph.flow_on(edge) for edge in (a_x, a_y, b_x)] == [0, 1, 1]
 
 
+def test_flow_that_is_taken_back_is_refunded() -> None:
+    """a is on x for 2. For b, y costs 6; x costs 3, less 2 back, plus 4 for a on y: 5, so better."""
+    graph = FlowGraph()
+    s, a, b, x, y, t = (graph.node() for _ in range(6))
+    graph.edge(s, a, 1)
+    graph.edge(s, b, 1)
+    a_x, a_y = graph.edge(a, x, 1, 2), graph.edge(a, y, 1, 4)
+    b_x, b_y = graph.edge(b, x, 1, 3), graph.edge(b, y, 1, 6)
+    graph.edge(x, t, 1)
+    graph.edge(y, t, 1)
+
+    assert graph.send(s, t) == 2
+    assert [graph.flow_on(edge) for edge in (a_x, a_y, b_x, b_y)] == [0, 1, 1, 0]
+
+
 def test_lower_bound_is_filled_before_anything_above_it() -> None:
     """Node a costs nothing and b costs 2 a unit, but b wants at least one of the three."""
     graph = FlowGraph()
