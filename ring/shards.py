@@ -49,7 +49,7 @@ def shard_of(
     """The shard that holds `producer`'s rows of (tenant, service); `producer` counts if split > 1.
 
     A batch without a producer passes what it is identified by (its content digest), so that a
-    repeat meets the same owners. Cost: about a microsecond, and `split` hashes if split > 1.
+    repeat meets the same owners. Cost: microseconds, and `split` hashes more if split > 1.
 
     Raises:
         ValueError: split is not in 1..shard_count.
