@@ -209,6 +209,18 @@ class RaftNode(SyncObj):
             self.counters.tick_errors += 1
             raise  # PySyncObj logs it and ticks on
 
+    def addOnTickCallback(self, callback: Callable[[], None]) -> None:  # noqa: N802
+        """Adds a callback that may raise: unguarded, it would keep every tick from its end."""
+
+        def guarded() -> None:
+            try:
+                callback()
+            except Exception as error:  # noqa: BLE001 - see the module
+                self.counters.callback_errors += 1
+                log.error("tick callback failed", error=error)
+
+        super().addOnTickCallback(guarded)
+
     def _checkCommandsToApply(self) -> None:
         """A lone manager has nobody whose ack would end the poll: it wakes itself to commit."""
         super()._checkCommandsToApply()
