@@ -1,0 +1,256 @@
+"""One process from its settings and roles: the composition root, where everything meets.
+
+Order of start: store (recovery), peers' port, consensus, registration, coordinators, clients' port. Order
+of stop: clients' port first (no new requests), coordinators (what is in flight ends), consensus, store.
+A node answers /health as soon as its HTTP port is open and /ready when it can serve every request.
+"""
+
+import asyncio
+import contextlib
+import gc
+import signal
+from typing import Any
+
+from aiohttp import web
+
+from cluster.cluster_http import ClusterApi, status_operation
+from cluster.consensus import ConsensusSettings
+from cluster.consensus_follower import FollowerConsensus, FollowerOperations
+from cluster.consensus_pysyncobj import PySyncObjConsensus
+from cluster.events import EventLog
+from cluster.http_front import front_middleware
+from cluster.http_transport import HttpTransport, cluster_token
+from cluster.lease_founding import FoundingSettings
+from cluster.lease_keeper import LeaseKeeper
+from cluster.membership import HEARTBEAT_SECONDS, Membership
+from cluster.replica_client import ReplicaSet
+from cluster.server import PeerServer, StorageOperations
+from cluster.state_types import Member
+from cluster.view import ConsensusViews
+from node.settings import Settings
+from runtime.clock import SystemClock
+from runtime.entropy import SystemEntropy
+from runtime.logs import get_logger
+from runtime.metrics import Metrics
+from runtime.settings import build
+from runtime.tasks import Supervisor, Workers
+from storage.service import StorageService, StorageSettings
+
+log = get_logger(__name__)
+
+#: Bytes read from a client's socket per wake-up. Agents send megabytes; 64 KiB would mean 16 wake-ups
+#: and 16 pauses a megabyte.
+READ_BUFFER_BYTES = 1 << 20
+
+
+class Node:
+    """A running node. `start` returns when the HTTP port is open; readiness follows by itself."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.entropy = SystemEntropy()
+        self.metrics = Metrics()
+        self.events = EventLog()
+        self.workers = Workers(settings.node.worker_threads)
+        self.supervisor = Supervisor("node")
+        secret = settings.cluster.secret_file.read_bytes()
+        token = cluster_token(secret)
+        node = settings.node
+        self.transport = HttpTransport(node.id, token, self._address_of, self._observed)
+        self.peers = PeerServer(token, self.clock)
+        self.storage = self._make_storage()
+        self.consensus = self._make_consensus(secret)
+        self.keeper = self._make_keeper()
+        self.membership = Membership(
+            self._as_member(),
+            self.consensus,
+            self.transport,
+            tuple(settings.cluster.managers),
+            self.clock,
+            self.metrics,
+            self.keeper.on_heartbeat if self.keeper else lambda *_: None,
+        )
+        self.views = ConsensusViews(node.id, self.consensus, self.membership.alive)
+        known = self._is_known
+        self.replicas = ReplicaSet(node.id, self.storage, self.transport, known)
+        self._registered = False
+        self._runner: web.AppRunner | None = None
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def _has(self, role: str) -> bool:
+        return role in self.settings.node.roles
+
+    def _make_storage(self) -> StorageService | None:
+        if not self._has("storage"):
+            return None
+        node = self.settings.node
+        settings = build(StorageSettings, self.settings.table("storage"), "storage")
+        return StorageService(node.data / "store", node.id, settings, self.clock, self.metrics)
+
+    def _make_consensus(self, secret: bytes) -> PySyncObjConsensus | FollowerConsensus:
+        node, cluster = self.settings.node, self.settings.cluster
+        if node.id not in cluster.managers:
+            return FollowerConsensus(node.id, self.transport, tuple(cluster.managers), self.clock)
+        directory = node.data / "raft"
+        settings = ConsensusSettings(
+            node_id=node.id,
+            cluster_id=cluster.id,
+            raft_address=cluster.managers[node.id],
+            peers=cluster.managers,
+            directory=directory,
+            secret=secret,
+            bootstrap=not directory.exists(),
+            bind_address=f"{node.host}:{node.raft_port}",
+        )
+        return PySyncObjConsensus(settings, self.clock)
+
+    def _make_keeper(self) -> LeaseKeeper | None:
+        if not isinstance(self.consensus, PySyncObjConsensus):
+            return None
+        cluster = self.settings.cluster
+        founding = FoundingSettings(
+            cluster_id=cluster.id,
+            n=cluster.n,
+            w=cluster.w,
+            r=cluster.r,
+            shard_count=cluster.shards,
+            storage=frozenset(cluster.storage),
+        )
+        return LeaseKeeper(
+            self.settings.node.id,
+            self.consensus,
+            self.clock,
+            founding,
+            expected_ingestors=frozenset(cluster.managers),
+        )
+
+    def _as_member(self) -> Member:
+        node = self.settings.node
+        raft = self.settings.cluster.managers.get(node.id, "")
+        http, peer = node.address(node.http_port), node.address(node.peer_port)
+        return Member(node.id, node.roles, 0, http, peer, raft, node.zone, node.weight)
+
+    def _address_of(self, node: str) -> str | None:
+        member = self.consensus.snapshot().members.get(node)
+        return member.peer if member else self.settings.cluster.peers.get(node)
+
+    def _is_known(self, node: str) -> bool:
+        return self._address_of(node) is not None
+
+    def _observed(self, node: str, ok: bool) -> None:
+        self.membership.observed(node, ok)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Starts everything. Raises what a part refuses to start with."""
+        if self.storage is not None:
+            await self.storage.start()
+        await self.transport.start()
+        self._add_operations()
+        await self.peers.start(self.settings.node.host, self.settings.node.peer_port)
+        await self.consensus.start()
+        self.supervisor.spawn("register", self._register())
+        self.supervisor.spawn("events", self._follow_state())
+        if self.keeper is not None:
+            self.supervisor.spawn("leases", self.keeper.run())
+        await self._start_http()
+        gc.collect()
+        gc.freeze()  # what lives as long as the process need not be looked at again
+        log.info("started", node=self.settings.node.id, http=self.settings.node.http_port)
+
+    def _add_operations(self) -> None:
+        if self.storage is not None:
+            self.peers.add(StorageOperations(self.storage).table())
+        if isinstance(self.consensus, PySyncObjConsensus):
+            self.peers.add(FollowerOperations(self.consensus, self.clock).table())
+        self.peers.add(self.membership.operations())
+        self.peers.add({"status": status_operation(self.local_status)})
+
+    async def _register(self) -> None:
+        await self.membership.register()
+        self._registered = True
+        await self.supervisor.forever(lambda: HEARTBEAT_SECONDS, self.membership.beat)
+
+    async def _follow_state(self) -> None:
+        async for state in self.consensus.watch():
+            for event in self.events.observe(state, self.clock.wall_micros()):
+                fields = {k: v for k, v in event.items() if k not in ("event", "at")}
+                log.info(event["event"], **fields)
+            if self.storage is not None:
+                shard_epochs = {shard: lead.epoch for shard, lead in state.leaders.items()}
+                self.storage.observe_epochs(state.ring_epoch, shard_epochs)
+
+    def not_ready(self) -> list[str]:
+        """What is still missing before every request can be served."""
+        view = self.views.current()
+        missing = [] if self._registered else ["registration"]
+        if not view.ready:
+            missing.append("ring")
+        elif not all(view.leader(shard) for shard in range(view.shard_count)):
+            missing.append("shard leaders")
+        return missing
+
+    def local_status(self) -> dict[str, Any]:
+        """This node's own figures, for /cluster."""
+        body: dict[str, Any] = {"consensus": self.consensus.status()}
+        if self.storage is not None:
+            body["storage"] = self.storage.status()
+        if self.keeper is not None:
+            body["leases"] = self.keeper.status()
+        return body
+
+    async def _start_http(self) -> None:
+        middleware = front_middleware(self.clock, self.entropy, self.metrics)
+        app = web.Application(middlewares=[middleware], client_max_size=0)
+        app.router.add_routes(self._cluster_routes())
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, read_bufsize=READ_BUFFER_BYTES
+        )
+        await self._runner.setup()
+        node = self.settings.node
+        await web.TCPSite(self._runner, node.host, node.http_port, backlog=1024).start()
+
+    def _cluster_routes(self) -> list[web.RouteDef]:
+        api = ClusterApi(
+            self.views,
+            self.consensus,
+            self.membership,
+            self.transport,
+            self.events,
+            self.metrics,
+            self.clock,
+            self.not_ready,
+            self.local_status,
+        )
+        return api.routes()
+
+    async def stop(self) -> None:
+        """Ends in the reverse order; what was acknowledged is on disk anyway."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self.supervisor.stop()
+        await self.peers.stop()
+        await self.consensus.stop()
+        await self.transport.stop()
+        if self.storage is not None:
+            await self.storage.stop()
+        self.workers.close()
+
+
+async def run_node(settings: Settings) -> None:
+    """Runs a node until SIGTERM or SIGINT."""
+    node = Node(settings)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await node.start()
+    try:
+        await stopping.wait()
+    finally:
+        log.info("stopping", node=settings.node.id)
+        with contextlib.suppress(asyncio.CancelledError):
+            await node.stop()
