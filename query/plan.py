@@ -26,19 +26,9 @@ MAX_TIMEOUT_SECONDS = 300.0
 
 #: Parameters with a meaning of their own; any other name is a condition on the field of that name.
 KNOWN = frozenset(
-    ("service", "level", "from", "to", "since", "search", "regex", "trace_id", "q", "limit")
-    + (
-        "cursor",
-        "order",
-        "consistency",
-        "fields",
-        "timeout",
-        "format",
-        "by",
-        "agg",
-        "step",
-        "field",
-    )
+    ["service", "level", "from", "to", "since", "search", "regex", "trace_id", "q", "limit"]
+) | frozenset(
+    ["cursor", "order", "consistency", "fields", "timeout", "format", "by", "agg", "step", "field"]
 )
 #: Parameters that do not change which rows there are, nor their order: a cursor may meet other values.
 _FREE = frozenset(("limit", "cursor", "timeout", "consistency", "format", "fields"))

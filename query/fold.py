@@ -1,0 +1,114 @@
+"""Merging partial aggregates of replicas into the final values. Pure, by column.
+
+Each partial table has the group columns (`by`, and `_bucket` if there is a step) and, per aggregate `a`:
+count, sum, min, max -> `a`; avg -> `a__sum`, `a__count`; count_distinct and quantile -> `a__values`, a list
+of all values. Shards are disjoint, so counts add up; quantiles are exact, interpolated linearly.
+"""
+
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from records.columns import plain, united
+from records.predicates import Aggregate, Fold
+
+BUCKET = "_bucket"
+
+
+def group_names(fold: Fold) -> list[str]:
+    """The group columns of partial and final tables."""
+    return [BUCKET, *fold.by] if fold.step_micros else list(fold.by)
+
+
+def merge_folds(tables: list[pa.Table], fold: Fold) -> pa.Table:
+    """One row a group with a column per aggregate, named as asked; without groups exactly one row."""
+    groups = group_names(fold)
+    full = [_untyped_nulls(plain(table)) for table in tables if table.num_rows]
+    if not full:
+        return _nothing(fold, groups)
+    frame: Any = pl.from_arrow(_united(full))
+    missing = [pl.lit(None).alias(name) for name in groups if name not in frame.columns]
+    frame = frame.with_columns(missing)
+    finals = [_final(frame, one) for one in fold.aggregates]
+    grouped = frame.group_by(groups, maintain_order=True) if groups else None
+    merged = grouped.agg(finals) if grouped else frame.select(finals)
+    return merged.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _untyped_nulls(table: pa.Table) -> pa.Table:
+    """Drops list columns without a type: they hold no value."""
+    empty = [f.name for f in table.schema if f.type in (pa.list_(pa.null()), pa.null())]
+    return table.drop_columns([name for name in empty if name not in (BUCKET,)])
+
+
+def _united(tables: list[pa.Table]) -> pa.Table:
+    """United by name; lists of values whose types differ are united as their texts or doubles."""
+    kinds: dict[str, set[pa.DataType]] = {}
+    for table in tables:
+        for field in table.schema:
+            if pa.types.is_list(field.type) or pa.types.is_large_list(field.type):
+                kinds.setdefault(field.name, set()).add(field.type.value_type)
+    for name, found in kinds.items():
+        numeric = all(pa.types.is_integer(one) or pa.types.is_floating(one) for one in found)
+        only = next(iter(found))
+        target = only if len(found) == 1 else pa.float64() if numeric else pa.string()
+        tables = [_with_lists(table, name, pa.list_(target)) for table in tables]
+    return united(tables)
+
+
+def _with_lists(table: pa.Table, name: str, kind: pa.DataType) -> pa.Table:
+    index = table.schema.get_field_index(name)
+    if index < 0:
+        return table.append_column(name, pa.nulls(table.num_rows, kind))
+    return table.set_column(index, name, table.column(index).cast(kind))
+
+
+def _final(frame: pl.DataFrame, one: Aggregate) -> pl.Expr:
+    """The expression that merges the partials of one aggregate."""
+    columns = frame.columns
+    if one.function == "avg":
+        total, count = f"{one.name}__sum", f"{one.name}__count"
+        if total not in columns:
+            return pl.lit(None, pl.Float64).alias(one.name)
+        return (pl.col(total).sum() / _positive(pl.col(count).sum())).alias(one.name)
+    if one.function in ("count_distinct", "quantile"):
+        return _from_values(columns, one)
+    if one.name not in columns:
+        return pl.lit(0 if one.function == "count" else None, pl.Int64).first().alias(one.name)
+    column = pl.col(one.name)
+    if one.function == "count":
+        return column.sum().alias(one.name)
+    if one.function == "sum":
+        if not frame.schema[one.name].is_numeric():
+            return pl.lit(None, pl.Int64).first().alias(one.name)
+        return pl.when(column.is_not_null().any()).then(column.sum()).alias(one.name)
+    return (column.min() if one.function == "min" else column.max()).alias(one.name)
+
+
+def _positive(count: pl.Expr) -> pl.Expr:
+    return pl.when(count > 0).then(count)
+
+
+def _from_values(columns: list[str], one: Aggregate) -> pl.Expr:
+    name = f"{one.name}__values"
+    distinct = one.function == "count_distinct"
+    if name not in columns:
+        return pl.lit(0 if distinct else None, pl.Int64).first().alias(one.name)
+    values = pl.col(name).explode().drop_nulls()
+    if distinct:
+        return values.n_unique().cast(pl.Int64).alias(one.name)
+    numbers = values.cast(pl.Float64, strict=False).drop_nulls()
+    return numbers.quantile(one.quantile, "linear").alias(one.name)
+
+
+def _nothing(fold: Fold, groups: list[str]) -> pa.Table:
+    """The answer over no rows: no groups, or one row of zeros and nulls."""
+    rows = 0 if groups else 1
+    columns: dict[str, pa.Array] = {
+        name: pa.array([], pa.int64() if name == BUCKET else pa.string()) for name in groups
+    }
+    for one in fold.aggregates:
+        zero = 0 if one.function in ("count", "count_distinct") else None
+        columns[one.name] = pa.array([zero] * rows, pa.int64())
+    return pa.table(columns)

@@ -1,0 +1,126 @@
+"""What keeps queries from taking the node down: how many run, how much they hold, how long a peer may take.
+
+All are loud: a full queue or memory is Overloaded (429) with a time to come back.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from records.errors import Overloaded
+from runtime.deadline import Deadline
+
+
+class Gate:
+    """At most `running` at once; others wait in line, at most `wait_seconds`."""
+
+    def __init__(self, running: int, wait_seconds: float) -> None:
+        self._free = asyncio.Semaphore(running)
+        self._wait_seconds = wait_seconds
+        self.waiting = 0
+        self.running = 0
+
+    @asynccontextmanager
+    async def slot(self, deadline: Deadline) -> AsyncIterator[None]:
+        """Holds one of the places.
+
+        Raises:
+            Overloaded: none came free in time.
+        """
+        self.waiting += 1
+        try:
+            await asyncio.wait_for(self._free.acquire(), deadline.clamp(self._wait_seconds))
+        except TimeoutError as error:
+            message = f"{self.running} queries are running, this one waited in vain"
+            raise Overloaded(message, retry_after_seconds=2) from error
+        finally:
+            self.waiting -= 1
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self._free.release()
+
+
+class MemoryBudget:
+    """Bytes of tables that queries hold at the coordinator."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+
+    def holder(self) -> "MemoryHolder":
+        """The account of one query."""
+        return MemoryHolder(self)
+
+
+class MemoryHolder:
+    """What one query holds; given back at its end."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self.held_bytes = 0
+
+    def take(self, count: int) -> None:
+        """Accounts for `count` bytes.
+
+        Raises:
+            Overloaded: the node's budget for queries is used up.
+        """
+        if self._budget.used_bytes + count > self._budget.limit_bytes:
+            raise Overloaded(
+                f"queries hold {self._budget.used_bytes >> 20} MiB, this one needs "
+                f"{max(1, count >> 20)} MiB more of {self._budget.limit_bytes >> 20}; "
+                "narrow it, or ask for fewer fields",
+                retry_after_seconds=2,
+            )
+        self._budget.used_bytes += count
+        self.held_bytes += count
+
+    def release(self) -> None:
+        """Gives everything back."""
+        self._budget.used_bytes -= self.held_bytes
+        self.held_bytes = 0
+
+
+class Latencies:
+    """Recent times of scans, and when a scan counts as slow: the hedge delay.
+
+    Hedging what is merely large would double the load just when it is highest, so a budget bounds it:
+    hedges earn a tenth of the scans. Source: Dean, Barroso, "The Tail at Scale" (CACM 2013).
+    """
+
+    #: Scans that the estimate rests on; more is steadier, fewer follows a change of load sooner.
+    WINDOW = 200
+    #: Fewer than these say nothing; until then `COLD_SECONDS` is used.
+    ENOUGH = 10
+    COLD_SECONDS = 0.5
+    #: Hedges that may be saved up, and what each scan adds.
+    MOST_CREDIT = 5.0
+    CREDIT_PER_SCAN = 0.1
+
+    def __init__(self, min_seconds: float) -> None:
+        self._min_seconds = min_seconds
+        self._recent: deque[float] = deque(maxlen=self.WINDOW)
+        self._credit = self.MOST_CREDIT
+
+    def observe(self, seconds: float) -> None:
+        """Notes the time of a scan that succeeded."""
+        self._recent.append(seconds)
+        self._credit = min(self.MOST_CREDIT, self._credit + self.CREDIT_PER_SCAN)
+
+    def hedge_seconds(self) -> float:
+        """The 95th percentile of recent times, at least the minimum."""
+        if len(self._recent) < self.ENOUGH:
+            return max(self._min_seconds, self.COLD_SECONDS)
+        ordered = sorted(self._recent)
+        return max(self._min_seconds, ordered[int(len(ordered) * 0.95)])
+
+    def spend(self) -> bool:
+        """Takes a hedge from the budget, if there is one."""
+        if self._credit < 1.0:
+            return False
+        self._credit -= 1.0
+        return True

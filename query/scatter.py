@@ -1,0 +1,344 @@
+"""Scatter: for each shard data from one owner and digests from R-1 others, one request a node.
+
+A node that fails is replaced by the shard's next owner; a node that is slow (see limits.Latencies) is
+raced by the next ones: the first whole answer wins, the loser is cancelled. What is left over is told,
+never hidden: shards without data, and shards that fewer than R owners spoke for.
+
+Source: DeCandia et al., "Dynamo" (SOSP 2007), 4.5; hedging: Dean, Barroso, "The Tail at Scale".
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from cluster.replica_client import Replicas
+from query.limits import Latencies
+from query.together import end, together
+from records.errors import InvalidRequest, QuorumlogError, TooLarge
+from records.ids import EntryId
+from records.messages import ScanReply, ScanRequest
+from records.predicates import ScanPlan
+from runtime.deadline import Deadline
+from runtime.logs import get_logger
+
+log = get_logger(__name__)
+Digest = tuple[int, bytes]
+
+
+class Owners(Protocol):
+    """What scatter needs of a ClusterView."""
+
+    node_id: str
+
+    def owners(self, shard: int) -> tuple[str, ...]:
+        """Storage nodes of a shard in preference order."""
+        ...
+
+    def is_alive(self, node: str) -> bool:
+        """A hint."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One node's answer: the rows (or partial aggregates) of `shards`, from one snapshot."""
+
+    node: str
+    shards: tuple[int, ...]
+    reply: ScanReply
+    table: pa.Table
+
+
+@dataclass(slots=True)
+class Scattered:
+    """All that came back. `digests[shard][node]`: what each owner said of the shard."""
+
+    parts: list[Part] = field(default_factory=list)
+    digests: dict[int, dict[str, Digest]] = field(default_factory=dict)
+    received_max: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def add_reply(self, node: str, reply: ScanReply) -> None:
+        """Notes what a node said of its shards."""
+        self.received_max = max(self.received_max, reply.received_max)
+        for shard, digest in reply.digests.items():
+            self.digests.setdefault(shard, {})[node] = digest
+
+    @property
+    def base(self) -> dict[int, str]:
+        """The owner that gave each shard's data."""
+        return {shard: part.node for part in self.parts for shard in part.shards}
+
+    def differing(self) -> list[int]:
+        """Shards whose owners do not all say the same."""
+        return sorted(s for s, said in self.digests.items() if len(set(said.values())) > 1)
+
+
+def rank(view: Owners, shard: int, turn: int, avoid: frozenset[str]) -> list[str]:
+    """The owners of a shard, likely ones first; equals rotate with `turn`."""
+    owners = view.owners(shard)
+    turned = [owners[(turn + i) % len(owners)] for i in range(len(owners))]
+    return sorted(turned, key=lambda node: (node in avoid, not view.is_alive(node)))
+
+
+def assign(view: Owners, shards: Sequence[int], turn: int, avoid: frozenset[str]) -> dict[int, str]:
+    """The data owner of each shard: the least loaded likely owner, this node among equals."""
+    load: Counter[str] = Counter()
+    chosen: dict[int, str] = {}
+    for index, shard in enumerate(shards):
+        ranked = rank(view, shard, turn + index, avoid)
+        if not ranked:
+            continue
+
+        def cost(node: str, ranked: list[str] = ranked) -> tuple[Any, ...]:
+            unlikely = (node in avoid, not view.is_alive(node))
+            return (*unlikely, load[node], node != view.node_id, ranked.index(node))
+
+        chosen[shard] = min(ranked, key=cost)
+        load[chosen[shard]] += 1
+    return chosen
+
+
+class Scatter:
+    """One scatter of one plan. `needed[shard]`: how many owners have to speak for it."""
+
+    def __init__(
+        self,
+        view: Owners,
+        replicas: Replicas,
+        plan: ScanPlan,
+        needed: dict[int, int],
+        deadline: Deadline,
+        latencies: Latencies,
+        metrics: "ScatterMetrics",
+        turn: int = 0,
+        avoid: frozenset[str] = frozenset(),
+    ) -> None:
+        self._view = view
+        self._replicas = replicas
+        self._plan = plan
+        self._needed = needed
+        self._deadline = deadline
+        self._latencies = latencies
+        self._metrics = metrics
+        self._turn = turn
+        self._avoid = avoid
+        self._data_of: dict[int, str] = {}
+        self.result = Scattered()
+
+    async def run(self, shards: Sequence[int], with_data: bool = True) -> Scattered:
+        """Asks for `shards`; without data only what R owners say of each."""
+        if with_data:
+            self._data_of = assign(self._view, shards, self._turn, self._avoid)
+        digests = self._digest_owners(shards)
+        await together(
+            self._unit(node, data, digest, frozenset())
+            for node, (data, digest) in _by_node(self._data_of, digests).items()
+        )
+        await self._top_up(shards, with_data)
+        return self.result
+
+    def _digest_owners(self, shards: Iterable[int]) -> list[tuple[int, str]]:
+        chosen: list[tuple[int, str]] = []
+        for shard in shards:
+            data = self._data_of.get(shard)
+            ranked = rank(self._view, shard, self._turn, self._avoid)
+            count = self._needed[shard] - (1 if data else 0)
+            chosen += [(shard, node) for node in [n for n in ranked if n != data][: max(0, count)]]
+        return chosen
+
+    async def scan(self, node: str, request: ScanRequest) -> tuple[ScanReply, pa.Table]:
+        """One request to one node, timed; `deadline_ms` is filled in."""
+        clock = self._deadline.clock
+        started = clock.monotonic()
+        try:
+            reply, table = await self._deadline.wait(
+                self._replicas.get(node).scan(request, self._deadline)
+            )
+        except QuorumlogError as error:
+            self._metrics.scan_failures.labels(error.code).inc()
+            raise
+        seconds = clock.monotonic() - started
+        self._metrics.scan_seconds.observe(seconds)
+        self._latencies.observe(seconds)
+        return reply, table
+
+    def request(
+        self,
+        data: Iterable[int],
+        digest: Iterable[int] = (),
+        only: tuple[EntryId, ...] | None = None,
+        hide: dict[EntryId, Any] | None = None,
+    ) -> ScanRequest:
+        """A request of this plan with what is left of the deadline."""
+        left = max(1, int(self._deadline.remaining() * 1000))
+        hidden = tuple((hide or {}).items())
+        return ScanRequest(self._plan, tuple(data), tuple(digest), only, hidden, left)
+
+    async def _unit(
+        self, node: str, data: tuple[int, ...], digest: tuple[int, ...], tried: frozenset[str]
+    ) -> bool:
+        """Gets data and digests from `node`, or from others if it is slow or fails.
+
+        Returns whether every data shard was answered. A result counts only once it is whole.
+        """
+        answers = await self._answers(node, data, digest, tried)
+        for part, digest_reply_node, reply in answers:
+            if part is not None:
+                self.result.parts.append(part)
+            self.result.add_reply(digest_reply_node, reply)
+        return _covered(answers) >= set(data)
+
+    async def _answers(
+        self, node: str, data: tuple[int, ...], digest: tuple[int, ...], tried: frozenset[str]
+    ) -> "list[Answer]":
+        primary = asyncio.ensure_future(self._ask(node, data, digest))
+        tasks: list[asyncio.Future[Any]] = [primary]
+        try:
+            await asyncio.wait({primary}, timeout=self._latencies.hedge_seconds())
+            if not primary.done() and self._can_hedge(node, data, digest, tried):
+                self._metrics.hedges.inc()
+                backup = asyncio.ensure_future(self._elsewhere(data, digest, tried | {node}))
+                tasks.append(backup)
+                return await self._race(primary, backup, data)
+            found = await primary
+            return [found] if found else await self._elsewhere(data, digest, tried | {node})
+        finally:
+            await end(tasks)
+
+    def _can_hedge(
+        self, node: str, data: tuple[int, ...], digest: tuple[int, ...], tried: frozenset[str]
+    ) -> bool:
+        """Whether other owners are likely to do better, and the budget allows to try."""
+        others = self._next_owners(data, digest, tried | {node})
+        alive = all(self._view.is_alive(one) for one in others)
+        covered = sum(len(shards) for shards, _ in others.values()) == len(data)
+        return bool(others) and alive and covered and self._latencies.spend()
+
+    async def _race(
+        self,
+        primary: "asyncio.Future[Answer | None]",
+        backup: "asyncio.Future[list[Answer]]",
+        data: tuple[int, ...],
+    ) -> "list[Answer]":
+        """The first whole answer."""
+        await asyncio.wait({primary, backup}, return_when=asyncio.FIRST_COMPLETED)
+        if primary.done():
+            found = primary.result()
+            return [found] if found else await backup
+        others = backup.result()
+        if _covered(others) >= set(data):
+            self._metrics.hedges_won.inc()
+            return others
+        found = await primary
+        return [found] if found else others
+
+    async def _ask(
+        self, node: str, data: tuple[int, ...], digest: tuple[int, ...]
+    ) -> "Answer | None":
+        """One node's answer; None if it failed in a way that another owner may not."""
+        try:
+            reply, table = await self.scan(node, self.request(data, digest))
+        except (InvalidRequest, TooLarge):
+            raise
+        except QuorumlogError as error:
+            self.result.failures[node] = error.code
+            log.warning("scan failed", target=node, shards=len(data), error=error)
+            return None
+        return (Part(node, data, reply, table) if data else None, node, reply)
+
+    async def _elsewhere(
+        self, data: tuple[int, ...], digest: tuple[int, ...], tried: frozenset[str]
+    ) -> "list[Answer]":
+        """The same shards from their next owners."""
+        groups = self._next_owners(data, digest, tried)
+        found = await together(
+            self._answers(node, part, said, tried) for node, (part, said) in groups.items()
+        )
+        return [one for answers in found for one in answers]
+
+    def _next_owners(
+        self, data: Iterable[int], digest: Iterable[int], tried: frozenset[str]
+    ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Who to ask when all of `tried` were asked; owners that have not spoken for a shard first."""
+        moved: dict[int, str] = {}
+        for shard in data:
+            ranked = [n for n in rank(self._view, shard, self._turn, self._avoid) if n not in tried]
+            spoken = self.result.digests.get(shard, {})
+            alive = self._view.is_alive
+            ranked.sort(key=lambda n, said=spoken: (not alive(n), n in said))
+            if ranked:
+                moved[shard] = ranked[0]
+        said: list[tuple[int, str]] = []
+        for shard in digest:
+            ranked = rank(self._view, shard, self._turn, self._avoid)
+            others = [n for n in ranked if n not in tried and n != self._data_of.get(shard)]
+            said += [(shard, node) for node in others[:1]]
+        return _by_node(moved, said)
+
+    async def _top_up(self, shards: Sequence[int], with_data: bool) -> None:
+        """Digests from further owners, until R have spoken for each shard or none is left."""
+        asked: dict[int, set[str]] = {shard: set() for shard in shards}
+        base = self.result.base
+        while not self._deadline.expired:
+            wanted: list[tuple[int, str]] = []
+            for shard in shards:
+                said = self.result.digests.get(shard, {})
+                short = self._needed[shard] - len(said)
+                if short <= 0 or (with_data and shard not in base):
+                    continue
+                ranked = rank(self._view, shard, self._turn, frozenset(self.result.failures))
+                rest = [n for n in ranked if n not in said and n not in asked[shard]]
+                wanted += [(shard, node) for node in rest[:short]]
+            if not wanted:
+                return
+            for shard, node in wanted:
+                asked[shard].add(node)
+            answers = await together(
+                self._ask(node, (), said) for node, (_, said) in _by_node({}, wanted).items()
+            )
+            for answer in answers:
+                if answer:
+                    self.result.add_reply(answer[1], answer[2])
+
+
+#: (the data if any was asked, who answered, its reply)
+Answer = tuple[Part | None, str, ScanReply]
+
+
+def _covered(answers: "list[Answer]") -> set[int]:
+    return {shard for part, _, _ in answers if part for shard in part.shards}
+
+
+def _by_node(
+    data: dict[int, str], digests: Iterable[tuple[int, str]]
+) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """node -> (data shards, digest shards)."""
+    grouped: dict[str, tuple[list[int], list[int]]] = {}
+    for shard, node in data.items():
+        grouped.setdefault(node, ([], []))[0].append(shard)
+    for shard, node in digests:
+        grouped.setdefault(node, ([], []))[1].append(shard)
+    return {node: (tuple(a), tuple(b)) for node, (a, b) in grouped.items()}
+
+
+class ScatterMetrics:
+    """The metrics of scatter; one per coordinator."""
+
+    def __init__(self, metrics: Any) -> None:
+        self.scan_seconds = metrics.histogram(
+            "quorumlog_query_scan_seconds", "Time of one scan of one replica."
+        )
+        self.scan_failures = metrics.counter(
+            "quorumlog_query_scan_failures_total", "Scans that failed, by error code.", ["code"]
+        )
+        self.hedges = metrics.counter(
+            "quorumlog_query_hedges_total", "Scans repeated on another owner as one was slow."
+        )
+        self.hedges_won = metrics.counter(
+            "quorumlog_query_hedges_won_total", "Hedges that answered first."
+        )

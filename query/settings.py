@@ -1,0 +1,31 @@
+"""Settings of the read path."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySettings:
+    """Documented numbers; see docs for each."""
+
+    #: Queries that run at once, streams' pages included. From: the security bar, 14.
+    running_max: int = 14
+    #: Seconds a query waits for its turn; then 429. Well below the default timeout.
+    queue_seconds: float = 10.0
+    #: Seconds until a query without `timeout` answers with what it has, or 504.
+    timeout_seconds: float = 30.0
+    #: Bytes of tables that all queries together hold at the coordinator; beyond it 429.
+    memory_bytes: int = 256 << 20
+    #: Rows of one page of a stream, all shards together; two pages of each group are held.
+    page_rows: int = 32_768
+    #: Groups (of stats, histograms, values) in one answer; more are cut, and the answer says so.
+    groups_max: int = 10_000
+    #: Lower bound of the hedge delay, seconds; it follows the 95th percentile of recent scans.
+    hedge_min_seconds: float = 0.05
+    #: With more missing entries than this another owner becomes the base of the shard, if it has them.
+    rebase_entries: int = 1_000
+    #: Seconds until a difference is looked at again before it is repaired: writes in flight settle.
+    repair_delay_seconds: float = 1.0
+    #: Repairs waiting; more are dropped and counted (anti-entropy finds them as well).
+    repair_queue_max: int = 64
+    #: Threads for merging and encoding answers.
+    threads: int = 2
