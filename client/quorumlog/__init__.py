@@ -7,6 +7,7 @@ both; `handler` connects the standard logging module. Pure parts: `window` (what
 """
 
 from .answers import Rejected
+from .client import Client
 from .errors import (
     BufferCorrupt,
     BufferFailed,
@@ -32,8 +33,11 @@ from .errors import (
     Unauthorized,
     Unknown,
 )
+from .handler import LogHandler
 from .producer import Producer
+from .results import IngestResult, QueryResult
 from .sender import ProducerStats
+from .sync import SyncClient, SyncProducer
 
 __all__ = [
     "BufferCorrupt",
@@ -41,24 +45,30 @@ __all__ = [
     "BufferFull",
     "BufferLocked",
     "BufferMismatch",
+    "Client",
     "ConnectionLost",
     "Fenced",
     "FlushTimeout",
+    "IngestResult",
     "InvalidRequest",
     "InvalidRow",
     "LeaderHint",
     "LocalError",
+    "LogHandler",
     "MissingExtra",
     "NotLeader",
     "Overloaded",
     "Producer",
     "ProducerClosed",
     "ProducerStats",
+    "QueryResult",
     "QuorumUnavailable",
     "QuorumlogError",
     "Refused",
     "Rejected",
     "ServerFailed",
+    "SyncClient",
+    "SyncProducer",
     "TooLarge",
     "Unauthorized",
     "Unknown",

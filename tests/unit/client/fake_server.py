@@ -114,6 +114,8 @@ class FakeNode:
         self.gate: Fault | None = None
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
+        self.no_epochs = False
+        self.url = ""
         self.nodes: list[dict[str, Any]] = []
         self.app = web.Application(client_max_size=64 << 20)
         self.app.router.add_post("/ingest", self._ingest)
@@ -123,15 +125,11 @@ class FakeNode:
 
     async def __aenter__(self) -> FakeNode:
         await self._server.start_server()
+        self.url = str(self._server.make_url("")).rstrip("/")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._server.close()
-
-    @property
-    def url(self) -> str:
-        """Without a trailing slash."""
-        return str(self._server.make_url("")).rstrip("/")
 
     async def _ingest(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -144,6 +142,8 @@ class FakeNode:
         return web.json_response(answer, status=status)
 
     async def _epoch(self, request: web.Request) -> web.Response:
+        if self.no_epochs:
+            raise web.HTTPNotFound
         raw = await request.json()
         key = (raw["service"], raw["producer"])
         known = any(name[:2] == key for name in self.store.rows)
