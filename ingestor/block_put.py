@@ -1,0 +1,135 @@
+"""One block on its way to its owners: encoded once, sent to all, acknowledged piece by piece.
+
+The block is settled when each of its pieces has an outcome; owners that are late then go on in the
+background, with what they were sent, and are not asked again. Anti-entropy sees to the rest.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.quorum_call import Caller, QuorumCall
+from cluster.replica_client import Replicas
+from ingestor.outcomes import Submission
+from ingestor.producers import ProducerBook
+from ingestor.write_metrics import WriteMetrics
+from records.block_codec import EncodedBlock
+from records.errors import DiskFull, Overloaded, QuorumlogError, Refused, StaleRingEpoch
+from records.messages import PutOptions, PutReply
+from runtime.clock import Clock
+from runtime.deadline import Deadline
+
+
+class Lanes:
+    """Bytes under way to each owner. Bounds what a slow or frozen owner can hold in memory."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max = max_bytes
+        self._bytes: dict[str, int] = {}
+
+    def enter(self, owner: str, count: int) -> None:
+        """Counts `count` bytes, or refuses; one block always fits.
+
+        Raises:
+            Overloaded: the owner has enough to do.
+        """
+        under_way = self._bytes.get(owner, 0)
+        if under_way and under_way + count > self._max:
+            raise Overloaded(f"{under_way} bytes are under way to {owner}")
+        self._bytes[owner] = under_way + count
+
+    def leave(self, owner: str, count: int) -> None:
+        """The bytes have arrived, or are given up."""
+        self._bytes[owner] -= count
+
+
+@dataclass(frozen=True, slots=True)
+class PutParts:
+    """What puts need of their surroundings."""
+
+    replicas: Replicas
+    book: ProducerBook
+    lanes: Lanes
+    caller: Caller
+    clock: Clock
+    metrics: WriteMetrics
+    disk_full_hold_seconds: float
+
+
+class BlockPut:
+    """Puts one block and tells each submission how it went."""
+
+    def __init__(
+        self,
+        block: EncodedBlock,
+        submissions: list[Submission],
+        parts: "PutParts",
+    ) -> None:
+        self._block = block
+        self._parts = parts
+        self._metrics = parts.metrics
+        self._started = parts.clock.monotonic()
+        self._submissions = submissions
+        self._firsts: list[int] = []
+        first = 0
+        for submission in submissions:
+            self._firsts.append(first)
+            first += len(submission.entries)
+            submission.done.add_done_callback(self._one_settled)
+        self.deadline = max((s.deadline for s in submissions), key=lambda one: one.at)
+        self._call = QuorumCall(
+            "put", self._put, self._answer, self._failure, parts.caller, self.deadline
+        )
+
+    def start(self) -> None:
+        """Sends the block to all owners."""
+        self._call.start(self._submissions[0].piece.owners)
+        self._one_settled()
+
+    async def _put(self, owner: str, limit: Deadline) -> tuple[int, PutReply]:
+        size = len(self._block.data)
+        parts, header = self._parts, self._block.header
+        parts.lanes.enter(owner, size)
+        begun, sent = parts.clock.monotonic(), parts.book.calls.tick()
+        try:
+            told = parts.book.told(header.entries)
+            options = PutOptions(ring_epoch=int(header.ring_epoch), told=told)
+            reply = await parts.replicas.get(owner).put(self._block, options, limit)
+        finally:
+            parts.lanes.leave(owner, size)
+            self._metrics.put.labels(owner).observe(parts.clock.monotonic() - begun)
+        return sent, reply
+
+    def _answer(self, owner: str, answer: tuple[int, PutReply]) -> None:
+        sent, reply = answer
+        if self._call.settled:
+            self._metrics.late.labels(owner, "stored").inc()
+        self._parts.book.hear(owner, reply.producers, sent)
+        for submission, first in zip(self._submissions, self._firsts, strict=True):
+            submission.take(owner, reply, first)
+
+    def _failure(self, owner: str, error: Exception) -> bool:
+        code: Any = error.code if isinstance(error, QuorumlogError) else type(error).__name__
+        self._metrics.put_failures.labels(owner, code).inc()
+        if self._call.settled:
+            self._metrics.late.labels(owner, "failed").inc()
+        unknown = not (isinstance(error, Refused) or _definite(error))
+        for submission in self._submissions:
+            if isinstance(error, StaleRingEpoch):
+                submission.fail(error)
+            elif isinstance(error, DiskFull):
+                submission.full.add(owner)
+                held = self._parts.clock.monotonic() - self._started
+                if submission.disk_full and held >= self._parts.disk_full_hold_seconds:
+                    submission.expire()
+            elif unknown:
+                submission.may_be_stored(owner)
+        return True
+
+    def _one_settled(self, _: object = None) -> None:
+        if all(submission.settled for submission in self._submissions) and not self._call.settled:
+            self._metrics.quorum.observe(self._parts.clock.monotonic() - self._started)
+            self._call.settle()
+
+
+def _definite(error: Exception) -> bool:
+    return isinstance(error, QuorumlogError) and error.details.get("definite") is True

@@ -1,0 +1,99 @@
+"""The ack arithmetic of sequenced producers: what a quorum holds, and what is still missing.
+
+Replicas are the authority on which rows exist; each answer carries the interval set of the producer's
+epoch. A `ProducerLedger` keeps the newest set of each owner and counts: a sequence is durable when W of
+the owners' sets hold it (rows and skips alike). Never counted: what was merely received or sent.
+
+Invariants: `ack_till` never falls (`told` remembers what was answered, here or by an earlier leader);
+nothing above `told` counts that fewer than W sets in hand hold, so it may only be an under-estimate.
+
+An owner's set may also shrink (a lost disk, a quarantined block). So a set replaces the one before, if
+it answers a call begun after that one was in hand; sets of calls that overlapped in time are united.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from records.block import Spans
+from records.intervals import SeqIntervals, counted_at_least
+from records.messages import ProducerEpochKey, ProducerState
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """All of 1..ack_till is durable; of ack_till+1..max_seen all but `missing` is."""
+
+    ack_till: int
+    max_seen: int
+    missing: Spans
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing below the largest sequence seen is missing."""
+        return not self.missing
+
+
+class ProducerLedger:
+    """The sets of one producer epoch, by owner. `call` numbers grow with time; see `Calls`."""
+
+    __slots__ = ("_heard", "_sets", "key", "told")
+
+    def __init__(self, key: ProducerEpochKey) -> None:
+        self.key = key
+        self.told = 0
+        self._sets: dict[str, SeqIntervals] = {}
+        self._heard: dict[str, int] = {}
+
+    def hear(self, owner: str, state: ProducerState, sent: int, now: int) -> None:
+        """Takes an owner's state; `sent`: when its call began, `now`: when the answer came."""
+        spans = SeqIntervals(state.spans)
+        if sent <= self._heard.get(owner, -1):
+            spans.update(self._sets[owner])
+        self._sets[owner] = spans
+        self._heard[owner] = now
+        self.told = max(self.told, state.told)
+
+    def held_by(self, owner: str) -> SeqIntervals:
+        """What `owner` holds as far as known."""
+        return self._sets.get(owner, SeqIntervals())
+
+    def progress(self, owners: Iterable[str], needed: int) -> Progress:
+        """Where the producer stands: counted over `owners`, of which `needed` must hold a sequence.
+
+        The caller answers it, so it becomes `told`.
+        """
+        sets = [self._sets[owner] for owner in owners if owner in self._sets]
+        counted = counted_at_least(sets, needed)
+        if self.told:
+            counted.add(1, self.told)
+        self.told = counted.contiguous_end
+        seen = max((one.largest for one in sets), default=0)
+        seen = max(seen, self.told)
+        missing = tuple(counted.gaps(self.told + 1, seen)) if seen > self.told else ()
+        return Progress(self.told, seen, missing)
+
+    def thin(self, owners: Iterable[str], needed: int) -> list[tuple[int, int]]:
+        """Spans above `told` that some of `owners` hold, but fewer than `needed` of them."""
+        sets = [self._sets[owner] for owner in owners if owner in self._sets]
+        if not sets:
+            return []
+        firm = counted_at_least(sets, needed)
+        found: list[tuple[int, int]] = []
+        for first, last in counted_at_least(sets, 1):
+            if last > self.told:
+                found += firm.gaps(max(first, self.told + 1), last)
+        return found
+
+
+class Calls:
+    """Numbers that order the beginnings and ends of calls in one process."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def tick(self) -> int:
+        """A number larger than all before."""
+        self._next += 1
+        return self._next

@@ -1,0 +1,172 @@
+"""From pieces to their outcome: bounded, batched, encoded in a worker thread, put to the owners.
+
+A submission lives from `run` until it is settled: confirmed, refused, or out of time. Its bytes count
+against `pending_bytes` for as long, also when the caller has left, so memory stays bounded by refusal.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from cluster.quorum_call import Caller, Pace
+from cluster.replica_client import Replicas
+from ingestor.batcher import Batcher
+from ingestor.block_put import BlockPut, Lanes, PutParts
+from ingestor.encode import encode_pieces
+from ingestor.outcomes import EntryTally, Mine, Submission
+from ingestor.producers import ProducerBook
+from ingestor.shards import Piece
+from ingestor.write_metrics import WriteMetrics
+from ingestor.write_settings import WriteSettings
+from records.errors import NotReady, Overloaded, QuorumlogError, StaleRingEpoch, Unknown
+from records.ids import BlockId, block_id
+from runtime.clock import Clock
+from runtime.deadline import Deadline
+from runtime.entropy import Entropy
+from runtime.logs import get_logger
+from runtime.tasks import Supervisor, Workers
+
+log = get_logger(__name__)
+_MICROS_PER_MS = 1000
+
+
+class Pipeline:
+    """The shared part of all writes of one node."""
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        book: ProducerBook,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: WriteMetrics,
+        settings: WriteSettings,
+        workers: Workers,
+        tasks: Supervisor,
+    ) -> None:
+        self._clock = clock
+        self._entropy = entropy
+        self._metrics = metrics
+        self._settings = settings
+        self._workers = workers
+        self._pending = 0
+        self._closed = False
+        pace = Pace(
+            settings.put_timeout_seconds,
+            settings.backoff_first_seconds,
+            settings.backoff_max_seconds,
+        )
+        self.caller = Caller(tasks, entropy, pace)
+        self._parts = PutParts(
+            replicas,
+            book,
+            Lanes(settings.owner_bytes_in_flight),
+            self.caller,
+            clock,
+            metrics,
+            settings.disk_full_hold_seconds,
+        )
+        self._batcher = Batcher(self._write_block, settings, clock, tasks, metrics)
+        metrics.pending_bytes.set_function(lambda: self._pending)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Arrow bytes of submissions without an outcome."""
+        return self._pending
+
+    async def run(
+        self,
+        pieces: Sequence[Piece],
+        needed: Callable[[int], int],
+        mine: Mine,
+        deadline: Deadline,
+    ) -> list[EntryTally]:
+        """Writes all pieces and returns how each entry stands once all are settled.
+
+        Args:
+            needed: acks for a piece with that many owners.
+            mine: what this write has put so far; grows.
+
+        Raises:
+            Overloaded: too much is pending (definite). StaleRingEpoch: route again under a newer ring.
+            QuorumUnavailable, DiskFull: not confirmed by the deadline.
+        """
+        submissions = self._submit(pieces, needed, mine, deadline)
+        futures = [one.done for one in submissions]
+        if futures:
+            await asyncio.wait(futures, timeout=deadline.remaining())
+        for one in submissions:
+            if not one.settled:
+                one.expire()
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        for error in errors:
+            if not isinstance(error, StaleRingEpoch):
+                raise error
+        if errors:
+            raise errors[0]
+        return [entry for one in submissions for entry in one.entries]
+
+    def _submit(
+        self,
+        pieces: Sequence[Piece],
+        needed: Callable[[int], int],
+        mine: Mine,
+        deadline: Deadline,
+    ) -> list[Submission]:
+        if self._closed:
+            raise NotReady("this node is shutting down", retry_after_seconds=1)
+        size = sum(piece.nbytes for piece in pieces)
+        if self._pending and self._pending + size > self._settings.pending_bytes:
+            self._metrics.drops.labels("pending_bytes").inc()
+            raise Overloaded(f"{self._pending} bytes are being written", retry_after_seconds=1)
+        loop = asyncio.get_running_loop()
+        made: list[Submission] = []
+        for piece in pieces:
+            acks = needed(len(piece.owners))
+            one = Submission(piece, acks, deadline, mine, loop.create_future())
+            self._pending += piece.nbytes
+            one.done.add_done_callback(lambda done, count=piece.nbytes: self._settled(done, count))
+            made.append(one)
+        for one in made:
+            self._batcher.submit(one)
+        return made
+
+    def _settled(self, done: "asyncio.Future[None]", count: int) -> None:
+        self._pending -= count
+        if not done.cancelled():
+            done.exception()
+
+    def close(self) -> None:
+        """Takes nothing more; what has not been sent is refused."""
+        self._closed = True
+        for one in self._batcher.close():
+            one.fail(NotReady("this node is shutting down", retry_after_seconds=1))
+
+    async def _write_block(self, submissions: list[Submission]) -> None:
+        waiting = [one for one in submissions if not one.settled]
+        if not waiting:
+            return
+        try:
+            begun = self._clock.monotonic()
+            pieces = [one.piece for one in waiting]
+            block = await self._workers.run(encode_pieces, pieces, self._next_id())
+            self._metrics.encode.observe(self._clock.monotonic() - begun)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must reach its request
+            await self._write_apart(waiting, error)
+            return
+        self._metrics.block_rows.observe(block.header.rows)
+        self._metrics.bytes.inc(len(block.data))
+        BlockPut(block, waiting, self._parts).start()
+        await asyncio.wait([one.done for one in waiting])
+
+    async def _write_apart(self, submissions: list[Submission], error: Exception) -> None:
+        """A block that cannot be encoded: each request alone, so that only the bad one fails."""
+        if len(submissions) > 1:
+            for one in submissions:
+                await self._write_block([one])
+            return
+        log.error("block cannot be encoded", rows=submissions[0].piece.rows, error=error)
+        known = isinstance(error, QuorumlogError)
+        submissions[0].fail(error if known else Unknown(f"rows cannot be encoded: {error!r}"))
+
+    def _next_id(self) -> BlockId:
+        return block_id(self._clock.wall_micros() // _MICROS_PER_MS, self._entropy.bytes(10))

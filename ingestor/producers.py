@@ -1,0 +1,93 @@
+"""The producers this node currently leads: their ledgers, in a bounded book.
+
+A session belongs to one leadership (shard, shard epoch) under one ring epoch, and is made anew when that
+changes. It holds nothing that could not be recovered from the owners; forgetting one costs a recovery.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from ingestor.dedupe import Calls, ProducerLedger, Progress
+from records.block import EntryHeader, ProducerKey
+from records.messages import ProducerEpochKey, ProducerState
+
+#: (shard, shard epoch, ring epoch) that a session was recovered under.
+Reign = tuple[int, int, int]
+
+
+class ProducerSession:
+    """One producer under one reign: a ledger for each of its epochs, and the newest epoch.
+
+    `lock` is held while it is recovered or given a new epoch; `last` ends when the write before has.
+    """
+
+    def __init__(self, producer: ProducerKey, reign: Reign) -> None:
+        self.producer = producer
+        self.reign = reign
+        self.newest_epoch = 0
+        self.ready = False
+        self.lock = asyncio.Lock()
+        self.last: asyncio.Future[None] | None = None
+        self._ledgers: dict[int, ProducerLedger] = {}
+
+    def ledger(self, epoch: int) -> ProducerLedger:
+        """The ledger of one epoch."""
+        if epoch not in self._ledgers:
+            self._ledgers[epoch] = ProducerLedger((*self.producer, epoch))
+        return self._ledgers[epoch]
+
+    def ledgers(self) -> list[ProducerLedger]:
+        """Those of all epochs known."""
+        return list(self._ledgers.values())
+
+    def hear(self, owner: str, states: Iterable[ProducerState], sent: int, now: int) -> None:
+        """Takes what an owner says of this producer."""
+        for state in states:
+            self.newest_epoch = max(self.newest_epoch, state.newest_epoch)
+            self.ledger(state.producer[3]).hear(owner, state, sent, now)
+
+    def progress(self, epoch: int, owners: Iterable[str], needed: int) -> Progress:
+        """Where an epoch stands, told from now on."""
+        return self.ledger(epoch).progress(owners, needed)
+
+
+class ProducerBook:
+    """Sessions by producer; beyond `limit` the one longest unused is forgotten."""
+
+    def __init__(self, limit: int) -> None:
+        self.calls = Calls()
+        self._limit = limit
+        self._sessions: OrderedDict[ProducerKey, ProducerSession] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def session(self, producer: ProducerKey, reign: Reign) -> ProducerSession:
+        """The session of a producer under `reign`, perhaps a new one that is not ready."""
+        found = self._sessions.get(producer)
+        if found is None or found.reign != reign:
+            found = self._sessions[producer] = ProducerSession(producer, reign)
+        self._sessions.move_to_end(producer)
+        while len(self._sessions) > self._limit:
+            self._sessions.popitem(last=False)
+        return found
+
+    def told(self, entries: Iterable[EntryHeader]) -> tuple[tuple[ProducerEpochKey, int], ...]:
+        """What was answered to the producers of `entries`, for their owners to remember."""
+        found: dict[ProducerEpochKey, int] = {}
+        for entry in entries:
+            session = self._sessions.get(entry.producer_key) if entry.sequenced else None
+            if session is not None:
+                ledger = session.ledger(int(entry.producer_epoch))
+                if ledger.told:
+                    found[ledger.key] = ledger.told
+        return tuple(found.items())
+
+    def hear(self, owner: str, states: Iterable[ProducerState], sent: int) -> None:
+        """Takes the states in an owner's reply to a put that was sent at `sent`."""
+        now = self.calls.tick()
+        for state in states:
+            session = self._sessions.get(state.producer[:3])
+            if session is not None:
+                session.hear(owner, (state,), sent, now)

@@ -1,0 +1,291 @@
+"""From one batch to pieces: its rows by shard, and what the blocks will say of each entry.
+
+Rows are sorted by (owners, shard), stably and only if there is more than one shard, so that the rows
+of each entry are contiguous and keep their order of arrival, and all entries with the same owners lie
+side by side. Everything is a function of the batch, the ring and the receive time: the same request
+gives the same entry ids through any node.
+
+An unsequenced entry of more than MAX_ENTRY_ROWS rows is cut into parts, each an entry of its own, so
+that no block grows without bound. The cut is fixed for ever: a resend must meet the same ids.
+"""
+
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from ingestor.batch import Batch, Identity, Sequence
+from ingestor.content_hash import content_hash
+from records.block import EntryHeader, Spans
+from records.ids import (
+    EntryId,
+    ProducerEpoch,
+    ShardEpoch,
+    ShardId,
+    digest_entry_id,
+    digest_id,
+    sequenced_entry_id,
+)
+
+#: Rows of one unsequenced entry. Part of what names an entry: never change it.
+MAX_ENTRY_ROWS = 65_536
+#: Where the raw bytes of rows that cannot be kept as rows go.
+FAILED_SERVICE = "_failed"
+
+
+class Placement(Protocol):
+    """What routing needs of a ClusterView."""
+
+    @property
+    def ring_epoch(self) -> int: ...
+
+    def owners(self, shard: int) -> tuple[str, ...]: ...
+
+    def shard_of(self, tenant: str, service: str, producer: str = "") -> int: ...
+
+    def shards_of_services(self, tenant: str, services: SequenceOf[str]) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows of one request for one set of owners, in entry order; never empty of entries.
+
+    `owners` are sorted: which one is first does not matter to a write. `entries` count their
+    `row_start` from the first row of the first table.
+    """
+
+    owners: tuple[str, ...]
+    ring_epoch: int
+    tables: tuple[pa.Table, ...]
+    entries: tuple[EntryHeader, ...]
+    nbytes: int
+
+    @property
+    def rows(self) -> int:
+        """Rows in all entries."""
+        return sum(table.num_rows for table in self.tables)
+
+
+def codes_and_names(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """(code per row, names) of a dictionary column without nulls; names may hold unused ones."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    if column.num_chunks != 1:
+        combined: Any = column.unify_dictionaries().combine_chunks()
+        column = combined if isinstance(combined, pa.ChunkedArray) else pa.chunked_array([combined])
+    array: Any = column.chunk(0) if column.num_chunks else pa.array([], column.type)
+    return array.indices.to_numpy(zero_copy_only=False), array.dictionary.to_pylist()
+
+
+def times_of(table: pa.Table) -> np.ndarray:
+    """The timestamps of the rows, int64 microseconds."""
+    return table["timestamp"].cast(pa.int64()).to_numpy()
+
+
+def unsequenced_pieces(
+    batch: Batch, view: Placement, received_at: int, window_micros: int, max_rows: int
+) -> list[Piece]:
+    """The batch's rows, and its `failed` rows, cut into pieces of at most about `max_rows` rows."""
+    stamp = _Stamp(batch.identity, batch.tenant, received_at, window_micros)
+    pieces: list[Piece] = []
+    if batch.table.num_rows and batch.sequence is None:
+        pieces += _cut(batch.table, view, stamp, max_rows)
+    if batch.failed is not None and batch.failed.num_rows:
+        content = digest_id(b"failed", batch.identity.content)
+        identity = replace(batch.identity, content=content)
+        failed = replace(stamp, identity=identity, service=FAILED_SERVICE)
+        pieces += _cut(batch.failed, view, failed, max_rows)
+    return _merged(pieces, max_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """What the headers of one request's unsequenced entries have in common."""
+
+    identity: Identity
+    tenant: str
+    received_at: int
+    window_micros: int
+    service: str = ""
+
+    def header(self, shard: int, part: int, start: int, rows: pa.Table, times: Any) -> EntryHeader:
+        one = self.identity
+        content = one.content if part == 0 else digest_id(one.content, b"part", str(part).encode())
+        previous = b""
+        if one.ages:
+            window = self.received_at // self.window_micros
+            previous = digest_entry_id(shard, one.scope, content, window - 1)
+            same = digest_id(content, str(shard).encode())
+        else:
+            # A key chosen by the client does not name the bytes, so the rows themselves do.
+            window, same = 0, content_hash(rows, self.received_at)
+        return EntryHeader(
+            entry_id=digest_entry_id(shard, one.scope, content, window),
+            content_hash=same,
+            shard=ShardId(shard),
+            tenant=self.tenant,
+            row_start=start,
+            row_count=rows.num_rows,
+            min_ts=int(times[0]),
+            max_ts=int(times[1]),
+            received_at=self.received_at,
+            service=self.service,
+            previous=previous,
+        )
+
+
+def _cut(table: pa.Table, view: Placement, stamp: _Stamp, max_rows: int) -> list[Piece]:
+    codes, names = codes_and_names(table["service"])
+    used = np.flatnonzero(np.bincount(codes, minlength=len(names)))
+    shard_of_code = np.zeros(len(names), np.int64)
+    shard_of_code[used] = view.shards_of_services(stamp.tenant, [names[code] for code in used])
+    owners_of = {
+        int(shard): tuple(sorted(view.owners(int(shard))))
+        for shard in np.unique(shard_of_code[used])
+    }
+    shards = sorted(owners_of, key=lambda shard: (owners_of[shard], shard))
+    if len(shards) == 1:
+        counts = np.array([table.num_rows])
+    else:
+        table, counts = _sorted_by_shard(table, codes, shard_of_code, shards)
+    spans = _entry_spans(shards, counts)
+    starts = np.array([start for _, _, start, _ in spans])
+    times = times_of(table)
+    low, high = np.minimum.reduceat(times, starts), np.maximum.reduceat(times, starts)
+    per_row = table.nbytes / max(1, table.num_rows)
+    pieces: list[Piece] = []
+    for (shard, part, start, count), first, last in zip(spans, low, high, strict=True):
+        rows = table.slice(start, count)
+        header = stamp.header(shard, part, 0, rows, (first, last))
+        nbytes = int(per_row * count)
+        pieces.append(Piece(owners_of[shard], view.ring_epoch, (rows,), (header,), nbytes))
+    return _rejoined(pieces, table, max_rows)
+
+
+def _sorted_by_shard(
+    table: pa.Table, codes: np.ndarray, shard_of_code: np.ndarray, shards: list[int]
+) -> tuple[pa.Table, np.ndarray]:
+    rank_of_shard = {shard: rank for rank, shard in enumerate(shards)}
+    kind = np.uint8 if len(shards) <= 256 else np.uint16
+    ranks = np.array([rank_of_shard.get(int(shard), 0) for shard in shard_of_code], kind)[codes]
+    order = np.argsort(ranks, kind="stable")
+    return table.take(pa.array(order)), np.bincount(ranks, minlength=len(shards))
+
+
+def _entry_spans(shards: list[int], counts: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """(shard, part, first row, rows) of each entry."""
+    spans: list[tuple[int, int, int, int]] = []
+    at = 0
+    for shard, count in zip(shards, counts.tolist(), strict=True):
+        for part, begin in enumerate(range(0, count, MAX_ENTRY_ROWS)):
+            spans.append((shard, part, at + begin, min(MAX_ENTRY_ROWS, count - begin)))
+        at += count
+    return spans
+
+
+def _rejoined(pieces: list[Piece], table: pa.Table, max_rows: int) -> list[Piece]:
+    """Neighbours of the same owners as one slice of `table`, up to `max_rows`."""
+    joined: list[Piece] = []
+    at = first = 0
+    for piece in pieces:
+        last = joined[-1] if joined else None
+        if last and last.owners == piece.owners and last.rows + piece.rows <= max_rows:
+            entry = replace(piece.entries[0], row_start=at - first)
+            rows = table.slice(first, at - first + piece.rows)
+            entries = (*last.entries, entry)
+            nbytes = last.nbytes + piece.nbytes
+            joined[-1] = Piece(piece.owners, piece.ring_epoch, (rows,), entries, nbytes)
+        else:
+            first = at
+            joined.append(piece)
+        at += piece.rows
+    return joined
+
+
+def _merged(pieces: list[Piece], max_rows: int) -> list[Piece]:
+    """Pieces of the same owners side by side, so that one request asks for as few blocks as it can."""
+    merged: list[Piece] = []
+    for piece in pieces:
+        for index, other in enumerate(merged):
+            if other.owners == piece.owners and other.rows + piece.rows <= max_rows:
+                merged[index] = join_pieces([other, piece])
+                break
+        else:
+            merged.append(piece)
+    return merged
+
+
+def join_pieces(pieces: SequenceOf[Piece]) -> Piece:
+    """One piece of several with the same owners; tables are kept as they are."""
+    entries: list[EntryHeader] = []
+    at = 0
+    for piece in pieces:
+        entries += [replace(e, row_start=e.row_start + at) if at else e for e in piece.entries]
+        at += piece.rows
+    tables = tuple(table for piece in pieces for table in piece.tables)
+    nbytes = sum(piece.nbytes for piece in pieces)
+    return Piece(pieces[0].owners, pieces[0].ring_epoch, tables, tuple(entries), nbytes)
+
+
+def spans_of(seqs: np.ndarray) -> Spans:
+    """Closed spans of strictly ascending sequences."""
+    if len(seqs) == 0:
+        return ()
+    breaks = np.flatnonzero(np.diff(seqs) != 1)
+    firsts = seqs[np.concatenate(([0], breaks + 1))]
+    lasts = seqs[np.concatenate((breaks, [len(seqs) - 1]))]
+    return tuple(zip(firsts.tolist(), lasts.tolist(), strict=True))
+
+
+def sequences_of(table: pa.Table) -> np.ndarray:
+    """The column `seq`; empty for a table without rows."""
+    if table.num_rows == 0:
+        return np.array([], np.int64)
+    return table["seq"].cast(pa.int64()).to_numpy()
+
+
+def sequenced_piece(
+    tenant: str,
+    sequence: Sequence,
+    table: pa.Table,
+    view: Placement,
+    shard_epoch: int,
+    received_at: int,
+) -> Piece:
+    """The one entry of a sequenced batch; its rows ascend strictly by seq, or it has skips alone.
+
+    An entry without rows has times of 0: a function of its name, as replicas file it by them.
+    """
+    shard = view.shard_of(tenant, sequence.service, sequence.producer)
+    seqs = sequences_of(table)
+    spans = spans_of(seqs)
+    # (0, 0) is no span of sequences: it parts the rows from the skips, which are named as well.
+    named = (*spans, (0, 0), *sequence.skips) if sequence.skips else spans
+    times = times_of(table) if table.num_rows else np.zeros(1, np.int64)
+    header = EntryHeader(
+        entry_id=_sequenced_id(shard, tenant, sequence, named),
+        content_hash=content_hash(table, received_at),
+        shard=ShardId(shard),
+        tenant=tenant,
+        row_start=0,
+        row_count=table.num_rows,
+        min_ts=int(times.min()),
+        max_ts=int(times.max()),
+        received_at=received_at,
+        service=sequence.service,
+        producer=sequence.producer,
+        producer_epoch=ProducerEpoch(sequence.epoch),
+        shard_epoch=ShardEpoch(shard_epoch),
+        seqs=spans,
+        skips=sequence.skips,
+    )
+    owners = tuple(sorted(view.owners(shard)))
+    return Piece(owners, view.ring_epoch, (table,), (header,), table.nbytes)
+
+
+def _sequenced_id(shard: int, tenant: str, sequence: Sequence, named: Spans) -> EntryId:
+    return sequenced_entry_id(
+        shard, tenant, sequence.service, sequence.producer, sequence.epoch, named
+    )

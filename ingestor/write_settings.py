@@ -1,0 +1,55 @@
+"""The write path's numbers. Parts (clock, replicas, threads) are constructor arguments, not settings."""
+
+from dataclasses import dataclass
+
+from records.errors import InvalidSettings
+from records.timestamps import MICROS_PER_SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSettings:
+    """Bounds and times of the way from a batch to its acknowledgement."""
+
+    #: Seconds in which the same request body is the same request. Longer catches later retries, and
+    #: makes it likelier that two requests which merely look alike are taken for one.
+    dedupe_window_seconds: int = 3600
+    #: Rows at which a gathering block is written although others are still under way. More rows
+    #: share one encode and one fsync, fewer wait less. From: design.md, "20k rows or more".
+    block_target_rows: int = 20_000
+    #: Rows and Arrow bytes that several requests together may bring into one block.
+    block_max_rows: int = 65_536
+    block_max_bytes: int = 16 << 20
+    #: Seconds that rows gather at most while other blocks of the same owners are under way.
+    linger_seconds: float = 0.05
+    #: Blocks of one set of owners under way at once, so that encode, send and fsync overlap.
+    blocks_in_flight: int = 4
+    #: Seconds of one try to put a block on one owner; then the same bytes are sent again.
+    put_timeout_seconds: float = 2.0
+    #: Pause before an owner that failed is tried again: doubled from first to max, with jitter.
+    backoff_first_seconds: float = 0.05
+    backoff_max_seconds: float = 1.0
+    #: Bytes under way to one owner; beyond, it waits its turn while the others make up the quorum.
+    owner_bytes_in_flight: int = 64 << 20
+    #: Seconds to hold a request that too many full disks stand against, before 507.
+    disk_full_hold_seconds: float = 1.0
+    #: Bytes (decoded bodies) and requests admitted at once; beyond, 429.
+    admitted_bytes: int = 256 << 20
+    admitted_requests: int = 2_000
+    #: Arrow bytes of rows that wait or are being written; beyond, 429. Covers callers that left.
+    pending_bytes: int = 512 << 20
+    #: Producers whose ack arithmetic is kept; the one longest unused is forgotten and recovered anew.
+    producers_remembered: int = 50_000
+    #: Seconds that a recovering producer waits for the owners beyond the N-W+1 it needs.
+    recovery_grace_seconds: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if getattr(self, name) <= 0:
+                raise InvalidSettings(f"[write] {name} must be positive")
+        if self.block_target_rows > self.block_max_rows:
+            raise InvalidSettings("[write] block_target_rows exceeds block_max_rows")
+
+    @property
+    def dedupe_window_micros(self) -> int:
+        """The window in microseconds."""
+        return self.dedupe_window_seconds * MICROS_PER_SECOND

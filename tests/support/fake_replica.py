@@ -1,0 +1,369 @@
+"""A small faithful model of storage nodes, in memory, with scripted faults; and of the cluster's view.
+
+`FakeReplica` is put-if-absent by entry id and by sequence, compares rows as dicts, and knows the three
+fences (ring, shard, producer epoch). It is written for clarity, row by row, so that it is an independent
+check on the write path, not a copy of the storage package.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from records.block import EntryHeader, ProducerKey
+from records.block_codec import EncodedBlock, decode_block, encode_block, open_body, parse_prefix
+from records.columns import plain
+from records.consistency import QuorumPolicy
+from records.errors import ConnectionLost, NotFound, StaleRingEpoch, StaleShardEpoch
+from records.ids import BlockId, EntryId
+from records.intervals import SeqIntervals
+from records.messages import (
+    EntriesReply,
+    EntriesRequest,
+    EntryStatus,
+    ProducerState,
+    PutOptions,
+    PutReply,
+    SealRequest,
+)
+from records.visibility import entry_ref, hidden_parts
+from ring.shards import shard_of, shards_of_services
+from runtime.deadline import Deadline
+
+
+@dataclass
+class Fault:
+    """What befalls one call: wait, then fail before the effect, or after it (the reply is lost)."""
+
+    delay: float = 0.0
+    error: Exception | None = None
+    lose_reply: bool = False
+
+
+@dataclass
+class Held:
+    """One entry as stored."""
+
+    entry: EntryHeader
+    block_id: BlockId
+    table: pa.Table
+    rows: list[dict[str, Any]]
+
+
+def comparable(row: dict[str, Any], entry: EntryHeader) -> dict[str, Any]:
+    """A row as two copies of it must agree on."""
+    facts = ("tenant", "received_at", "producer", "producer_epoch")
+    kept = {
+        name: float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        for name, value in row.items()
+        if value is not None and not name.startswith("_") and name not in facts
+    }
+    if kept.get("timestamp") == row.get("received_at"):
+        kept.pop("timestamp", None)
+    return kept
+
+
+def rows_of(block: EncodedBlock) -> pa.Table:
+    """All rows of a block, dictionaries decoded."""
+    start, end = parse_prefix(block.data).body
+    if start == end:
+        return pa.table({})
+    body = memoryview(block.data)[start:end]
+    return plain(open_body(body, block.header.columns).read())
+
+
+@dataclass
+class FakeReplica:
+    """One storage node. `down`: refuses connections; `frozen`: takes calls and never answers."""
+
+    node: str
+    held: dict[EntryId, Held] = field(default_factory=dict)
+    ring_epoch: int = 1
+    shard_epochs: dict[int, int] = field(default_factory=dict)
+    producer_epochs: dict[ProducerKey, int] = field(default_factory=dict)
+    told: dict[tuple, int] = field(default_factory=dict)
+    faults: deque[Fault] = field(default_factory=deque)
+    down: bool = False
+    frozen: bool = False
+    always: Exception | None = None
+    delay: float = 0.0
+    calls: list[str] = field(default_factory=list)
+    blocks: list[bytes] = field(default_factory=list)
+    put_sizes: list[int] = field(default_factory=list)
+
+    async def _meet_fault(self, deadline: Deadline) -> Fault:
+        fault = self.faults.popleft() if self.faults else Fault(self.delay, self.always)
+        if self.down:
+            raise ConnectionLost(f"{self.node} refused the connection", definite=True)
+        if self.frozen:
+            await deadline.wait(asyncio.Event().wait())
+        if fault.delay:
+            await deadline.wait(asyncio.sleep(fault.delay))
+        else:
+            await asyncio.sleep(0)
+        if fault.error is not None:
+            raise fault.error
+        return fault
+
+    async def put(self, block: EncodedBlock, options: PutOptions, deadline: Deadline) -> PutReply:
+        self.calls.append("put")
+        fault = await self._meet_fault(deadline)
+        reply = self.put_now(block, options)
+        if fault.lose_reply:
+            raise ConnectionLost(f"the reply of {self.node} is lost")
+        return reply
+
+    def put_now(self, block: EncodedBlock, options: PutOptions) -> PutReply:
+        """The effect of a put."""
+        if options.ring_epoch < self.ring_epoch:
+            raise StaleRingEpoch("an old ring", epoch=self.ring_epoch)
+        block = decode_block(bytes(block.data))
+        self.blocks.append(bytes(block.data))
+        for key, value in options.told:
+            self.told[key] = max(self.told.get(key, 0), value)
+        table = rows_of(block)
+        self.put_sizes.append(table.num_rows)
+        answers = [self._put_entry(block, e, table, options.repair) for e in block.header.entries]
+        keys = {e.producer_key: e.shard for e in block.header.entries if e.sequenced}
+        states = [state for key in keys for state in self._states(key)]
+        return PutReply(
+            tuple(one[0] for one in answers),
+            tuple(one[1] for one in answers),
+            tuple(one[2] for one in answers),
+            tuple(states),
+        )
+
+    def _put_entry(
+        self, block: EncodedBlock, entry: EntryHeader, table: pa.Table, repair: bool
+    ) -> tuple[EntryStatus, int, tuple]:
+        if entry.sequenced and not repair:
+            known = self.shard_epochs.get(entry.shard, 0)
+            if entry.shard_epoch < known:
+                return EntryStatus.STALE, 0, ()
+            self.shard_epochs[entry.shard] = int(entry.shard_epoch)
+            newest = self.producer_epochs.get(entry.producer_key, 0)
+            if entry.producer_epoch < newest:
+                return EntryStatus.FENCED, 0, ()
+            self.producer_epochs[entry.producer_key] = int(entry.producer_epoch)
+        mine = table.slice(entry.row_start, entry.row_count)
+        rows = [comparable(row, entry) for row in mine.to_pylist()]
+        known_entry = self.held.get(entry.entry_id)
+        if known_entry is not None:
+            same = known_entry.entry.content_hash == entry.content_hash or known_entry.rows == rows
+            conflicts = () if same else entry.seqs
+            status = EntryStatus.DUPLICATE if same else EntryStatus.CONFLICT
+            return status, entry.row_count if same else 0, conflicts
+        held_rows, conflicts = self._overlaps(entry, rows)
+        if conflicts:
+            return EntryStatus.CONFLICT, held_rows, tuple(SeqIntervals(conflicts))
+        self.held[entry.entry_id] = Held(entry, block.header.block_id, mine, rows)
+        return EntryStatus.STORED, held_rows, ()
+
+    def _overlaps(self, entry: EntryHeader, rows: list[dict]) -> tuple[int, list]:
+        if not entry.sequenced:
+            return 0, []
+        by_seq = {int(row["seq"]): row for row in rows}
+        held, conflicts = 0, []
+        for other in self.held.values():
+            same = (other.entry.producer_key, other.entry.producer_epoch)
+            if same == (entry.producer_key, entry.producer_epoch):
+                for row in other.rows:
+                    seq = int(row["seq"])
+                    if seq in by_seq:
+                        held += 1
+                        if by_seq[seq] != row:
+                            conflicts.append((seq, seq))
+        return held, conflicts
+
+    def _states(self, producer: ProducerKey) -> list[ProducerState]:
+        spans: dict[int, SeqIntervals] = {}
+        for one in self.held.values():
+            if one.entry.producer_key == producer:
+                found = spans.setdefault(int(one.entry.producer_epoch), SeqIntervals())
+                found.update(one.entry.seqs)
+                found.update(one.entry.skips)
+        newest = self.producer_epochs.get(producer, 0)
+        epochs = {*spans, newest} - {0}
+        return [
+            ProducerState(
+                (*producer, epoch),
+                tuple(spans.get(epoch, SeqIntervals())),
+                self.told.get((*producer, epoch), 0),
+                newest,
+            )
+            for epoch in sorted(epochs)
+        ]
+
+    async def entries(self, request: EntriesRequest, deadline: Deadline) -> EntriesReply:
+        self.calls.append("entries")
+        await self._meet_fault(deadline)
+        listed = [
+            entry_ref(one.entry, one.block_id)
+            for one in self.held.values()
+            if one.entry.shard == request.shard
+            and one.entry.min_ts < request.end
+            and one.entry.max_ts >= request.start
+        ]
+        return EntriesReply(tuple(listed))
+
+    async def fetch(self, entry_ids: tuple[EntryId, ...], deadline: Deadline) -> list[EncodedBlock]:
+        self.calls.append("fetch")
+        await self._meet_fault(deadline)
+        found: list[EncodedBlock] = []
+        for entry_id in entry_ids:
+            one = self.held.get(entry_id)
+            if one is not None:
+                values = dict(
+                    zip(EntryHeader.__dataclass_fields__, one.entry.to_list(), strict=True)
+                )
+                entry = EntryHeader(**{**values, "row_start": 0})
+                found.append(
+                    encode_block(one.block_id, self.ring_epoch, _typed(one.table), (entry,))
+                )
+        return found
+
+    async def seal(self, request: SealRequest, deadline: Deadline) -> None:
+        self.calls.append("seal")
+        await self._meet_fault(deadline)
+        known = self.shard_epochs.get(request.shard, 0)
+        if request.epoch < known:
+            raise StaleShardEpoch("sealed by a newer leader", shard=request.shard, epoch=known)
+        self.shard_epochs[request.shard] = request.epoch
+
+    async def producer_states(
+        self, shard: int, producer: ProducerKey, deadline: Deadline
+    ) -> list[ProducerState]:
+        self.calls.append("producer_states")
+        await self._meet_fault(deadline)
+        return self._states(producer)
+
+    async def seal_producer_epoch(
+        self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
+    ) -> int:
+        self.calls.append("seal_producer_epoch")
+        await self._meet_fault(deadline)
+        newest = max(self.producer_epochs.get(producer, 0), epoch)
+        self.producer_epochs[producer] = newest
+        return newest
+
+    async def scan(self, request: Any, deadline: Deadline) -> Any:
+        raise NotImplementedError("the write path does not scan")
+
+    def seqs_of(self, producer: ProducerKey, epoch: int = 1) -> SeqIntervals:
+        """What it holds of one producer epoch."""
+        found = [one for one in self._states(producer) if one.producer[3] == epoch]
+        return SeqIntervals(found[0].spans if found else ())
+
+
+def _typed(table: pa.Table) -> pa.Table:
+    if table.num_rows == 0:
+        return pa.table({})
+    for name in ("service", "level", "tenant", "producer"):
+        index = table.schema.get_field_index(name)
+        if index >= 0:
+            table = table.set_column(index, name, table.column(index).dictionary_encode())
+    return table
+
+
+class FakeReplicas:
+    """Replicas by name."""
+
+    def __init__(self, *nodes: str) -> None:
+        self.by_node = {node: FakeReplica(node) for node in nodes}
+
+    def get(self, node: str) -> FakeReplica:
+        if node not in self.by_node:
+            raise NotFound(f"no member {node!r} is known")
+        return self.by_node[node]
+
+    def __getitem__(self, node: str) -> FakeReplica:
+        return self.by_node[node]
+
+    def visible(self, *nodes: str) -> list[dict[str, Any]]:
+        """The rows a reader of `nodes` (default: all) sees, by records.visibility alone."""
+        union: dict[EntryId, Held] = {}
+        for node in nodes or tuple(self.by_node):
+            for entry_id, one in self.by_node[node].held.items():
+                kept = union.get(entry_id)
+                if kept is None or one.block_id < kept.block_id:
+                    union[entry_id] = one
+        hidden = hidden_parts(entry_ref(one.entry, one.block_id) for one in union.values())
+        found: list[dict[str, Any]] = []
+        for entry_id, one in union.items():
+            part = hidden.get(entry_id)
+            if part is None:
+                found += one.rows
+            elif not part.whole:
+                gone = SeqIntervals(part.seqs)
+                found += [row for row in one.rows if int(row["seq"]) not in gone]
+        return found
+
+
+@dataclass(frozen=True)
+class FakeMember:
+    """A member's addresses."""
+
+    id: str
+    http: str
+
+
+@dataclass(frozen=True)
+class FakeView:
+    """A ClusterView with everything said outright. Owners: all of `nodes` unless `placed` says else."""
+
+    node_id: str = "a"
+    nodes: tuple[str, ...] = ("a", "b", "c")
+    index: int = 1
+    ring_epoch: int = 1
+    quorum: QuorumPolicy = QuorumPolicy(3, 2, 2)  # noqa: RUF009
+    shard_count: int = 32
+    ready: bool = True
+    placed: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    leaders: tuple[tuple[int, tuple[str, int]], ...] = ()
+    everything_led_by: tuple[str, int] | None = ("a", 1)
+
+    def owners(self, shard: int) -> tuple[str, ...]:
+        return dict(self.placed).get(shard, self.nodes)
+
+    def leader(self, shard: int) -> tuple[str, int] | None:
+        return dict(self.leaders).get(shard, self.everything_led_by)
+
+    def shard_of(self, tenant: str, service: str, producer: str = "") -> int:
+        return int(shard_of(tenant, service, 1, producer, self.shard_count))
+
+    def shards_of_services(self, tenant: str, services: Any) -> list[int]:
+        return [int(one) for one in shards_of_services(tenant, services, self.shard_count)]
+
+    def member(self, node: str) -> FakeMember | None:
+        return FakeMember(node, f"http://{node}:7171")
+
+    def storage_nodes(self) -> tuple[str, ...]:
+        return self.nodes
+
+    def is_alive(self, node: str) -> bool:
+        return True
+
+
+class FakeViews:
+    """A ViewSource that the test moves on with `put`."""
+
+    def __init__(self, view: FakeView | None = None) -> None:
+        self._view = view or FakeView()
+        self._changed = asyncio.Event()
+
+    def put(self, view: FakeView) -> None:
+        self._view = view
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def current(self) -> Any:
+        return self._view
+
+    async def changed(self, after_index: int, timeout: float) -> Any:
+        if self._view.index <= after_index:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), timeout)
+        return self._view
