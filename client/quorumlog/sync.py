@@ -13,11 +13,13 @@ from collections.abc import (
     AsyncGenerator,
     Callable,
     Coroutine,
+    Generator,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -30,11 +32,34 @@ from .sender import ProducerStats
 T = TypeVar("T")
 
 
+class _DaemonThreads(ThreadPoolExecutor):
+    """A daemon thread for each call (there are few: opening and closing files, resolving names).
+
+    Why not the usual pool? It takes no more work once the interpreter starts to end, and that is
+    when `logging.shutdown` asks us for the last words.
+    """
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001  (handed to whoever awaits it)
+                future.set_exception(error)
+
+        threading.Thread(target=run, name="quorumlog-call", daemon=True).start()
+        return future
+
+
 class LoopThread:
     """An event loop on a daemon thread, until `stop`."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(_DaemonThreads(max_workers=1))
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -209,7 +234,7 @@ class SyncClient:
         assert self._thread is not None, "started by __enter__"
         return self._thread
 
-    def _iterate(self, make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
+    def _iterate(self, make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
         """The items of an async generator, one visit to the loop each."""
         items = make()
         try:
@@ -234,7 +259,7 @@ class SyncClient:
         for page in self.pages(limit=limit, **filters):
             yield from page.rows
 
-    def stream(self, format: str = "ndjson", **filters: Any) -> Iterator[Any]:
+    def stream(self, format: str = "ndjson", **filters: Any) -> Generator[Any, None, None]:
         """As `Client.stream`."""
         return self._iterate(lambda: self._client.stream(format, **filters))
 

@@ -67,7 +67,8 @@ class Store:
             else:
                 accepted += 1
         for skip in batch.get("skip", []):
-            skipped.update(dict.fromkeys(range(skip["from"], skip["to"] + 1), skip["reason"]))
+            for seq in range(skip["from"], skip["to"] + 1):
+                skipped[seq] = skip["reason"]
         answer = self.position(name) | {
             "batchId": "01JD4Z0K6Q0000000000000001",
             "durable": "2/3",

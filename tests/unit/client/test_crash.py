@@ -20,6 +20,7 @@ async def _run_and_kill(url: str, path: Path, first: int, lines: int) -> int:
         sys.executable, str(CHILD), url, str(path), str(first), stdout=asyncio.subprocess.PIPE
     )
     assert child.stdout is not None
+    told = first
     try:
         for _ in range(lines):
             told = int(await child.stdout.readline())

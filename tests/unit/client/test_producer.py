@@ -488,13 +488,14 @@ async def test_rows_are_sent_in_batches() -> None:
 
 async def test_wrong_arguments_are_refused_at_once() -> None:
     """Before anything is opened."""
-    for wrong in (
+    wrongs: list[dict[str, Any]] = [
         {"batch_rows": 0},
         {"batch_rows": 50_001},
         {"max_in_flight": 0},
         {"ack": "two"},
         {"producer": "x" * 129},
-    ):
+    ]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Producer(["h:1"], "pay", **wrong)
     with pytest.raises(ValueError, match="server"):
