@@ -5,12 +5,15 @@ read each format back with an independent parser.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute as arrow_compute
 
 from node.simulate.generator import digits
+
+pc: Any = arrow_compute  # its functions are made at import, unseen by type checkers
 
 FORMATS = ("json", "csv", "plain", "clf")
 CSV_COLUMNS = (

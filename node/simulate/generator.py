@@ -7,13 +7,16 @@ chunks meet, rows of overlapping requests may be late by the length of a request
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute as arrow_compute
 
 from node.simulate.shop import AGENTS, FLOWS, HOSTS_PER_SERVICE, KINDS, REGIONS, SERVICES
 from node.simulate.variants import ERROR_SHARE, LEVELS, WARN_SHARE, Tables, tables
+
+pc: Any = arrow_compute  # its functions are made at import, unseen by type checkers
 
 #: Requests drawn at once: about 30,000 rows.
 CHUNK_REQUESTS = 4096

@@ -1,0 +1,176 @@
+"""What a local cluster looks like, as values: nodes, ports, settings, the text of `node.toml`. Pure.
+
+DIR/secret            32 random bytes that the nodes know each other by (mode 0600)
+DIR/nodeI/node.toml   the node's settings; written once, yours to edit
+DIR/nodeI/node.log    what the node logs, one JSON object a line
+DIR/cluster.json      who runs where, written when all nodes are ready
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from node.cli_errors import USAGE, CliError
+
+PORT_BASE = 7171
+#: Node i listens on the ports of node 1 plus 10 times (i - 1).
+PORT_STEP = 10
+NODES_MAX = 20
+PORT_NAMES = ("http", "peer", "raft")
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """One node on this machine. `folder` holds its settings, its log and its data."""
+
+    id: str
+    folder: Path
+    http_port: int
+    peer_port: int
+    raft_port: int
+
+    @property
+    def config(self) -> Path:
+        """Its settings."""
+        return self.folder / "node.toml"
+
+    @property
+    def log(self) -> Path:
+        """Its log."""
+        return self.folder / "node.log"
+
+    @property
+    def pid_file(self) -> Path:
+        """Where the id of its process is noted."""
+        return self.folder / "node.pid"
+
+    @property
+    def url(self) -> str:
+        """Its HTTP address."""
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def ports(self) -> dict[str, int]:
+        """Its ports by name."""
+        return {"http": self.http_port, "peer": self.peer_port, "raft": self.raft_port}
+
+    def described(self, pid: int) -> dict[str, Any]:
+        """Its entry in cluster.json."""
+        return {
+            "id": self.id,
+            "pid": pid,
+            "http": self.url,
+            "peer": f"127.0.0.1:{self.peer_port}",
+            "raft": f"127.0.0.1:{self.raft_port}",
+            "data": str(self.folder),
+            "log": str(self.log),
+            "config": str(self.config),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPlan:
+    """The nodes and how many copies they keep."""
+
+    id: str
+    nodes: tuple[NodePlan, ...]
+    replicas: int
+
+    @property
+    def managers(self) -> tuple[NodePlan, ...]:
+        """The voters of the Raft group: 1, 3 or 5 of the nodes."""
+        count = len(self.nodes)
+        return self.nodes[: 5 if count >= 5 else 3 if count >= 3 else 1]
+
+    @property
+    def quorum(self) -> tuple[int, int, int]:
+        """(N, W, R): a majority writes, and enough read to meet it."""
+        written = self.replicas // 2 + 1
+        return self.replicas, written, self.replicas - written + 1
+
+
+def plan_cluster(
+    folder: Path, cluster_id: str, nodes: int, replicas: int | None, port_base: int
+) -> ClusterPlan:
+    """The plan of a new cluster.
+
+    Raises:
+        CliError: numbers that do not go together.
+    """
+    if not 1 <= nodes <= NODES_MAX:
+        raise CliError(f"--nodes is from 1 to {NODES_MAX}, not {nodes}", code=USAGE)
+    if replicas is not None and not 1 <= replicas <= nodes:
+        raise CliError(
+            f"--rf {replicas} needs as many nodes, there are {nodes}", f"--nodes {replicas}", USAGE
+        )
+    last = port_base + PORT_STEP * (nodes - 1) + len(PORT_NAMES) - 1
+    if port_base < 1 or last > 65_535:
+        raise CliError(f"ports {port_base}..{last} do not exist", "a lower --port-base", USAGE)
+    plans = []
+    for number in range(nodes):
+        name, base = f"node{number + 1}", port_base + PORT_STEP * number
+        plans.append(NodePlan(name, folder / name, base, base + 1, base + 2))
+    return ClusterPlan(cluster_id, tuple(plans), replicas or min(3, nodes))
+
+
+def node_toml(cluster: ClusterPlan, node: NodePlan) -> str:
+    """The settings file of one node. Relative paths start at the file."""
+    n, w, r = cluster.quorum
+    tables: dict[str, dict[str, Any]] = {
+        "node": {
+            "id": node.id,
+            "roles": ["ingestor", "storage", "query", "dashboard"],
+            "data": ".",
+            "host": "127.0.0.1",
+            "http_port": node.http_port,
+            "peer_port": node.peer_port,
+            "raft_port": node.raft_port,
+        },
+        "cluster": {
+            "id": cluster.id,
+            "secret_file": "../secret",
+            "managers": {one.id: f"127.0.0.1:{one.raft_port}" for one in cluster.managers},
+            "peers": {one.id: f"127.0.0.1:{one.peer_port}" for one in cluster.nodes},
+            "storage": [one.id for one in cluster.nodes],
+            "n": n,
+            "w": w,
+            "r": r,
+        },
+    }
+    head = "# Written by `quorumlog up`; yours to edit. Each setting: docs/operations.md\n"
+    return head + "".join(f"\n[{name}]\n{_table(table)}" for name, table in tables.items())
+
+
+def _table(table: Mapping[str, Any]) -> str:
+    return "".join(f"{key} = {_value(value)}\n" for key, value in table.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return json.dumps(value)
+
+
+def existing_cluster(folder: Path, tables: Mapping[str, Mapping[str, Any]]) -> ClusterPlan:
+    """The plan of a cluster that was made before, from the tables of its `node.toml` files by node id.
+
+    Raises:
+        CliError: a file lacks what must be there.
+    """
+    nodes = []
+    try:
+        for name, content in tables.items():
+            node = content["node"]
+            ports = (int(node[f"{kind}_port"]) for kind in PORT_NAMES)
+            nodes.append(NodePlan(str(node["id"]), folder / name, *ports))
+        cluster = next(iter(tables.values()))["cluster"]
+        nodes.sort(key=lambda one: one.http_port)
+        return ClusterPlan(str(cluster["id"]), tuple(nodes), int(cluster["n"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CliError(
+            f"a node.toml in {folder} lacks a setting: {error}",
+            "repair it, or start a new cluster in another folder with --data",
+        ) from error
