@@ -64,7 +64,7 @@ class SafeTransport(TCPTransport):
     def __init__(self, syncObj: Any, selfNode: Any, otherNodes: Any) -> None:
         self.counters = FilterCounters()
         self.wire = WireCounters()
-        self._incoming: dict[str, _Incoming | None] = {}
+        self._incoming: dict[str, _Incoming] = {}
         self._next_keepalive = 0.0
         super().__init__(syncObj, selfNode, otherNodes)
 
@@ -172,14 +172,13 @@ class SafeTransport(TCPTransport):
         data, is_first, is_last = message["serialized"]
         commit = self._syncObj.raftCommitIndex
         if is_first:
-            self._begin_snapshot(node, data, commit)
-        if node.id not in self._incoming:  # damaged, or its beginning was never seen
+            self._begin_snapshot(node, data)
+        incoming = self._incoming.get(node.id)
+        if incoming is None:  # damaged, or its beginning was never seen
             self._heartbeat(node, message, commit)
             return
-        incoming = self._incoming[node.id]
-        if incoming is None or incoming.index <= commit:  # older than what we hold
+        if incoming.index <= commit:  # older than what we hold
             self.counters.stale_snapshots += 1
-            self._incoming[node.id] = None
             self._heartbeat(node, message, commit)
             self._ack(node, commit + 1, reset=True)
             return
@@ -192,15 +191,14 @@ class SafeTransport(TCPTransport):
         else:
             self._heartbeat(node, message, commit)
 
-    def _begin_snapshot(self, node: Any, data: bytes, commit: int) -> None:
+    def _begin_snapshot(self, node: Any, data: bytes) -> None:
         self._incoming.pop(node.id, None)
         try:
             index, _, total = dump_header(data)
         except DumpDamaged:
             self._damaged(node)
             return
-        stale = index <= commit
-        self._incoming[node.id] = None if stale else _Incoming(total, index, bytearray())
+        self._incoming[node.id] = _Incoming(total, index, bytearray())
 
     def _finish_snapshot(self, node: Any, message: Message, data: bytes) -> None:
         del self._incoming[node.id]

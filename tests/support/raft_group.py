@@ -203,7 +203,7 @@ class RaftGroup:
 async def until(look: Callable[[], Awaitable[Any]], timeout: float = 15.0) -> Any:
     """Polls `look` until it gives something."""
     async with asyncio.timeout(timeout):
-        while not (found := await look()):
+        while not (found := await look()):  # noqa: ASYNC110 - other processes
             await asyncio.sleep(0.03)
         return found
 
