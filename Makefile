@@ -1,8 +1,9 @@
 # quorumlog: `make up` starts a cluster, `make test` proves it. Both begin with `make install`.
+# ARGS goes to the command: make up ARGS="--nodes 1 --no-demo", make test ARGS="tests/unit -x".
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install up test lint types bench lock clean help
+.PHONY: install up test lint types format bench ci lock clean help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -10,6 +11,8 @@ help:  ## this list
 install: .venv/.installed  ## the environment alone, from the lock
 
 .venv/.installed: requirements.lock pyproject.toml client/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "quorumlog needs Python 3.11 or later, $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
 	@echo "installing locked dependencies into .venv (a minute the first time) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
@@ -28,12 +31,25 @@ lint: install  ## style, types, import contracts
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
+types: install  ## types alone
+	$(BIN)/basedpyright
+
+format: install  ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 bench: install  ## the benchmark: a table and bench/out/*.json
 	$(BIN)/python -m bench $(ARGS)
 
-lock:  ## write requirements.lock anew (needs uv)
-	uv pip compile --quiet --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
-	  --no-emit-package quorumlog --extra chaos --extra bench --group dev -p 3.11 pyproject.toml -o requirements.lock
+ci:  ## what the continuous integration runs
+	.ci/run
+
+LOCK := uv pip compile --quiet --generate-hashes --no-annotate --no-header --no-emit-index-url \
+  --no-emit-find-links --no-emit-package quorumlog -p 3.11
+
+lock:  ## write the lock files anew (needs uv); the server's is a part of the whole one
+	$(LOCK) --extra chaos --extra bench --group dev pyproject.toml -o requirements.lock
+	$(LOCK) -c requirements.lock pyproject.toml -o requirements-server.lock
 
 clean:  ## remove the environment and caches
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
