@@ -1,1 +1,18 @@
-"""storage"""
+"""storage/: one node's disk. It knows no peers and no ring; a shard is only a number here.
+
+    put  -> engine decides (pure) -> wal: append, one fdatasync for all who wait -> engine applies -> reply
+    scan -> snapshot of the entry table -> blocks that can match -> hot columns -> filter -> rows or folds
+
+The log is the only truth: files of framed records, blocks verbatim. All else is an index over it: the
+entry table (numpy, in memory, about 130 bytes an entry), the Merkle tree, and the catalog, a SQLite
+checkpoint of both, so that a start reads only the log's tail. Lose the catalog and the log gives it back.
+
+Why not simply ...
+* a row per entry in SQLite, asked on each put? A look-up costs more than the append, and digests, scans
+  and overlap checks want columns of all entries anyhow.
+* mmap of the log? A bad sector under a mapping kills the process (SIGBUS); `pread` returns EIO, which is
+  a block to quarantine. And mapped pages would count as our memory.
+* append to the newest file after a restart? A fresh file has a header that says where the old one ended,
+  so what was torn is told from what was durable, for ever.
+* retry a failed fsync? The kernel has dropped the dirty pages; the second call succeeds and lies.
+"""

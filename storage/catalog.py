@@ -1,0 +1,315 @@
+"""The catalog: a SQLite checkpoint of the holdings, so that a start reads only the log's tail.
+
+Everything in it follows from the log; missing, damaged or of another version it is made anew from the log.
+One transaction carries the blocks since the last flush, what they changed, and the log position up to which
+the catalog is complete, so it is never ahead of itself. It is written off the ack path.
+
+A block is one row; its entries are the bytes of their entry-table rows (a million entries are one pass of
+`frombuffer` at start, not a million rows). WAL mode with synchronous=NORMAL: a power cut may lose the last
+flush, which the log gives back, and cannot tear the file.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from records import envelope
+from records.errors import EnvelopeCorrupt
+from records.ids import BlockId
+from runtime.logs import get_logger
+from storage.engine import Engine
+from storage.entry_table import ENTRY_TYPE, GONE
+from storage.holdings import HIDDEN_ANY, BlockPlace
+from storage.wal import Position
+
+log = get_logger(__name__)
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
+CREATE TABLE blocks (
+    ordinal INTEGER PRIMARY KEY, block_id BLOB NOT NULL, file INTEGER NOT NULL,
+    offset INTEGER NOT NULL, length INTEGER NOT NULL, rows INTEGER NOT NULL,
+    min_ts INTEGER NOT NULL, max_ts INTEGER NOT NULL, gone INTEGER NOT NULL,
+    entries BLOB NOT NULL, extras BLOB NOT NULL);
+CREATE TABLE names (kind TEXT, number INTEGER, value BLOB, PRIMARY KEY (kind, number)) WITHOUT ROWID;
+CREATE TABLE producers (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID;
+CREATE TABLE newest (key BLOB PRIMARY KEY, epoch INTEGER) WITHOUT ROWID;
+CREATE TABLE told (key BLOB PRIMARY KEY, till INTEGER) WITHOUT ROWID;
+CREATE TABLE fences (shard INTEGER PRIMARY KEY, epoch INTEGER, leader TEXT);
+CREATE TABLE hidden (number INTEGER PRIMARY KEY, flags INTEGER, spans BLOB);
+CREATE TABLE quarantine (
+    id INTEGER PRIMARY KEY, file INTEGER, start INTEGER, end INTEGER, kind TEXT, reason TEXT);
+"""
+
+
+class CatalogUnusable(Exception):
+    """The catalog is missing, damaged or of another version: rebuild it from the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineNote:
+    """A damaged range of the log. `kind`: torn, corrupt or block."""
+
+    file: int
+    start: int
+    end: int
+    kind: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one flush writes; made on the event loop, written on a worker."""
+
+    position: Position
+    ring_epoch: int
+    blocks: list[tuple] = field(default_factory=list)
+    gone: list[tuple] = field(default_factory=list)
+    names: list[tuple] = field(default_factory=list)
+    producers: list[tuple] = field(default_factory=list)
+    newest: list[tuple] = field(default_factory=list)
+    told: list[tuple] = field(default_factory=list)
+    fences: list[tuple] = field(default_factory=list)
+    hidden: list[tuple] = field(default_factory=list)
+    notes: list[tuple] = field(default_factory=list)
+
+
+class Checkpointer:
+    """Collects what changed in an engine since the last batch. Used on the event loop only."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.position = self._flushed = Position(0, 0)
+        self.gone: list[int] = []
+        self.notes: list[QuarantineNote] = []
+        self._blocks = self._tenants = self._producers = 0
+
+    def mark_loaded(self, position: Position) -> None:
+        """All that the engine holds now is in the catalog already."""
+        holdings = self.engine.holdings
+        self.position = self._flushed = position
+        self._blocks = len(holdings.blocks)
+        self._tenants = len(holdings.table.tenants.values)
+        self._producers = len(holdings.table.producers.values)
+        holdings.dirty_hidden.clear()
+        for dirty in (holdings.producers.dirty, holdings.producers.dirty_newest):
+            dirty.clear()
+        holdings.producers.dirty_told.clear()
+        self.engine.dirty_fences.clear()
+
+    def forget(self) -> None:
+        """The catalog is empty again: the next batch carries everything."""
+        holdings, book = self.engine.holdings, self.engine.holdings.producers
+        self._blocks = self._tenants = self._producers = 0
+        self._flushed = Position(-1, 0)
+        flags = holdings.table.rows["flags"][: holdings.table.count]
+        holdings.dirty_hidden.update(np.flatnonzero(flags & (HIDDEN_ANY | GONE)).tolist())
+        holdings.dirty_hidden.update(holdings.partly_hidden)
+        book.dirty.update(book.held)
+        book.dirty_newest.update(book.newest)
+        book.dirty_told.update(book.told)
+        self.engine.dirty_fences.update(self.engine.fences)
+
+    @property
+    def changed(self) -> bool:
+        """Whether a batch would carry anything."""
+        return self.position != self._flushed or bool(self.gone or self.notes)
+
+    def batch(self) -> Batch:
+        """Everything that changed; the next batch begins empty."""
+        holdings, engine = self.engine.holdings, self.engine
+        result = Batch(self.position, engine.ring_epoch)
+        for place in holdings.blocks[self._blocks :]:
+            if place is not None:
+                result.blocks.append(self._block_row(place))
+        new_gone = [n for n in range(self._blocks, len(holdings.blocks)) if not holdings.blocks[n]]
+        result.blocks += [(n, b"", 0, 0, 0, 0, 0, 0, 1, *self._entry_blobs(n)) for n in new_gone]
+        result.gone = [(ordinal,) for ordinal in self.gone]
+        result.names = self._new_names()
+        book = holdings.producers
+        result.producers = [(envelope.packb(k), _held(book.held[k])) for k in book.dirty]
+        result.newest = [(envelope.packb(k), book.newest[k]) for k in book.dirty_newest]
+        result.told = [(envelope.packb(k), book.told[k]) for k in book.dirty_told]
+        result.fences = [(s, *engine.fences[s]) for s in engine.dirty_fences]
+        result.hidden = [self._hidden_row(number) for number in holdings.dirty_hidden]
+        result.notes = [(n.file, n.start, n.end, n.kind, n.reason) for n in self.notes]
+        self.gone, self.notes = [], []
+        self.mark_loaded(self.position)
+        return result
+
+    def _block_row(self, place: BlockPlace) -> tuple:
+        return (
+            place.ordinal,
+            bytes(place.block_id),
+            place.file,
+            place.offset,
+            place.length,
+            place.rows,
+            place.min_ts,
+            place.max_ts,
+            0,
+            *self._entry_blobs(place.ordinal),
+        )
+
+    def _entry_blobs(self, ordinal: int) -> tuple[bytes, bytes]:
+        table, extras = self.engine.holdings.table, self.engine.holdings.extras
+        low, high = table.block_range(ordinal)
+        found = {n - low: extras[n] for n in range(low, high) if n in extras} if extras else {}
+        return table.rows[low:high].tobytes(), envelope.packb(found)
+
+    def _new_names(self) -> list[tuple]:
+        table = self.engine.holdings.table
+        rows = []
+        for kind, names, known in (
+            ("tenant", table.tenants.values, self._tenants),
+            ("producer", table.producers.values, self._producers),
+        ):
+            for number in range(known, len(names)):
+                rows.append((kind, number, envelope.packb(names[number])))
+        return rows
+
+    def _hidden_row(self, number: int) -> tuple:
+        holdings = self.engine.holdings
+        flags = int(holdings.table.rows["flags"][number]) & (HIDDEN_ANY | GONE)
+        return number, flags, envelope.packb(holdings.partly_hidden.get(number, ()))
+
+
+def _held(held: Any) -> bytes:
+    return envelope.packb([held.rows.spans(), held.skips.spans()])
+
+
+class Catalog:
+    """The database. Used by one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._db: sqlite3.Connection | None = None
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("PRAGMA cache_size=-8192")
+        return db
+
+    def create(self) -> None:
+        """Throws away what is there and begins empty."""
+        self.close()
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        self._db = self._connect()
+        self._db.executescript(_SCHEMA)
+        self._db.execute("INSERT INTO meta VALUES ('version', ?)", (VERSION,))
+
+    def close(self) -> None:
+        """Closes the database."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def load(self, engine: Engine) -> Position:
+        """Fills an empty engine; the log position up to which it is complete.
+
+        Raises:
+            CatalogUnusable: nothing usable is there; the engine must be thrown away.
+        """
+        if not self.path.exists():
+            raise CatalogUnusable("there is none")
+        try:
+            self._db = self._connect()
+            return self._load(engine)
+        except (sqlite3.Error, EnvelopeCorrupt, ValueError, TypeError, LookupError) as error:
+            self.close()
+            raise CatalogUnusable(repr(error)) from error
+
+    def _load(self, engine: Engine) -> Position:
+        meta = dict(self._rows("SELECT key, value FROM meta"))
+        if meta.get("version") != VERSION:
+            raise CatalogUnusable(f"version {meta.get('version')!r}")
+        if "position" not in meta:
+            raise CatalogUnusable("it was never flushed")
+        self._load_entries(engine)
+        self._load_epochs(engine)
+        engine.replay_ring_epoch(int(meta["ring_epoch"]))
+        file, offset = envelope.unpackb(meta["position"])
+        return Position(file, offset)
+
+    def _rows(self, sql: str) -> Iterable[tuple]:
+        assert self._db is not None
+        return self._db.execute(sql)
+
+    def _load_entries(self, engine: Engine) -> None:
+        holdings = engine.holdings
+        blobs: list[bytes] = []
+        extras: dict[int, Any] = {}
+        count = 0
+        for row in self._rows("SELECT * FROM blocks ORDER BY ordinal"):
+            ordinal, block_id, file, offset, length, rows, low, high, gone, entries, extra = row
+            if ordinal != len(holdings.blocks):
+                raise CatalogUnusable(f"block {ordinal} follows {len(holdings.blocks) - 1}")
+            place = BlockPlace(ordinal, BlockId(block_id), file, offset, length, rows, low, high)
+            holdings.blocks.append(None if gone else place)
+            extras.update({count + int(n): e for n, e in envelope.unpackb(extra).items()})
+            blobs.append(entries)
+            count += len(entries) // ENTRY_TYPE.itemsize
+        table = np.frombuffer(bytearray(b"".join(blobs)), ENTRY_TYPE)
+        table["flags"] &= 0xFF ^ HIDDEN_ANY
+        for number, flags, spans in self._rows("SELECT number, flags, spans FROM hidden"):
+            table["flags"][number] |= flags
+            if parts := _spans(envelope.unpackb(spans)):
+                holdings.partly_hidden[number] = parts
+        names = {"tenant": [], "producer": []}
+        for kind, value in self._rows("SELECT kind, value FROM names ORDER BY kind, number"):
+            decoded = envelope.unpackb(value)
+            names[kind].append(tuple(decoded) if kind == "producer" else decoded)
+        holdings.load(table, names["tenant"], names["producer"], extras)
+
+    def _load_epochs(self, engine: Engine) -> None:
+        book = engine.holdings.producers
+        for key, value in self._rows("SELECT key, value FROM producers"):
+            rows, skips = envelope.unpackb(value)
+            shard, tenant, service, producer, epoch = envelope.unpackb(key)
+            book.insert((shard, tenant, service, producer, epoch), rows, skips)
+        for key, epoch in self._rows("SELECT key, epoch FROM newest"):
+            shard, producer = envelope.unpackb(key)
+            book.raise_newest(shard, tuple(producer), epoch)
+        told = self._rows("SELECT key, till FROM told")
+        book.raise_told((tuple(envelope.unpackb(key)), till) for key, till in told)
+        engine.load_fences(self._rows("SELECT shard, epoch, leader FROM fences"))
+
+    def notes(self) -> list[QuarantineNote]:
+        """All quarantine notes."""
+        sql = "SELECT file, start, end, kind, reason FROM quarantine ORDER BY id"
+        return [QuarantineNote(*row) for row in self._rows(sql)]
+
+    def write(self, batch: Batch) -> None:
+        """One transaction. An error leaves the catalog as it was before (the log stays the truth)."""
+        db = self._db
+        assert db is not None
+        db.execute("BEGIN")
+        try:
+            db.executemany("INSERT INTO blocks VALUES (?,?,?,?,?,?,?,?,?,?,?)", batch.blocks)
+            db.executemany("UPDATE blocks SET gone = 1 WHERE ordinal = ?", batch.gone)
+            db.executemany("INSERT OR REPLACE INTO names VALUES (?,?,?)", batch.names)
+            db.executemany("INSERT OR REPLACE INTO producers VALUES (?,?)", batch.producers)
+            db.executemany("INSERT OR REPLACE INTO newest VALUES (?,?)", batch.newest)
+            db.executemany("INSERT OR REPLACE INTO told VALUES (?,?)", batch.told)
+            db.executemany("INSERT OR REPLACE INTO fences VALUES (?,?,?)", batch.fences)
+            db.executemany("INSERT OR REPLACE INTO hidden VALUES (?,?,?)", batch.hidden)
+            sql = "INSERT INTO quarantine (file, start, end, kind, reason) VALUES (?,?,?,?,?)"
+            db.executemany(sql, batch.notes)
+            position = envelope.packb([batch.position.file, batch.position.offset])
+            pairs = [("position", position), ("ring_epoch", batch.ring_epoch)]
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?,?)", pairs)
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+
+
+def _spans(values: Iterable) -> tuple[tuple[int, int], ...]:
+    return tuple((int(a), int(b)) for a, b in values)

@@ -1,0 +1,203 @@
+"""All entries of a node as columns: about 130 bytes each, no object per entry. Pure.
+
+Rows are appended in log order and keep their number for ever; a block's entries are neighbours. `GONE`
+rows belonged to a quarantined block. Text (tenants, producers) stands in a dictionary, once. What does not
+fit the fixed width (several spans of sequences, skips, a hash that is not 16 bytes) sets `COMPLEX`: such an
+entry's header is read from its block when it is asked for.
+
+Look-ups by id go through an open-addressing table of entry numbers: ids are hashes already, so their first
+eight bytes are the slot, and the id column decides.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from records.block import EntryHeader
+from records.ids import ID_BYTES
+
+GONE = 1
+COMPLEX = 2
+#: Hidden as a whole: its `previous` is present, or all of its rows are held by older blocks.
+HIDDEN = 4
+NO_PRODUCER = -1
+
+ENTRY_TYPE = np.dtype([
+    ("id", "V16"), ("hash", "V16"), ("previous", "V16"),
+    ("min_ts", "<i8"), ("max_ts", "<i8"), ("received", "<i8"),
+    ("first_seq", "<i8"), ("last_seq", "<i8"),
+    ("block", "<u4"), ("index", "<u4"), ("row_start", "<u4"), ("row_count", "<u4"),
+    ("producer", "<i4"), ("tenant", "<u4"), ("shard", "<u2"), ("flags", "u1"),
+])  # fmt: skip
+NO_ID = bytes(ID_BYTES)
+
+
+class Names:
+    """Values numbered in order of appearance."""
+
+    __slots__ = ("_numbers", "values")
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._numbers: dict[Any, int] = {}
+
+    def number(self, value: Any) -> int:
+        """The number of `value`, given now if it is new."""
+        number = self._numbers.get(value)
+        if number is None:
+            number = self._numbers[value] = len(self.values)
+            self.values.append(value)
+        return number
+
+    def find(self, value: Any) -> int | None:
+        """The number of `value`, None if it has none."""
+        return self._numbers.get(value)
+
+
+class IdIndex:
+    """Entry numbers by 16-byte key. Invariant: at most 2/3 full; 0 is empty, number n is stored as n + 1."""
+
+    __slots__ = ("_slots", "_used")
+
+    def __init__(self) -> None:
+        self._slots = np.zeros(1024, "<u4")
+        self._used = 0
+
+    def add(self, key: bytes, number: int, keys: np.ndarray) -> None:
+        """Adds a number. `keys` is the key column, long enough for all numbers added so far."""
+        if (self._used + 1) * 3 > len(self._slots) * 2:
+            self._grow(keys)
+        self._insert(key, number)
+
+    def _insert(self, key: bytes, number: int) -> None:
+        slots, mask = self._slots, len(self._slots) - 1
+        at = int.from_bytes(key[:8], "big") & mask
+        while slots[at]:
+            at = (at + 1) & mask
+        slots[at] = number + 1
+        self._used += 1
+
+    def _grow(self, keys: np.ndarray) -> None:
+        numbers = self._slots[self._slots != 0].astype(np.int64) - 1
+        self._slots = np.zeros(len(self._slots) * 4, "<u4")
+        self._used = 0
+        self.add_all(numbers, keys)
+
+    def add_all(self, numbers: np.ndarray, keys: np.ndarray) -> None:
+        """Adds many, vectorised: each round gives every free slot to one of those that want it."""
+        while (self._used + len(numbers)) * 3 > len(self._slots) * 2:
+            kept = self._slots[self._slots != 0].astype(np.int64) - 1
+            numbers = np.concatenate((kept, numbers))
+            self._slots, self._used = np.zeros(len(self._slots) * 4, "<u4"), 0
+        mask = len(self._slots) - 1
+        raw = np.ascontiguousarray(keys[numbers]).view(">u8").reshape(-1, 2)
+        at = (raw[:, 0] & np.uint64(mask)).astype(np.int64)
+        while len(numbers):
+            free = self._slots[at] == 0
+            self._slots[at[free]] = numbers[free] + 1
+            placed = self._slots[at] == numbers + 1
+            self._used += int(placed.sum())
+            numbers, at = numbers[~placed], (at[~placed] + 1) & mask
+
+    def find(self, key: bytes, keys: np.ndarray, flags: np.ndarray) -> list[int]:
+        """Numbers under `key` whose rows are not gone, in no order."""
+        slots, mask = self._slots, len(self._slots) - 1
+        at = int.from_bytes(key[:8], "big") & mask
+        found: list[int] = []
+        while slots[at]:
+            number = int(slots[at]) - 1
+            if keys[number].tobytes() == key and not flags[number] & GONE:
+                found.append(number)
+            at = (at + 1) & mask
+        return found
+
+
+class EntryTable:
+    """The columns, and the two indexes (by id, by previous id)."""
+
+    def __init__(self) -> None:
+        self.rows = np.zeros(1024, ENTRY_TYPE)
+        self.count = 0
+        self.tenants, self.producers = Names(), Names()
+        self._ids, self._previous = IdIndex(), IdIndex()
+
+    def add(self, entry: EntryHeader, block: int, index: int) -> int:
+        """Appends an entry; its number."""
+        number = self.count
+        if number == len(self.rows):
+            self.rows = np.concatenate((self.rows, np.zeros(max(1024, number // 4), ENTRY_TYPE)))
+        self.rows[number] = self._row(entry, block, index)
+        self.count += 1
+        self._ids.add(entry.entry_id, number, self.rows["id"])
+        if entry.previous:
+            self._previous.add(entry.previous, number, self.rows["previous"])
+        return number
+
+    def _row(self, entry: EntryHeader, block: int, index: int) -> tuple:
+        simple = len(entry.seqs) <= 1 and not entry.skips and len(entry.content_hash) == ID_BYTES
+        producer = NO_PRODUCER
+        if entry.sequenced:
+            key = (entry.shard, *entry.producer_key, int(entry.producer_epoch))
+            producer = self.producers.number(key)
+        return (
+            bytes(entry.entry_id),
+            bytes(entry.content_hash[:ID_BYTES]).ljust(ID_BYTES, b"\0"),
+            bytes(entry.previous) or NO_ID,
+            entry.min_ts,
+            entry.max_ts,
+            entry.received_at,
+            entry.seqs[0][0] if entry.seqs else 0,
+            entry.seqs[-1][1] if entry.seqs else 0,
+            block,
+            index,
+            entry.row_start,
+            entry.row_count,
+            producer,
+            self.tenants.number(entry.tenant),
+            entry.shard,
+            0 if simple else COMPLEX,
+        )
+
+    def load(self, rows: np.ndarray, tenants: list[str], producers: list[tuple]) -> None:
+        """Fills an empty table from a checkpoint."""
+        assert self.count == 0
+        self.rows, self.count = rows, len(rows)
+        for value in tenants:
+            self.tenants.number(value)
+        for value in producers:
+            self.producers.number(value)
+        if not len(rows):
+            self.rows = np.zeros(1024, ENTRY_TYPE)
+            return
+        live = np.flatnonzero((rows["flags"] & GONE) == 0)
+        self._ids.add_all(live, rows["id"])
+        has_previous = rows["previous"][live] != np.void(NO_ID)
+        self._previous.add_all(live[has_previous], rows["previous"])
+
+    def find(self, entry_id: bytes) -> int | None:
+        """The number of a present entry."""
+        found = self._ids.find(entry_id, self.rows["id"], self.rows["flags"])
+        return found[0] if found else None
+
+    def find_successors(self, entry_id: bytes) -> list[int]:
+        """The numbers of present entries whose `previous` is `entry_id`."""
+        return self._previous.find(entry_id, self.rows["previous"], self.rows["flags"])
+
+    def producer_entries(self, producer: int, first: int, last: int) -> list[int]:
+        """Present entries of a producer whose hull of sequences meets first..last. One pass over columns."""
+        rows = self.rows[: self.count]
+        hit = rows["producer"] == producer
+        hit &= (rows["first_seq"] <= last) & (rows["last_seq"] >= first)
+        hit &= (rows["flags"] & GONE) == 0
+        return np.flatnonzero(hit).tolist()
+
+    def block_range(self, block: int) -> tuple[int, int]:
+        """Half-open range of the numbers of a block's entries."""
+        blocks = self.rows["block"][: self.count]
+        low, high = np.searchsorted(blocks, [block, block + 1])
+        return int(low), int(high)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the columns and indexes take."""
+        return self.rows.nbytes + self._ids._slots.nbytes + self._previous._slots.nbytes

@@ -1,0 +1,71 @@
+"""The metrics of a storage node, declared once."""
+
+from records.block import BlockHeader
+from records.messages import EntryStatus, ScanReply
+from runtime.metrics import Metrics
+from storage.engine import Verdict
+
+
+class Gauges:
+    """Counters and gauges by what they tell."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.put_seconds = metrics.histogram(
+            "quorumlog_storage_put_seconds", "From a put's arrival to its reply"
+        )
+        self._entries = metrics.counter(
+            "quorumlog_storage_put_entries_total",
+            "Entries put, by what became of them",
+            ("status",),
+        )
+        self._rows = metrics.counter("quorumlog_storage_put_rows_total", "Rows stored")
+        self._duplicates = metrics.counter(
+            "quorumlog_storage_duplicate_rows_total", "Rows put that were held already"
+        )
+        self._conflicts = metrics.counter(
+            "quorumlog_storage_conflict_rows_total", "Sequences put again with other contents"
+        )
+        self.comparisons = metrics.counter(
+            "quorumlog_storage_comparisons_total", "Pairs of entries compared row by row"
+        )
+        self.refused = metrics.counter(
+            "quorumlog_storage_refused_total", "Puts refused, by reason", ("reason",)
+        )
+        self.scan_seconds = metrics.histogram("quorumlog_storage_scan_seconds", "Time of one scan")
+        self.scan_timeouts = metrics.counter(
+            "quorumlog_storage_scan_timeouts_total", "Scans that were not finished in time"
+        )
+        self._scanned = metrics.counter("quorumlog_storage_scanned_rows_total", "Rows looked at")
+        blocks = metrics.counter(
+            "quorumlog_storage_scan_blocks_total", "Blocks of scans, read or pruned", ("how",)
+        )
+        self._read, self._pruned = blocks.labels("read"), blocks.labels("pruned")
+        self._truncated = metrics.counter("quorumlog_storage_truncated_total", "Scans cut by a cap")
+        self.quarantined = metrics.counter(
+            "quorumlog_storage_quarantine_total", "Damaged ranges and blocks set aside", ("kind",)
+        )
+        self.free_bytes = metrics.gauge("quorumlog_storage_free_bytes", "Free bytes on the disk")
+        self.read_only = metrics.gauge("quorumlog_storage_read_only", "1 while puts are refused")
+        self.rows = metrics.gauge("quorumlog_storage_rows", "Rows stored")
+        self.stored_bytes = metrics.gauge(
+            "quorumlog_storage_stored_bytes", "Bytes of stored blocks"
+        )
+
+    def count_put(self, header: BlockHeader, verdict: Verdict) -> None:
+        """Counts what became of a block's entries."""
+        for entry, status in zip(header.entries, verdict.statuses, strict=True):
+            self._entries.labels(str(status)).inc()
+            if status is EntryStatus.STORED:
+                self._rows.inc(entry.row_count)
+        self._duplicates.inc(sum(verdict.duplicate_rows))
+        for spans in verdict.conflict_seqs:
+            self._conflicts.inc(sum(b - a + 1 for a, b in spans))
+
+    def count_scan(self, reply: ScanReply, seconds: float) -> None:
+        """Counts a finished scan."""
+        self.scan_seconds.observe(seconds)
+        self._scanned.inc(reply.rows_scanned)
+        self._read.inc(reply.blocks_scanned)
+        self._pruned.inc(reply.blocks_pruned)
+        if reply.truncated:
+            self._truncated.inc()

@@ -1,0 +1,235 @@
+"""Holdings: everything a node has stored, indexed. The log replayed into memory. Pure.
+
+Adding blocks in log order gives the same holdings as loading a checkpoint and adding the rest. What is
+hidden of an entry is kept as it changes and equals `records.visibility.hidden_parts` over a shard's entries.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from records.block import BlockHeader, EntryHeader, Spans
+from records.ids import BlockId, EntryId
+from records.timestamps import MAX_ENTRY_HOURS, MICROS_PER_HOUR, hour_of, hours_touched
+from records.visibility import EntryRef, Hidden, hidden_parts
+from storage.entry_table import COMPLEX, GONE, HIDDEN, NO_ID, EntryTable
+from storage.merkle import EMPTY, Digest, MerkleTree
+from storage.producers import GroupKey, ProducerBook
+
+#: Hidden by its `previous`; `HIDDEN` alone is by overlap. Both may hold.
+HIDDEN_PREVIOUS = 8
+HIDDEN_ANY = HIDDEN | HIDDEN_PREVIOUS
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPlace:
+    """Where a block lies and what it spans. `ordinal` counts blocks in log order."""
+
+    ordinal: int
+    block_id: BlockId
+    file: int
+    offset: int
+    length: int
+    rows: int
+    min_ts: int
+    max_ts: int
+
+
+#: Of an entry that is COMPLEX: content hash, seqs, skips.
+Extra = tuple[bytes, Spans, Spans]
+
+
+class Holdings:
+    """The entry table, blocks, Merkle trees and producers of a node."""
+
+    def __init__(self) -> None:
+        self.table = EntryTable()
+        self.blocks: list[BlockPlace | None] = []
+        self.producers = ProducerBook()
+        self.trees: dict[int, MerkleTree] = {}
+        self.extras: dict[int, Extra] = {}
+        #: Entries of which some rows (not all) are hidden: the hidden sequences.
+        self.partly_hidden: dict[int, Spans] = {}
+        self.dirty_hidden: set[int] = set()
+        self.rows = self.bytes = 0
+        self.received_max = 0
+
+    # -- adding -----------------------------------------------------------------------------------
+
+    def add_block(self, header: BlockHeader, accepted: Sequence[int], place: BlockPlace) -> None:
+        """Files the accepted entries of a block. They must be absent (the engine has seen to that)."""
+        assert place.ordinal == len(self.blocks)
+        self.blocks.append(place)
+        self.bytes += place.length
+        for index in accepted:
+            self._add_entry(header.entries[index], place.ordinal, index)
+
+    def _add_entry(self, entry: EntryHeader, ordinal: int, index: int) -> None:
+        overlaps = bool(entry.seqs) and bool(self.producers.overlap(entry))
+        number = self.table.add(entry, ordinal, index)
+        if self.table.rows["flags"][number] & COMPLEX:
+            self.extras[number] = (entry.content_hash, entry.seqs, entry.skips)
+        self.tree(entry.shard).add(entry.entry_id, entry.content_hash, entry.hours)
+        self.rows += entry.row_count
+        self.received_max = max(self.received_max, entry.received_at)
+        if entry.sequenced:
+            self.producers.add(entry)
+        if overlaps:
+            self._hide_overlaps(number)
+        self._hide_by_previous(number, entry)
+
+    def _hide_by_previous(self, number: int, entry: EntryHeader) -> None:
+        if entry.previous and self.table.find(EntryId(entry.previous)) is not None:
+            self._flag(number, HIDDEN_PREVIOUS, True)
+        for successor in self.table.find_successors(entry.entry_id):
+            self._flag(successor, HIDDEN_PREVIOUS, True)
+
+    def _flag(self, number: int, flag: int, value: bool) -> None:
+        flags = int(self.table.rows["flags"][number])
+        self.table.rows["flags"][number] = flags | flag if value else flags & ~flag
+        self.dirty_hidden.add(number)
+
+    def _hide_overlaps(self, number: int) -> None:
+        """Works out anew what is hidden of an entry and of those it overlaps."""
+        row = self.table.rows[number]
+        producer = int(row["producer"])
+        near = self.table.producer_entries(producer, int(row["first_seq"]), int(row["last_seq"]))
+        hulls = self.table.rows[near]
+        first, last = int(hulls["first_seq"].min()), int(hulls["last_seq"].max())
+        self._set_hidden(near, self.table.producer_entries(producer, first, last))
+
+    def _set_hidden(self, numbers: Sequence[int], among: Sequence[int]) -> None:
+        """Sets what overlap hides of `numbers`; `among` holds all that overlap any of them."""
+        refs = {number: self.ref(number) for number in among}
+        hidden = hidden_parts([_without_previous(ref) for ref in refs.values()])
+        for number in numbers:
+            part = hidden.get(refs[number].entry_id, Hidden())
+            self._flag(number, HIDDEN, part.whole)
+            if part.seqs and not part.whole:
+                self.partly_hidden[number] = part.seqs
+            else:
+                self.partly_hidden.pop(number, None)
+
+    def load(
+        self, rows: np.ndarray, tenants: list[str], producers: list[tuple], extras: dict[int, list]
+    ) -> None:
+        """Fills empty holdings from a checkpoint; blocks, hidden parts and producers are set already."""
+        self.table.load(rows, tenants, producers)
+        for number, (content_hash, seqs, skips) in extras.items():
+            self.extras[number] = (content_hash, _spans(seqs), _spans(skips))
+        live = np.flatnonzero((rows["flags"] & GONE) == 0)
+        self.rows = int(rows["row_count"][live].sum())
+        self.bytes = sum(place.length for place in self.blocks if place)
+        self.received_max = int(rows["received"][live].max()) if len(live) else 0
+        ids, low, high = rows["id"], rows["min_ts"].tolist(), rows["max_ts"].tolist()
+        shards = rows["shard"].tolist()
+        for n in live.tolist():
+            hours = hours_touched(low[n], high[n])
+            self.tree(shards[n]).add(ids[n].tobytes(), self.content_hash(n), hours)
+
+    # -- removing ---------------------------------------------------------------------------------
+
+    def remove_block(self, ordinal: int) -> list[int]:
+        """Forgets the entries of a damaged block: this replica is now missing them. Their numbers."""
+        place = self.blocks[ordinal]
+        if place is None:
+            return []
+        low, high = self.table.block_range(ordinal)
+        numbers = [n for n in range(low, high) if not self.table.rows["flags"][n] & GONE]
+        refs = [self.ref(number) for number in numbers]
+        for number in numbers:
+            self._remove_entry(number)
+        self.blocks[ordinal] = None
+        self.bytes -= place.length
+        for ref in refs:
+            for successor in self.table.find_successors(ref.entry_id):
+                self._flag(successor, HIDDEN_PREVIOUS, False)
+        for producer in {int(self.table.rows["producer"][n]) for n in numbers} - {-1}:
+            self._recount_producer(producer)
+        return numbers
+
+    def _remove_entry(self, number: int) -> None:
+        row = self.table.rows[number]
+        hours = hours_touched(int(row["min_ts"]), int(row["max_ts"]))
+        self.tree(int(row["shard"])).remove(row["id"].tobytes(), self.content_hash(number), hours)
+        self.rows -= int(row["row_count"])
+        self._flag(number, GONE, True)
+        self.extras.pop(number, None)
+        self.partly_hidden.pop(number, None)
+
+    def _recount_producer(self, producer: int) -> None:
+        key: GroupKey = self.table.producers.values[producer]
+        self.producers.reset(key)
+        rows = self.table.rows[: self.table.count]
+        alive = (rows["producer"] == producer) & ((rows["flags"] & GONE) == 0)
+        numbers = np.flatnonzero(alive).tolist()
+        for number in numbers:
+            seqs, skips = self.spans(number)
+            self.producers.insert(key, seqs, skips)
+        self._set_hidden(numbers, numbers)
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    def tree(self, shard: int) -> MerkleTree:
+        """The tree of a shard, made when first asked for."""
+        if shard not in self.trees:
+            self.trees[shard] = MerkleTree()
+        return self.trees[shard]
+
+    def digest(self, shard: int, start: int, end: int) -> Digest:
+        """Digest of a shard over the hours that start..end touches."""
+        tree = self.trees.get(shard)
+        return tree.digest(start, end) if tree else EMPTY
+
+    def content_hash(self, number: int) -> bytes:
+        """An entry's content hash."""
+        extra = self.extras.get(number)
+        return extra[0] if extra else self.table.rows["hash"][number].tobytes()
+
+    def spans(self, number: int) -> tuple[Spans, Spans]:
+        """(sequences with rows, skips) of an entry."""
+        extra = self.extras.get(number)
+        if extra:
+            return extra[1], extra[2]
+        row = self.table.rows[number]
+        first, last = int(row["first_seq"]), int(row["last_seq"])
+        return (((first, last),) if last else ()), ()
+
+    def block_id(self, number: int) -> BlockId:
+        """The id of the block an entry is kept in."""
+        place = self.blocks[int(self.table.rows["block"][number])]
+        assert place is not None
+        return place.block_id
+
+    def ref(self, number: int) -> EntryRef:
+        """An entry as replicas compare it."""
+        row = self.table.rows[number]
+        producer = int(row["producer"])
+        key = self.table.producers.values[producer][1:] if producer >= 0 else ()
+        previous = row["previous"].tobytes()
+        return EntryRef(
+            EntryId(row["id"].tobytes()),
+            self.content_hash(number),
+            self.block_id(number),
+            key,
+            self.spans(number)[0],
+            b"" if previous == NO_ID else previous,
+        )
+
+    def entries_in_hours(self, shard: int, start: int, end: int) -> list[int]:
+        """Present entries of a shard filed under the hours that start..end touches."""
+        rows = self.table.rows[: self.table.count]
+        first, last = hour_of(start), hour_of(max(end - 1, start))
+        low, high = rows["min_ts"] // MICROS_PER_HOUR, rows["max_ts"] // MICROS_PER_HOUR
+        hit = (low <= last) & (high >= first) | (high - low >= MAX_ENTRY_HOURS)
+        hit &= (rows["shard"] == shard) & ((rows["flags"] & GONE) == 0)
+        return np.flatnonzero(hit).tolist()
+
+
+def _spans(values: Sequence[Sequence[int]]) -> Spans:
+    return tuple((int(a), int(b)) for a, b in values)
+
+
+def _without_previous(ref: EntryRef) -> EntryRef:
+    return EntryRef(ref.entry_id, ref.content_hash, ref.block_id, ref.producer, ref.seqs)

@@ -1,0 +1,75 @@
+"""A storage node's directory: who it belongs to, and that one process has it.
+
+node.json   node id and incarnation (random, made with the directory: a lost disk is a new node)
+LOCK        flock'ed while a process runs
+log/ quarantine/ catalog.sqlite
+"""
+
+import fcntl
+import json
+import os
+import secrets
+from pathlib import Path
+
+from records.errors import InvalidSettings
+from storage.wal import sync_directory
+
+
+class Home:
+    """The opened directory. Holds the lock until `close`."""
+
+    def __init__(self, directory: Path, node_id: str) -> None:
+        """Opens, or makes, the directory.
+
+        Raises:
+            InvalidSettings: another node's directory, another process has it, or it cannot be used.
+        """
+        self.directory = directory
+        self.log, self.quarantine = directory / "log", directory / "quarantine"
+        self.catalog = directory / "catalog.sqlite"
+        try:
+            for path in (directory, self.log, self.quarantine):
+                path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(directory / "LOCK", os.O_RDWR | os.O_CREAT, 0o640)
+        except OSError as error:
+            raise InvalidSettings(f"cannot use {directory}: {error}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise InvalidSettings(f"{directory} is in use by another process") from error
+        try:
+            self.incarnation = self._identity(node_id)
+        except BaseException:
+            self.close()
+            raise
+
+    def _identity(self, node_id: str) -> str:
+        path = self.directory / "node.json"
+        if not path.exists():
+            if any(self.log.iterdir()):
+                raise InvalidSettings(f"{self.directory} has a log, but no node.json says whose")
+            return self._create(path, node_id)
+        try:
+            facts = json.loads(path.read_text())
+            owner, incarnation = str(facts["node"]), str(facts["incarnation"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidSettings(f"{path} cannot be read: {error!r}") from error
+        if owner != node_id:
+            raise InvalidSettings(f"{self.directory} belongs to node {owner}, this is {node_id}")
+        return incarnation
+
+    def _create(self, path: Path, node_id: str) -> str:
+        incarnation = secrets.token_hex(8)
+        draft = path.with_suffix(".new")
+        with draft.open("w") as file:
+            json.dump({"node": node_id, "incarnation": incarnation}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+        sync_directory(self.directory)
+        return incarnation
+
+    def close(self) -> None:
+        """Gives the lock back."""
+        os.close(self._lock)

@@ -1,0 +1,212 @@
+"""The hot set: decoded columns, sidecars and headers of blocks, least recently used out first.
+
+Bytes come from the log by `pread` (see the package's docstring for why not mmap), so a block is readable
+the moment it is written. The first time a block is read its checksums are verified; after that the page
+cache is trusted until the process ends. Thread-safe: scans run on several workers.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from records.block import BlockHeader
+from records.block_codec import (
+    PREFIX_BYTES,
+    BlockParts,
+    decode_block,
+    decode_header,
+    decode_sidecar,
+    open_body,
+    parse_prefix,
+)
+from records.errors import BlockCorrupt, EnvelopeCorrupt
+from records.sidecar import Sidecar
+from runtime.metrics import Metrics
+from storage.holdings import BlockPlace
+from storage.wal import file_name
+
+#: Blocks whose headers, sidecars and Parquet footers stay decoded; each takes a few kB.
+PARTS_KEPT = 1024
+
+
+class _Cache:
+    """Values by key with a size each; the least recently used go when the sum exceeds `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self._items: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Any) -> Any:
+        with self._lock:
+            item = self._items.get(key)
+            if item is None:
+                return None
+            self._items.move_to_end(key)
+            return item[0]
+
+    def put(self, key: Any, value: Any, size: int) -> None:
+        if size > self.limit:
+            return
+        with self._lock:
+            if key in self._items:
+                self.size -= self._items.pop(key)[1]
+            self._items[key] = (value, size)
+            self.size += size
+            while self.size > self.limit:
+                _, (_, freed) = self._items.popitem(last=False)
+                self.size -= freed
+
+    def drop(self, wanted: Iterable[Any]) -> None:
+        with self._lock:
+            for key in wanted:
+                if key in self._items:
+                    self.size -= self._items.pop(key)[1]
+
+    def keys(self) -> list[Any]:
+        with self._lock:
+            return list(self._items)
+
+
+class HotSet:
+    """Reads blocks of a node's log and keeps what was decoded."""
+
+    def __init__(self, log_directory: Path, cache_bytes: int, metrics: Metrics) -> None:
+        self._directory = log_directory
+        self._columns = _Cache(cache_bytes)
+        self._parts = _Cache(PARTS_KEPT)
+        self._verified: set[int] = set()
+        self._bytes = metrics.gauge("quorumlog_hot_bytes", "Bytes of decoded columns in memory")
+        asked = metrics.counter(
+            "quorumlog_hot_columns_total", "Columns asked for, found decoded or not", ("found",)
+        )
+        self._hits, self._misses = asked.labels("yes"), asked.labels("no")
+        self._decoded = metrics.counter("quorumlog_hot_read_bytes_total", "Bytes read from the log")
+
+    def _pread(self, place: BlockPlace, start: int, length: int) -> bytes:
+        """Bytes of a block.
+
+        Raises:
+            BlockCorrupt: the disk cannot give them (details: `ordinal`).
+        """
+        try:
+            handle = os.open(self._directory / file_name(place.file), os.O_RDONLY)
+            try:
+                data = os.pread(handle, length, place.offset + start)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise BlockCorrupt(f"cannot read: {error}", ordinal=place.ordinal) from error
+        if len(data) != length:
+            raise BlockCorrupt("the log ends inside the block", ordinal=place.ordinal)
+        self._decoded.inc(length)
+        return data
+
+    def raw(self, place: BlockPlace) -> bytes:
+        """A whole block, all checksums verified now.
+
+        Raises:
+            BlockCorrupt: details say the `ordinal`.
+        """
+        data = self._pread(place, 0, place.length)
+        try:
+            decode_block(data)
+        except (BlockCorrupt, EnvelopeCorrupt) as error:
+            raise BlockCorrupt(error.message, ordinal=place.ordinal) from error
+        self._verified.add(place.ordinal)
+        return data
+
+    def _head(self, place: BlockPlace) -> tuple[BlockParts, BlockHeader, Sidecar]:
+        found = self._parts.get(place.ordinal)
+        if found is None:
+            try:
+                parts = parse_prefix(self._pread(place, 0, PREFIX_BYTES))
+                data = self._pread(place, 0, parts.body[0])
+                found = (parts, decode_header(data), decode_sidecar(data))
+            except (BlockCorrupt, EnvelopeCorrupt) as error:
+                raise BlockCorrupt(error.message, ordinal=place.ordinal) from error
+            self._parts.put(place.ordinal, found, 1)
+        return found
+
+    def header(self, place: BlockPlace) -> BlockHeader:
+        """The decoded header of a block."""
+        return self._head(place)[1]
+
+    def sidecar(self, place: BlockPlace) -> Sidecar:
+        """The decoded sidecar of a block."""
+        return self._head(place)[2]
+
+    def columns(self, place: BlockPlace, names: Iterable[str]) -> dict[str, pa.Array]:
+        """Those of the columns `names` that the block has, each one array of all its rows.
+
+        Raises:
+            BlockCorrupt: a checksum fails, or the body cannot be read (details: `ordinal`).
+        """
+        found: dict[str, pa.Array] = {}
+        absent: list[str] = []
+        present = self.header(place).columns if place.rows else ()
+        for name in dict.fromkeys(names):
+            array = self._columns.get((place.ordinal, name))
+            if array is not None:
+                found[name] = array
+            elif name in present:
+                absent.append(name)
+        self._hits.inc(len(found))
+        if absent:
+            self._misses.inc(len(absent))
+            found.update(self._decode(place, absent))
+        return found
+
+    def _decode(self, place: BlockPlace, names: list[str]) -> dict[str, pa.Array]:
+        parts, header, _ = self._head(place)
+        if place.ordinal in self._verified:
+            start, end = parts.body
+            body = memoryview(self._pread(place, start, end - start))
+        else:
+            body = memoryview(self.raw(place))[parts.body[0] :]
+        try:
+            table = self._parquet(place, body, header.columns).read(names, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise BlockCorrupt(f"Parquet: {error}", ordinal=place.ordinal) from error
+        if table.num_rows != place.rows:
+            raise BlockCorrupt(f"{table.num_rows} rows in the body", ordinal=place.ordinal)
+        table = table.unify_dictionaries()
+        found = {}
+        for name in names:
+            found[name] = array = _one_array(table.column(name))
+            self._columns.put((place.ordinal, name), array, array.nbytes)
+        self._bytes.set(self._columns.size)
+        return found
+
+    def _parquet(
+        self, place: BlockPlace, body: memoryview, columns: tuple[str, ...]
+    ) -> pq.ParquetFile:
+        key = (place.ordinal, "footer")
+        metadata = self._parts.get(key)
+        file = open_body(body, columns, metadata)
+        if metadata is None:
+            self._parts.put(key, file.metadata, 1)
+        return file
+
+    def forget(self, ordinal: int) -> None:
+        """Drops what is kept of a block that turned out damaged."""
+        self._verified.discard(ordinal)
+        self._parts.drop([ordinal, (ordinal, "footer")])
+        self._columns.drop([key for key in self._columns.keys() if key[0] == ordinal])
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of decoded columns in memory."""
+        return self._columns.size
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

@@ -1,0 +1,109 @@
+"""Brings a node's state back at start: the catalog, then the log's tail; or the whole log without a catalog.
+
+Replay repeats put-if-absent: a record says which entries were accepted when it was written, and an entry
+that is present already (an append that failed and was repeated) is not filed twice.
+"""
+
+from pathlib import Path
+
+from records.block_codec import decode_header
+from records.errors import BlockCorrupt, EnvelopeCorrupt
+from runtime.logs import get_logger
+from storage.catalog import Catalog, CatalogUnusable, Checkpointer, QuarantineNote
+from storage.engine import Engine
+from storage.holdings import BlockPlace
+from storage.home import Home
+from storage.log_format import FoundRecord, RecordType
+from storage.recovery import RecoveredFile, log_files, read_log
+from storage.wal import Position
+
+log = get_logger(__name__)
+
+
+class Opened:
+    """An engine as the disk has it, and where the log ends."""
+
+    def __init__(self, home: Home) -> None:
+        """Reads the catalog and the log. Slow: call it on a worker."""
+        self.catalog = Catalog(home.catalog)
+        self.rebuilt = False
+        self.engine, start = self._checkpoint(home)
+        self.checkpointer = Checkpointer(self.engine)
+        if self.rebuilt:
+            self.catalog.create()
+        else:
+            self.checkpointer.mark_loaded(start)
+        self.end = start
+        self.replayed_blocks = 0
+        for file in read_log(home.log, home.quarantine, start):
+            self._replay(file)
+        self.checkpointer.position = self.end
+
+    def _checkpoint(self, home: Home) -> tuple[Engine, Position]:
+        engine = Engine()
+        try:
+            start = self.catalog.load(engine)
+            _check_places(engine, log_files(home.log), start)
+            return engine, start
+        except CatalogUnusable as error:
+            self.rebuilt = True
+            log.info("the catalog is made anew from the log", reason=str(error))
+            return Engine(), Position(0, 0)
+
+    def _replay(self, file: RecoveredFile) -> None:
+        for damage in file.scan.damages:
+            kind = "corrupt" if damage.corrupt else "torn"
+            note = QuarantineNote(file.sequence, damage.start, damage.end, kind, damage.reason)
+            self.checkpointer.notes.append(note)
+        for record in file.scan.records:
+            if record.type == RecordType.BLOCK:
+                self._replay_block(file, record)
+            else:
+                self.engine.replay(record.type, record.meta)
+        end = max([file.scan.end, *(damage.end for damage in file.scan.damages if damage.corrupt)])
+        self.end = Position(file.sequence, end)
+
+    def _replay_block(self, file: RecoveredFile, record: FoundRecord) -> None:
+        body = file.data[record.body_offset : record.body_offset + record.body_bytes]
+        try:
+            header = decode_header(body)
+        except (
+            BlockCorrupt,
+            EnvelopeCorrupt,
+        ) as error:  # whole, yet not one of ours: a newer format
+            note = QuarantineNote(
+                file.sequence, record.offset, record.end, "corrupt", f"block header: {error}"
+            )
+            self.checkpointer.notes.append(note)
+            log.error("a block in the log cannot be read", file=file.sequence, error=error)
+            return
+        accepted = range(len(header.entries)) if record.meta is None else record.meta
+        absent = self.engine.still_absent(header, list(accepted))
+        if absent:
+            ordinal = len(self.engine.holdings.blocks)
+            place = BlockPlace(
+                ordinal,
+                header.block_id,
+                file.sequence,
+                record.body_offset,
+                record.body_bytes,
+                header.rows,
+                header.min_ts,
+                header.max_ts,
+            )
+            self.engine.file_block(header, absent, place)
+            self.replayed_blocks += 1
+
+
+def _check_places(engine: Engine, files: dict[int, Path], start: Position) -> None:
+    """The catalog speaks of this log, not of another or of a longer one.
+
+    Raises:
+        CatalogUnusable: it does not.
+    """
+    sizes = {sequence: path.stat().st_size for sequence, path in files.items()}
+    if start.offset > sizes.get(start.file, 0):
+        raise CatalogUnusable("the log is shorter than the catalog says")
+    for place in engine.holdings.blocks:
+        if place is not None and place.offset + place.length > sizes.get(place.file, 0):
+            raise CatalogUnusable(f"block {place.ordinal} lies outside of the log")

@@ -1,0 +1,216 @@
+"""Finds the first `limit` rows in the order (timestamp, entry id, row), and only then loads their columns.
+
+Blocks are visited by the end of their time range that comes first in the order. Once `limit` rows are
+known, a block that begins beyond the last of them ends the search: late materialisation over top-K.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from records.columns import ENTRY_COLUMN, ROW_COLUMN, conform, united_schema
+from records.predicates import ScanPlan
+from records.timestamps import MAX_MICROS, MIN_MICROS, TimeRange
+from storage.scanner import Scanner
+from storage.scan_filter import BlockView
+from storage.scan_select import BlockSlice
+
+_ENTRY = pa.binary(16)
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """Candidate rows as parallel arrays: the sort key, then where the row is."""
+
+    ts: np.ndarray
+    high: np.ndarray
+    low: np.ndarray
+    row: np.ndarray
+    part: np.ndarray
+    position: np.ndarray
+
+    def take(self, index: np.ndarray) -> "_Keys":
+        return _Keys(*(getattr(self, name)[index] for name in _Keys.__dataclass_fields__))
+
+    @staticmethod
+    def joined(parts: "list[_Keys]") -> "_Keys":
+        names = _Keys.__dataclass_fields__
+        return _Keys(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
+
+
+def find_rows(scanner: Scanner) -> pa.Table:
+    """The plan's rows; the table always has `_entry`, `_row` and `timestamp`."""
+    plan = scanner.plan
+    parts = scanner.slices()
+    order = sorted(range(len(parts)), key=lambda i: _first_time(parts[i], plan))
+    best: _Keys | None = None
+    for visited, index in enumerate(order):
+        scanner.budget.check()
+        part = parts[index]
+        if plan.limit <= 0 or (best is not None and _beyond(part, best, plan)):
+            scanner.blocks_pruned += len(order) - visited
+            break
+        if scanner.excluded(part):
+            continue
+        found = _candidates(scanner, part, index, best)
+        if len(found.ts):
+            best = _smallest(found if best is None else _Keys.joined([best, found]), plan)
+    if best is None:
+        return _empty(scanner, plan)
+    return _materialise(scanner, parts, best)
+
+
+def _first_time(part: BlockSlice, plan: ScanPlan) -> int:
+    return -part.place.max_ts if plan.descending else part.place.min_ts
+
+
+def _beyond(part: BlockSlice, best: _Keys, plan: ScanPlan) -> bool:
+    """Whether enough rows are known, and all of the block's rows come after the last of them."""
+    if len(best.ts) < plan.limit:
+        return False
+    last = int(best.ts[-1])
+    return part.place.max_ts < last if plan.descending else part.place.min_ts > last
+
+
+def _window(scanner: Scanner, best: _Keys | None) -> TimeRange:
+    """The plan's time range, narrowed by the cursor and by the rows already known."""
+    plan = scanner.plan
+    start, end = plan.time.start, plan.time.end
+    marks = [plan.after.timestamp] if plan.after else []
+    if plan.descending:
+        end = min([end, *(mark + 1 for mark in marks)])
+        if best is not None and len(best.ts) >= plan.limit:
+            start = max(start, int(best.ts[-1]))
+    else:
+        start = max([start, *marks])
+        if best is not None and len(best.ts) >= plan.limit:
+            end = min(end, int(best.ts[-1]) + 1)
+    return TimeRange(max(start, MIN_MICROS), min(end, MAX_MICROS))
+
+
+def _candidates(scanner: Scanner, part: BlockSlice, index: int, best: _Keys | None) -> _Keys:
+    plan = scanner.plan
+    positions = scanner.matching(part, _window(scanner, best))
+    stamps = scanner.timestamps(part)[positions] if len(positions) else np.zeros(0, np.int64)
+    if plan.after is None and len(positions) > plan.limit:
+        kept = _near_first(stamps, plan)
+        positions, stamps = positions[kept], stamps[kept]
+    starts = part.entries["row_start"].astype(np.int64)
+    entry = np.searchsorted(starts, positions, "right") - 1
+    ids = np.ascontiguousarray(part.entries["id"]).view(">u8").reshape(-1, 2)
+    keys = _Keys(
+        stamps,
+        ids[entry, 0].astype(np.uint64),
+        ids[entry, 1].astype(np.uint64),
+        positions - starts[entry],
+        np.full(len(positions), index, np.int64),
+        positions,
+    )
+    return keys if plan.after is None else keys.take(np.flatnonzero(_after(keys, plan)))
+
+
+def _near_first(stamps: np.ndarray, plan: ScanPlan) -> np.ndarray:
+    """Positions of the `limit` first stamps in the order, and of all that tie with the last of them."""
+    if plan.descending:
+        edge = np.partition(stamps, len(stamps) - plan.limit)[len(stamps) - plan.limit]
+        return np.flatnonzero(stamps >= edge)
+    edge = np.partition(stamps, plan.limit - 1)[plan.limit - 1]
+    return np.flatnonzero(stamps <= edge)
+
+
+def _after(keys: _Keys, plan: ScanPlan) -> np.ndarray:
+    """Rows strictly beyond the cursor."""
+    assert plan.after is not None
+    high, low = (
+        np.uint64(int.from_bytes(part, "big"))
+        for part in (plan.after.entry_id[:8], plan.after.entry_id[8:])
+    )
+    pairs = (
+        (keys.ts, np.int64(plan.after.timestamp)),
+        (keys.high, high),
+        (keys.low, low),
+        (keys.row, np.int64(plan.after.row)),
+    )
+    beyond = np.zeros(len(keys.ts), bool)
+    equal = np.ones(len(keys.ts), bool)
+    for column, value in pairs:
+        beyond |= equal & ((column < value) if plan.descending else (column > value))
+        equal &= column == value
+    return beyond
+
+
+def _smallest(keys: _Keys, plan: ScanPlan) -> _Keys:
+    """The first `limit` candidates, in order."""
+    order = np.lexsort((keys.row, keys.low, keys.high, keys.ts))
+    if plan.descending:
+        order = order[::-1]
+    return keys.take(order[: plan.limit])
+
+
+def _materialise(scanner: Scanner, parts: list[BlockSlice], keys: _Keys) -> pa.Table:
+    tables, places = [], []
+    for index in dict.fromkeys(keys.part.tolist()):
+        scanner.budget.check()
+        chosen = np.flatnonzero(keys.part == index)
+        tables.append(_rows(scanner, parts[index], keys.position[chosen]))
+        places.append(chosen)
+    schema = _plain_schema([table.schema for table in tables])
+    table = pa.concat_tables([conform(one, schema) for one in tables])
+    back = np.argsort(np.concatenate(places), kind="stable")
+    table = table.take(pa.array(back))
+    ids = np.stack((keys.high, keys.low), axis=1).astype(">u8").tobytes()
+    entry = pa.Array.from_buffers(_ENTRY, len(keys.ts), [None, pa.py_buffer(ids)])
+    table = table.add_column(0, pa.field(ENTRY_COLUMN, _ENTRY), entry)
+    table = table.add_column(
+        1, pa.field(ROW_COLUMN, pa.int32()), pa.array(keys.row.astype(np.int32))
+    )
+    return _within_bytes(scanner, table)
+
+
+def _plain_schema(schemas: list[pa.Schema]) -> pa.Schema:
+    """The united schema with text instead of dictionaries: a few rows need no dictionary."""
+    fields = [
+        (f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type)
+        for f in united_schema(schemas)
+    ]
+    return pa.schema(fields)
+
+
+def _rows(scanner: Scanner, part: BlockSlice, positions: np.ndarray) -> pa.Table:
+    """The projected columns of some rows of a block, dictionaries as plain text."""
+    present = scanner.hot.header(part.place).columns
+    fields = scanner.plan.fields
+    names = list(present if fields is None else dict.fromkeys(("timestamp", *fields)))
+    names = [name for name in names if name not in (ENTRY_COLUMN, ROW_COLUMN)]
+    loaded = scanner.hot.columns(part.place, names)
+    view = BlockView(lambda name: scanner.load(part, name), part.place.rows, positions)
+    columns: dict[str, pa.Array] = {}
+    chosen = pa.array(positions)
+    for name in names:
+        if name in loaded:
+            array = loaded[name].take(chosen)
+            if pa.types.is_dictionary(array.type):
+                array = array.dictionary_decode()
+            columns[name] = array
+        elif (attribute := view.attribute(name)) is not None:
+            columns[name] = attribute.to_arrow().cast(pa.string())
+    return pa.table(columns)
+
+
+def _within_bytes(scanner: Scanner, table: pa.Table) -> pa.Table:
+    """Cuts the answer at its end to the byte cap, and says so."""
+    size = table.nbytes
+    if size <= scanner.budget.max_bytes:
+        return table
+    scanner.budget.truncated = True
+    kept = max(1, int(table.num_rows * scanner.budget.max_bytes / size))
+    while kept > 1 and table.slice(0, kept).nbytes > scanner.budget.max_bytes:
+        kept //= 2
+    return table.slice(0, kept)
+
+
+def _empty(scanner: Scanner, plan: ScanPlan) -> pa.Table:
+    columns = [(ENTRY_COLUMN, _ENTRY), (ROW_COLUMN, pa.int32())]
+    columns.append(("timestamp", pa.timestamp("us", tz="UTC")))
+    return pa.schema(columns).empty_table()

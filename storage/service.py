@@ -1,0 +1,553 @@
+"""StorageService: one node's disk as the cluster sees it. A shell: it awaits, the engine decides.
+
+The life of a put: check bytes -> engine.decide (wait or compare as long as it says so) -> log.append ->
+(writer thread: write, fdatasync) -> on the loop, in log order: engine.apply -> reply. Applying happens in
+the log's callback, not after an await, so a cancelled caller changes nothing, and a seal that is answered
+has seen every put before it.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from records.block import BlockHeader, ProducerKey
+from records.block_codec import EncodedBlock, open_body, parse_prefix
+from records.errors import BlockCorrupt, DeadlineExceeded, DiskFull, NotReady, StorageFailed
+from records.ids import EntryId
+from records.messages import (
+    EntriesReply,
+    EntriesRequest,
+    ProducerState,
+    PutOptions,
+    PutReply,
+    ScanReply,
+    ScanRequest,
+    SealRequest,
+)
+from records.timestamps import MAX_MICROS, MIN_MICROS
+from runtime.clock import Clock
+from runtime.deadline import Deadline
+from runtime.logs import get_logger
+from runtime.metrics import Metrics
+from runtime.tasks import Supervisor, Workers
+from storage.catalog import Checkpointer, QuarantineNote
+from storage.compare import EntryRows, differing_entries, differing_seqs
+from storage.engine import Compare, Engine, Pair, Proof, Verdict, Wait
+from storage.fetch import fetch_blocks
+from storage.gauges import Gauges
+from storage.holdings import BlockPlace
+from storage.home import Home
+from storage.hot import HotSet
+from storage.log_format import Record, RecordType, check_block
+from storage.opening import Opened
+from storage.scan import run_scan
+from storage.scan_select import take_snapshot
+from storage.scanner import Budget
+from storage.settings import StorageSettings
+from storage.wal import LogHooks, Position, Wal, Written
+
+__all__ = ["StorageService", "StorageSettings"]
+log = get_logger(__name__)
+T = TypeVar("T")
+FreeBytes = Callable[[Path], int]
+
+
+def free_bytes(directory: Path) -> int:
+    """Bytes of the file system that an ordinary user may still fill."""
+    facts = os.statvfs(directory)
+    return facts.f_bavail * facts.f_frsize
+
+
+@dataclass(slots=True)
+class _Write:
+    """A put on its way to the disk: others wait on `done`, which never raises."""
+
+    done: asyncio.Future[None]
+
+
+class StorageService:
+    """put, scan, entries, fetch, seal: the replica's side of every protocol. Use on one event loop."""
+
+    def __init__(
+        self,
+        directory: Path,
+        node_id: str,
+        settings: StorageSettings,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        hooks: LogHooks | None = None,
+        free: FreeBytes = free_bytes,
+    ) -> None:
+        self.directory, self.node_id, self.settings = directory, node_id, settings
+        self._clock, self._metrics, self._hooks, self._free = clock, metrics, hooks, free
+        self._gauges = Gauges(metrics)
+        self._home: Home | None = None
+        self._engine = Engine()
+        self._ready = False
+        self._disk_low = False
+        self._free_bytes = 0
+        self._next_put = 0
+        self._writing: dict[int, _Write] = {}
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Opens the directory, replays what the catalog lacks, begins a new log file.
+
+        Raises:
+            InvalidSettings: another node's directory, or another process has it.
+            StorageFailed: no log file can be opened.
+        """
+        self._workers = Workers(self.settings.workers, "storage")
+        self._home = Home(self.directory, self.node_id)
+        try:
+            opened = await self._workers.run(Opened, self._home)
+            self._adopt(opened)
+            self._wal.start(opened.end)
+        except BaseException:
+            self._home.close()
+            self._workers.close()
+            raise
+        self._look_at_disk()
+        self._supervisor = Supervisor("storage")
+        disk, catalog = self.settings.disk_interval_seconds, self.settings.catalog_interval_seconds
+        self._supervisor.spawn("disk", self._supervisor.forever(lambda: disk, self._watch_disk))
+        self._supervisor.spawn("catalog", self._supervisor.forever(lambda: catalog, self._flush))
+        self._ready = True
+        log.info(
+            "storage is open",
+            node=self.node_id,
+            blocks=len(self._engine.holdings.blocks),
+            rows=self._engine.holdings.rows,
+            replayed_blocks=opened.replayed_blocks,
+            rebuilt=opened.rebuilt,
+        )
+
+    def _adopt(self, opened: Opened) -> None:
+        assert self._home is not None
+        self._engine, self._catalog = opened.engine, opened.catalog
+        self._checkpointer: Checkpointer = opened.checkpointer
+        for note in self._checkpointer.notes:
+            self._gauges.quarantined.labels(note.kind).inc()
+        self._hot = HotSet(self._home.log, self.settings.cache_bytes, self._metrics)
+        self._wal = Wal(
+            self._home.log,
+            self.node_id,
+            self._metrics,
+            file_bytes=self.settings.log_file_bytes,
+            waiting_bytes_max=self.settings.waiting_bytes_max,
+            idle_seconds=self.settings.idle_seconds,
+            hooks=self._hooks,
+        )
+
+    async def stop(self) -> None:
+        """Writes what waits, flushes the catalog, gives the directory back."""
+        if not self._ready:
+            return
+        self._ready = False
+        await self._supervisor.stop()
+        await self._wal.stop()
+        await self._flush()
+        self._workers.close()
+        self._catalog.close()
+        assert self._home is not None
+        self._home.close()
+
+    @property
+    def incarnation(self) -> str:
+        """Random, made with the directory."""
+        assert self._home is not None
+        return self._home.incarnation
+
+    @property
+    def read_only(self) -> bool:
+        """Whether puts are refused: little disk, or a log that failed twice."""
+        return self._disk_low or self._wal.failure is not None
+
+    def _check_ready(self) -> None:
+        if not self._ready:
+            raise NotReady("storage is not open")
+
+    def _check_writable(self) -> None:
+        self._check_ready()
+        if self._disk_low:
+            self._gauges.refused.labels("disk").inc()
+            raise DiskFull(
+                f"node {self.node_id} has {self._free_bytes} bytes left", retry_after_seconds=5.0
+            )
+        if self._wal.failure is not None:
+            self._gauges.refused.labels("log").inc()
+            raise StorageFailed(f"the log of node {self.node_id} has failed: {self._wal.failure}")
+
+    # -- put --------------------------------------------------------------------------------------
+
+    async def put(self, block: EncodedBlock, options: PutOptions) -> PutReply:
+        """Stores what is absent of `block` and returns once it is on disk (fdatasync has returned).
+
+        Repeating it is safe at any age. Cost: one append of the bytes as they are, a share of one sync.
+
+        Raises:
+            StaleRingEpoch: a newer ring is known here (definite).
+            DiskFull, Overloaded, NotReady: definite.
+            BlockCorrupt: the bytes fail a check; nothing was stored.
+            StorageFailed: writing or syncing failed (not definite: the block may exist).
+        """
+        started = self._clock.monotonic()
+        self._check_writable()
+        self._check_bytes(block)
+        verdict = await self._judged(block, options)
+        if verdict.accepted or verdict.records:
+            await self._write(block, verdict)
+        self._gauges.put_seconds.observe(self._clock.monotonic() - started)
+        self._gauges.count_put(block.header, verdict)
+        return verdict.reply(self._engine.producer_replies(block.header))
+
+    def _check_bytes(self, block: EncodedBlock) -> None:
+        parts = parse_prefix(block.data)
+        if parts.total_bytes != len(block.data):
+            raise BlockCorrupt(f"{len(block.data)} bytes, the prefix says {parts.total_bytes}")
+        if self.settings.verify_puts:
+            check_block(memoryview(block.data))
+
+    async def _judged(self, block: EncodedBlock, options: PutOptions) -> Verdict:
+        """Asks the engine until it knows; ends with its verdict, on which no other put has acted yet."""
+        proofs: dict[Pair, Proof] = {}
+        while True:
+            decision = self._engine.decide(block.header, options, proofs)
+            if isinstance(decision, Verdict):
+                return decision
+            if isinstance(decision, Wait):
+                writes = [self._writing[put].done for put in decision.puts]
+                await asyncio.wait(writes)
+            else:
+                proofs.update(await self._compared(block, decision))
+            self._check_writable()
+
+    def _write(self, block: EncodedBlock, verdict: Verdict) -> "asyncio.Future[None]":
+        """Appends the verdict's records; the future ends when they are durable and applied."""
+        put, header = self._next_put, block.header
+        self._next_put += 1
+        records = list(verdict.records)
+        if verdict.accepted:
+            whole = len(verdict.accepted) == len(header.entries)
+            accepted = None if whole else list(verdict.accepted)
+            records.append(Record(RecordType.BLOCK, accepted, block.data))
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[None] = loop.create_future()
+        write = _Write(loop.create_future())
+
+        def done(places: list[Written] | None, error: StorageFailed | None) -> None:
+            self._written(put, block, verdict, places)
+            write.done.set_result(None)
+            _answer(answer, error)
+
+        self._wal.append(records, done)
+        self._engine.begin(put, header, verdict)
+        self._writing[put] = write
+        return answer
+
+    def _written(
+        self, put: int, block: EncodedBlock, verdict: Verdict, places: list[Written] | None
+    ) -> None:
+        del self._writing[put]
+        if places is None:
+            self._engine.abandon(put)
+            return
+        place = None
+        if verdict.accepted:
+            place = self._place(block.header, places[-1], len(block.data))
+        self._engine.apply(put, place)
+        self._advance(places)
+
+    def _place(self, header: BlockHeader, written: Written, length: int) -> BlockPlace:
+        return BlockPlace(
+            len(self._engine.holdings.blocks),
+            header.block_id,
+            written.file,
+            written.body_offset,
+            length,
+            header.rows,
+            header.min_ts,
+            header.max_ts,
+        )
+
+    def _advance(self, places: Sequence[Written]) -> None:
+        self._checkpointer.position = Position(places[-1].file, places[-1].end)
+
+    async def _compared(self, block: EncodedBlock, wanted: Compare) -> dict[Pair, Proof]:
+        holdings = self._engine.holdings
+        held: dict[Pair, tuple[BlockPlace, int] | None] = {}
+        for (index, number), _ in wanted.pairs:
+            row = holdings.table.rows[number] if number >= 0 else None
+            place = holdings.blocks[int(row["block"])] if row is not None else None
+            held[(index, number)] = (place, int(row["index"])) if place is not None else None
+        self._gauges.comparisons.inc(len(wanted.pairs))
+        return await self._reading(_compare_pairs, self._hot, block, wanted, held)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def _reading(self, work: Callable[..., T], *args: Any) -> T:
+        """Runs `work` on a worker; a block that turns out damaged is set aside before the error rises."""
+        try:
+            return await self._workers.run(work, *args)
+        except BlockCorrupt as error:
+            ordinal = error.details.get("ordinal")
+            if ordinal is not None:
+                await self._quarantine(int(ordinal), error.message)
+            raise
+
+    async def scan(self, request: ScanRequest) -> tuple[ScanReply, pa.Table]:
+        """The plan's rows in order, or its partial aggregates, with digests of the same moment.
+
+        Raises:
+            InvalidRequest: a bad regular expression or aggregate.
+            DeadlineExceeded: `deadline_ms` passed.
+        """
+        self._check_ready()
+        started = self._clock.monotonic()
+        deadline = Deadline.after(self._clock, request.deadline_ms / 1000)
+        cancelled = asyncio.Event()
+        try:
+            while True:
+                snapshot = take_snapshot(self._engine.holdings, request)
+                budget = self._budget(deadline, cancelled)
+                try:
+                    reply, table = await self._reading(
+                        run_scan, snapshot, request, self._hot, budget
+                    )
+                    break
+                except BlockCorrupt as error:  # set aside by now: the next snapshot is without it
+                    if "ordinal" not in error.details or deadline.expired:
+                        raise
+        except DeadlineExceeded:
+            self._gauges.scan_timeouts.inc()
+            raise
+        finally:
+            cancelled.set()
+        self._gauges.count_scan(reply, self._clock.monotonic() - started)
+        return reply, table
+
+    def _budget(self, deadline: Deadline, cancelled: asyncio.Event) -> Budget:
+        return Budget(
+            lambda: cancelled.is_set() or deadline.expired,
+            self.settings.max_groups,
+            self.settings.max_values,
+            self.settings.max_scan_bytes,
+        )
+
+    async def entries(self, request: EntriesRequest) -> EntriesReply:
+        """The entries of a shard filed under the hours that start..end touches."""
+        self._check_ready()
+        holdings = self._engine.holdings
+        numbers = holdings.entries_in_hours(request.shard, request.start, request.end)
+        return EntriesReply(tuple(holdings.ref(number) for number in numbers))
+
+    async def fetch(self, entry_ids: tuple[EntryId, ...]) -> list[EncodedBlock]:
+        """Blocks restricted to these entries, about 32 MiB of them; unknown ids are left out.
+
+        A damaged block is set aside and its entries left out.
+        """
+        self._check_ready()
+        while True:
+            wanted = self._places_of(entry_ids)
+            try:
+                return await self._reading(
+                    fetch_blocks, self._hot, wanted, self.settings.max_fetch_bytes
+                )
+            except BlockCorrupt as error:
+                if "ordinal" not in error.details:
+                    raise
+
+    def _places_of(self, entry_ids: tuple[EntryId, ...]) -> list[tuple[BlockPlace, list[int]]]:
+        holdings = self._engine.holdings
+        found: dict[int, list[int]] = {}
+        for entry_id in dict.fromkeys(entry_ids):
+            number = holdings.table.find(entry_id)
+            if number is not None:
+                row = holdings.table.rows[number]
+                found.setdefault(int(row["block"]), []).append(int(row["index"]))
+        pairs = ((holdings.blocks[ordinal], indexes) for ordinal, indexes in found.items())
+        return [(place, indexes) for place, indexes in pairs if place is not None]
+
+    async def _quarantine(self, ordinal: int, reason: str) -> None:
+        """Sets a damaged block aside: this replica is now missing its entries."""
+        place = self._engine.holdings.blocks[ordinal]
+        if place is None:
+            return
+        numbers = self._engine.holdings.remove_block(ordinal)
+        self._hot.forget(ordinal)
+        self._gauges.quarantined.labels("block").inc()
+        end = place.offset + place.length
+        self._checkpointer.gone.append(ordinal)
+        self._checkpointer.notes.append(
+            QuarantineNote(place.file, place.offset, end, "block", reason)
+        )
+        log.error(
+            "a damaged block was set aside", ordinal=ordinal, entries=len(numbers), reason=reason
+        )
+        assert self._home is not None
+        await self._workers.run(_copy_damaged, self._home, place)
+
+    # -- fences and producers ---------------------------------------------------------------------
+
+    async def seal(self, request: SealRequest) -> None:
+        """Fences a shard; durable when it returns, and every put before it is applied.
+
+        Raises:
+            StaleShardEpoch: a newer epoch, or another leader at this one, is known (details: `epoch`).
+        """
+        self._check_writable()
+        record = self._engine.seal(request)
+        await self._append([record])
+
+    async def producer_states(self, shard: int, producer: ProducerKey) -> list[ProducerState]:
+        """Every epoch known of a producer, ascending."""
+        self._check_ready()
+        return self._engine.holdings.producers.states(shard, producer)
+
+    async def seal_producer_epoch(self, shard: int, producer: ProducerKey, epoch: int) -> int:
+        """Makes `epoch` the newest if it is greater; durable when it returns the newest."""
+        self._check_writable()
+        record = self._engine.seal_producer(shard, producer, epoch)
+        await self._append([record])
+        return self._engine.holdings.producers.newest_epoch(shard, producer)
+
+    def _append(self, records: Sequence[Record]) -> "asyncio.Future[None]":
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(places: list[Written] | None, error: StorageFailed | None) -> None:
+            if places:
+                self._advance(places)
+            _answer(answer, error)
+
+        self._wal.append(records, done)
+        return answer
+
+    def observe_epochs(self, ring_epoch: int, shard_epochs: dict[int, int]) -> None:
+        """Raises what this node knows, from the metadata snapshot."""
+        self._engine.observe(ring_epoch, shard_epochs)
+
+    # -- housekeeping -----------------------------------------------------------------------------
+
+    async def _watch_disk(self) -> None:
+        self._look_at_disk()
+        if self._wal.failure is not None and not self._disk_low and self._wal.failed_for_space:
+            await self._workers.run(self._wal.resume)
+
+    def _look_at_disk(self) -> None:
+        self._free_bytes = self._free(self.directory)
+        floor = self.settings.disk_floor_bytes
+        if self._disk_low:
+            floor += self.settings.disk_hysteresis_bytes
+        low = self._free_bytes < floor
+        if low != self._disk_low:
+            log.warning("read-only" if low else "writable again", free_bytes=self._free_bytes)
+        self._disk_low = low
+        self._gauges.free_bytes.set(self._free_bytes)
+        self._gauges.read_only.set(int(self.read_only))
+        self._gauges.rows.set(self._engine.holdings.rows)
+        self._gauges.stored_bytes.set(self._engine.holdings.bytes)
+
+    async def _flush(self) -> None:
+        """Writes what changed into the catalog; after an error it is written anew as a whole."""
+        checkpointer = self._checkpointer
+        if not checkpointer.changed:
+            return
+        batch = checkpointer.batch()
+        try:
+            await self._workers.run(self._catalog.write, batch)
+        except BaseException:
+            checkpointer.forget()
+            await self._workers.run(self._catalog.create)
+            raise
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    def digest(self, shard: int) -> tuple[int, bytes]:
+        """(number of entries, digest) of all of a shard."""
+        return self._engine.holdings.digest(shard, MIN_MICROS, MAX_MICROS)
+
+    def status(self) -> dict[str, Any]:
+        """What an operator sees."""
+        self._check_ready()
+        holdings = self._engine.holdings
+        shards = {
+            shard: {"entries": count, "digest": digest.hex()}
+            for shard in sorted(holdings.trees)
+            for count, digest in (self.digest(shard),)
+        }
+        return {
+            "node": self.node_id,
+            "incarnation": self.incarnation,
+            "rows": holdings.rows,
+            "entries": sum(one["entries"] for one in shards.values()),
+            "blocks": sum(place is not None for place in holdings.blocks),
+            "quarantined_blocks": sum(place is None for place in holdings.blocks),
+            "bytes": holdings.bytes,
+            "disk_free_bytes": self._free_bytes,
+            "read_only": self.read_only,
+            "waiting_bytes": self._wal.waiting_bytes,
+            "cached_bytes": self._hot.cached_bytes,
+            "index_bytes": holdings.table.memory_bytes,
+            "ring_epoch": self._engine.ring_epoch,
+            "fences": {shard: epoch for shard, (epoch, _) in sorted(self._engine.fences.items())},
+            "received_max": holdings.received_max,
+            "shards": shards,
+        }
+
+
+def _answer(answer: "asyncio.Future[None]", error: Exception | None) -> None:
+    if answer.done():  # the caller was cancelled; the write is applied all the same
+        return
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(None)
+
+
+def _compare_pairs(
+    hot: HotSet,
+    block: EncodedBlock,
+    wanted: Compare,
+    held: dict[Pair, tuple[BlockPlace, int] | None],
+) -> dict[Pair, Proof]:
+    """Loads the rows of both sides and compares them. Runs on a worker."""
+    parts = parse_prefix(block.data)
+    header = block.header
+    body = memoryview(block.data)[parts.body[0] : parts.body[1]]
+    columns: dict[str, pa.Array] = {}
+    if header.rows:
+        table = open_body(body, header.columns).read().unify_dictionaries().combine_chunks()
+        columns = {name: pa.concat_arrays(table.column(name).chunks) for name in header.columns}
+    proofs: dict[Pair, Proof] = {}
+    for pair, spans in wanted.pairs:
+        mine = EntryRows(header.entries[pair[0]], columns)
+        place = held[pair]
+        if place is None:
+            theirs = EntryRows(header.entries[-1 - pair[1]], columns)
+        else:
+            other = hot.header(place[0])
+            theirs = EntryRows(other.entries[place[1]], hot.columns(place[0], other.columns))
+        if spans is None:
+            proofs[pair] = differing_entries(mine, theirs)
+        else:
+            unequal = differing_seqs(mine, theirs, spans)
+            proofs[pair] = (not unequal, unequal)
+    return proofs
+
+
+def _copy_damaged(home: Home, place: BlockPlace) -> None:
+    """Keeps a damaged block's bytes for inspection; what cannot be read is left out and logged."""
+    name = f"{place.file:08d}-{place.offset:012d}.block"
+    try:
+        with (home.log / f"{place.file:08d}.qlog").open("rb") as file:
+            file.seek(place.offset)
+            (home.quarantine / name).write_bytes(file.read(place.length))
+    except OSError as error:
+        log.error("a damaged block could not be copied", name=name, error=error)

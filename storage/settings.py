@@ -1,0 +1,51 @@
+"""Settings of a storage node: documented numbers."""
+
+from dataclasses import dataclass
+
+from records.errors import InvalidSettings
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSettings:
+    """One node's disk and memory."""
+
+    #: Bytes preallocated for a log file. More means fewer files, less wastes less on a small disk.
+    log_file_bytes: int = 64 * _MIB
+    #: Bytes that may wait for the log; beyond it puts get 429. At 200 MB/s this is about a second.
+    waiting_bytes_max: int = 256 * _MIB
+    #: Seconds without an append until a commit record marks the durable end (one more fdatasync).
+    idle_seconds: float = 0.1
+    #: Bytes of decoded columns kept in memory. More answers repeated scans faster.
+    cache_bytes: int = 192 * _MIB
+    #: Free bytes of the file system below which the node is read-only (507).
+    disk_floor_bytes: int = 512 * _MIB
+    #: Free bytes above the floor at which it writes again; keeps it from flapping.
+    disk_hysteresis_bytes: int = 128 * _MIB
+    #: Seconds between looks at the free space.
+    disk_interval_seconds: float = 1.0
+    #: Seconds between writes of the catalog. More means a longer log tail to read at start.
+    catalog_interval_seconds: float = 0.5
+    #: Threads for scans, fetches and comparisons.
+    workers: int = 2
+    #: Groups of one fold; beyond it the answer is cut and says so.
+    max_groups: int = 100_000
+    #: Values that quantiles and distinct counts of one fold may carry.
+    max_values: int = 2_000_000
+    #: Bytes of one scan's rows; beyond it the answer is cut and says so.
+    max_scan_bytes: int = 64 * _MIB
+    #: Bytes of one fetch; the caller asks again for the rest.
+    max_fetch_bytes: int = 32 * _MIB
+    #: Whether a put verifies the block's checksums before it is stored (0.1 ms for 400 kB).
+    verify_puts: bool = True
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if not isinstance(value, bool) and value < 0:
+                raise InvalidSettings(f"storage {name} must not be negative, got {value}")
+        if self.workers < 1:
+            raise InvalidSettings("storage workers must be at least 1")
+        if self.log_file_bytes < 4096:
+            raise InvalidSettings("storage log_file_bytes must be at least 4096")
