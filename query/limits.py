@@ -100,11 +100,25 @@ class Latencies:
     #: Hedges that may be saved up, and what each scan adds.
     MOST_CREDIT = 5.0
     CREDIT_PER_SCAN = 0.1
+    #: Seconds more after which a scan is raced even without credit: its node may be gone.
+    PATIENCE_SECONDS = 1.0
+    #: Seconds for which a node that failed or was slow is asked last.
+    SUSPECT_SECONDS = 3.0
 
     def __init__(self, min_seconds: float) -> None:
         self._min_seconds = min_seconds
         self._recent: deque[float] = deque(maxlen=self.WINDOW)
         self._credit = self.MOST_CREDIT
+        self._suspects: dict[str, float] = {}
+
+    def suspect(self, node: str, now: float) -> None:
+        """A node failed or was slow: others are preferred for a while."""
+        self._suspects[node] = now + self.SUSPECT_SECONDS
+
+    def suspects(self, now: float) -> frozenset[str]:
+        """The nodes to ask last."""
+        self._suspects = {node: until for node, until in self._suspects.items() if until > now}
+        return frozenset(self._suspects)
 
     def observe(self, seconds: float) -> None:
         """Notes the time of a scan that succeeded."""

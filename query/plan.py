@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from query import cursor as cursors
 from query import language
 from query.times import duration_micros, instant_micros, since_micros
-from records.columns import CORE_NAMES
 from records.consistency import LEVELS
 from records.errors import InvalidRequest
 from records.ids import DEFAULT_TENANT
@@ -33,7 +32,7 @@ KNOWN = frozenset(
 #: Parameters that do not change which rows there are, nor their order: a cursor may meet other values.
 _FREE = frozenset(("limit", "cursor", "timeout", "consistency", "format", "fields"))
 
-#: What the scan returns whatever is asked: all digits of the time, and the long tail of fields.
+#: What the scan returns whatever is asked: the time with all its digits.
 _HELPERS = ("timestamp", "timestamp_ns")
 Pairs = Iterable[tuple[str, str]]
 
@@ -141,12 +140,11 @@ def _resumed(plan: QueryPlan, params: Parameters) -> QueryPlan:
 
 
 def projection(fields: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The columns to scan for the fields asked: fields that are no core column may lie in attributes."""
+    """The columns to scan for the fields asked; a replica looks in `attributes` for what is no column."""
     if fields is None:
         return None
     wanted = [name for name in fields if not name.startswith("_")]
-    tail = ("attributes",) if any(name not in CORE_NAMES for name in wanted) else ()
-    return tuple(dict.fromkeys((*_HELPERS, *wanted, *tail)))
+    return tuple(dict.fromkeys((*_HELPERS, *wanted)))
 
 
 def plan_filters(params: Parameters, now_micros: int, tenant: str) -> QueryPlan:

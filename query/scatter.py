@@ -11,11 +11,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from cluster.replica_client import Replicas
 from query.limits import Latencies
 from query.together import end, together
 from records.errors import InvalidRequest, QuorumlogError, TooLarge
@@ -24,6 +23,9 @@ from records.messages import ScanReply, ScanRequest
 from records.predicates import ScanPlan
 from runtime.deadline import Deadline
 from runtime.logs import get_logger
+
+if TYPE_CHECKING:
+    from cluster.replica_client import Replicas
 
 log = get_logger(__name__)
 Digest = tuple[int, bytes]
@@ -109,7 +111,7 @@ class Scatter:
     def __init__(
         self,
         view: Owners,
-        replicas: Replicas,
+        replicas: "Replicas",
         plan: ScanPlan,
         needed: dict[int, int],
         deadline: Deadline,
@@ -122,13 +124,20 @@ class Scatter:
         self._replicas = replicas
         self._plan = plan
         self._needed = needed
-        self._deadline = deadline
+        self.deadline = deadline
         self._latencies = latencies
         self._metrics = metrics
         self._turn = turn
         self._avoid = avoid
         self._data_of: dict[int, str] = {}
         self.result = Scattered()
+
+    def with_plan(self, plan: ScanPlan) -> "Scatter":
+        """The same for another plan; it has no results yet."""
+        return Scatter(
+            self._view, self._replicas, plan, self._needed, self.deadline, self._latencies,
+            self._metrics, self._turn, self._avoid,
+        )  # fmt: skip
 
     async def run(self, shards: Sequence[int], with_data: bool = True) -> Scattered:
         """Asks for `shards`; without data only what R owners say of each."""
@@ -153,11 +162,11 @@ class Scatter:
 
     async def scan(self, node: str, request: ScanRequest) -> tuple[ScanReply, pa.Table]:
         """One request to one node, timed; `deadline_ms` is filled in."""
-        clock = self._deadline.clock
+        clock = self.deadline.clock
         started = clock.monotonic()
         try:
-            reply, table = await self._deadline.wait(
-                self._replicas.get(node).scan(request, self._deadline)
+            reply, table = await self.deadline.wait(
+                self._replicas.get(node).scan(request, self.deadline)
             )
         except QuorumlogError as error:
             self._metrics.scan_failures.labels(error.code).inc()
@@ -169,15 +178,15 @@ class Scatter:
 
     def request(
         self,
-        data: Iterable[int],
-        digest: Iterable[int] = (),
+        data: tuple[int, ...],
+        digest: tuple[int, ...] = (),
         only: tuple[EntryId, ...] | None = None,
         hide: dict[EntryId, Any] | None = None,
     ) -> ScanRequest:
-        """A request of this plan with what is left of the deadline."""
-        left = max(1, int(self._deadline.remaining() * 1000))
+        """A request of this plan with what is left of the deadline; data shards are digested as well."""
+        left = max(1, int(self.deadline.remaining() * 1000))
         hidden = tuple((hide or {}).items())
-        return ScanRequest(self._plan, tuple(data), tuple(digest), only, hidden, left)
+        return ScanRequest(self._plan, data, (*data, *digest), only, hidden, left)
 
     async def _unit(
         self, node: str, data: tuple[int, ...], digest: tuple[int, ...], tried: frozenset[str]
@@ -199,9 +208,9 @@ class Scatter:
         primary = asyncio.ensure_future(self._ask(node, data, digest))
         tasks: list[asyncio.Future[Any]] = [primary]
         try:
-            await asyncio.wait({primary}, timeout=self._latencies.hedge_seconds())
-            if not primary.done() and self._can_hedge(node, data, digest, tried):
+            if await self._slow(primary, node, data, digest, tried):
                 self._metrics.hedges.inc()
+                self._latencies.suspect(node, self.deadline.clock.monotonic())
                 backup = asyncio.ensure_future(self._elsewhere(data, digest, tried | {node}))
                 tasks.append(backup)
                 return await self._race(primary, backup, data)
@@ -210,14 +219,26 @@ class Scatter:
         finally:
             await end(tasks)
 
-    def _can_hedge(
-        self, node: str, data: tuple[int, ...], digest: tuple[int, ...], tried: frozenset[str]
+    async def _slow(
+        self,
+        primary: "asyncio.Future[Answer | None]",
+        node: str,
+        data: tuple[int, ...],
+        digest: tuple[int, ...],
+        tried: frozenset[str],
     ) -> bool:
-        """Whether other owners are likely to do better, and the budget allows to try."""
+        """Whether `node` is slow, others can do all of its work, and a hedge may be spent on it."""
+        await asyncio.wait({primary}, timeout=self._latencies.hedge_seconds())
+        if primary.done():
+            return False
         others = self._next_owners(data, digest, tried | {node})
         alive = all(self._view.is_alive(one) for one in others)
         covered = sum(len(shards) for shards, _ in others.values()) == len(data)
-        return bool(others) and alive and covered and self._latencies.spend()
+        if not others or not alive or not covered:
+            return False
+        if not self._latencies.spend():
+            await asyncio.wait({primary}, timeout=self._latencies.PATIENCE_SECONDS)
+        return not primary.done()
 
     async def _race(
         self,
@@ -247,6 +268,7 @@ class Scatter:
             raise
         except QuorumlogError as error:
             self.result.failures[node] = error.code
+            self._latencies.suspect(node, self.deadline.clock.monotonic())
             log.warning("scan failed", target=node, shards=len(data), error=error)
             return None
         return (Part(node, data, reply, table) if data else None, node, reply)
@@ -284,15 +306,16 @@ class Scatter:
         """Digests from further owners, until R have spoken for each shard or none is left."""
         asked: dict[int, set[str]] = {shard: set() for shard in shards}
         base = self.result.base
-        while not self._deadline.expired:
+        while not self.deadline.expired:
             wanted: list[tuple[int, str]] = []
             for shard in shards:
                 said = self.result.digests.get(shard, {})
                 short = self._needed[shard] - len(said)
                 if short <= 0 or (with_data and shard not in base):
                     continue
-                ranked = rank(self._view, shard, self._turn, frozenset(self.result.failures))
-                rest = [n for n in ranked if n not in said and n not in asked[shard]]
+                spent = said.keys() | asked[shard] | self.result.failures.keys()
+                ranked = rank(self._view, shard, self._turn, self._avoid)
+                rest = [n for n in ranked if n not in spent]
                 wanted += [(shard, node) for node in rest[:short]]
             if not wanted:
                 return

@@ -1,0 +1,357 @@
+"""ReadCoordinator: one read from start to answer: scatter, settle, merge; `complete`, or what is missing.
+
+A read is complete when for each shard R owners spoke, and what one of them holds is in the answer; with
+R + W > N that is every row acknowledged before the read began. Whatever falls short of it is named in
+`missing`: the shard, the hours where the range is bounded, and why. The answer never waits for repair.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import pyarrow as pa
+
+from query.cursor import Cursor
+from query.fold import merge_folds
+from query.limits import Gate, Latencies, MemoryBudget, MemoryHolder
+from query.merge import key_at, merge_rows
+from query.plan import QueryPlan
+from query.read_repair import ReadRepair
+from query.scatter import Scatter, Scattered, ScatterMetrics
+from query.settings import QuerySettings
+from query.settle import BaseLost, Settled, Settler
+from query.stream import RowStream
+from query.times import rfc3339
+from records.errors import DeadlineExceeded, NotReady, QuorumUnavailable
+from records.messages import ScanReply
+from records.predicates import ScanPlan
+from records.timestamps import MICROS_PER_HOUR, TimeRange
+from runtime.clock import Clock
+from runtime.deadline import Deadline
+from runtime.metrics import Metrics
+from runtime.tasks import Workers
+
+if TYPE_CHECKING:
+    from cluster.replica_client import Replicas
+    from cluster.view import ClusterView, ViewSource
+
+P = ParamSpec("P")
+T = TypeVar("T")
+#: Reads of the same shards when data owners keep failing under our hands.
+ATTEMPTS = 3
+#: A page whose rows are too wide for the replicas' caps is asked for again with fewer rows, to this.
+SMALLEST_PAGE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswer:
+    """Rows in order (or folded groups), and how far they can be trusted. `next_cursor`: there is more."""
+
+    table: pa.Table
+    complete: bool
+    missing: tuple[dict[str, Any], ...]
+    stats: dict[str, Any]
+    next_cursor: str | None = None
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one read of some shards brought, before it is merged."""
+
+    tables: list[pa.Table] = field(default_factory=list)
+    missing: list[dict[str, Any]] = field(default_factory=list)
+    stats: dict[str, Any] = field(default_factory=dict)
+    received_max: int = 0
+    truncated: bool = False
+
+
+class ReadCoordinator:
+    """Runs reads. Cost of the plain case: one request to each owner, the slowest decides."""
+
+    def __init__(
+        self,
+        views: "ViewSource",
+        replicas: "Replicas",
+        clock: Clock,
+        metrics: Metrics,
+        settings: QuerySettings,
+        workers: Workers,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self._views = views
+        self._replicas = replicas
+        self._workers = workers
+        self._gate = Gate(settings.running_max, settings.queue_seconds)
+        self._memory = MemoryBudget(settings.memory_bytes)
+        self._latencies = {kind: Latencies(settings.hedge_min_seconds) for kind in ("rows", "fold")}
+        self._scatter_metrics = ScatterMetrics(metrics)
+        self._turn = 0
+        self.repair = ReadRepair(views, replicas, clock, metrics, settings)
+        self._declare(metrics)
+
+    def _declare(self, metrics: Metrics) -> None:
+        self._seconds = metrics.histogram(
+            "quorumlog_query_seconds", "Time to read and merge, by kind.", ["kind"]
+        )
+        self._incomplete = metrics.counter(
+            "quorumlog_query_incomplete_total", "Reads that could not be complete."
+        )
+        self._supplemented = metrics.counter(
+            "quorumlog_query_supplemented_entries_total",
+            "Entries that the data owner lacked and another owner supplied.",
+        )
+        running = metrics.gauge("quorumlog_query_running", "Queries that run now.")
+        running.set_function(lambda: self._gate.running)
+        waiting = metrics.gauge("quorumlog_query_waiting", "Queries that wait for their turn.")
+        waiting.set_function(lambda: self._gate.waiting)
+        held = metrics.gauge("quorumlog_query_memory_bytes", "Bytes of tables held by queries.")
+        held.set_function(lambda: self._memory.used_bytes)
+
+    async def stop(self) -> None:
+        """Ends background repairs."""
+        await self.repair.stop()
+
+    def deadline(self, plan: QueryPlan) -> Deadline:
+        """The deadline that a plan asks for, or the default."""
+        return Deadline.after(self.clock, plan.timeout_seconds or self.settings.timeout_seconds)
+
+    async def query(self, plan: QueryPlan, deadline: Deadline) -> QueryAnswer:
+        """One page of rows.
+
+        Raises:
+            InvalidRequest: a replica cannot evaluate the plan.
+            Overloaded: no free place in time, or memory used up.
+            QuorumUnavailable, DeadlineExceeded: no shard was answered at all.
+        """
+        started = self.clock.monotonic()
+        holder = self._memory.holder()
+        try:
+            async with self._gate.slot(deadline):
+                answer = await self.page(plan, plan.scan.limit, deadline, holder)
+        finally:
+            holder.release()
+        return self._finished("rows", answer, started)
+
+    async def fold(self, plan: QueryPlan, deadline: Deadline) -> QueryAnswer:
+        """The groups of `plan.scan.fold`, in no order. Raises as `query`."""
+        fold = plan.scan.fold
+        assert fold is not None
+        started = self.clock.monotonic()
+        holder = self._memory.holder()
+        try:
+            async with self._gate.slot(deadline):
+                reading = await self._read(plan, plan.scan, deadline, holder)
+                table = await self._workers.run(merge_folds, reading.tables, fold)
+        finally:
+            holder.release()
+        if reading.truncated:
+            reading.missing.append({"reason": "a replica cut its groups or values at its cap"})
+        return self._finished("fold", self._answer(table, reading), started)
+
+    def stream(self, plan: QueryPlan) -> RowStream:
+        """All rows in pages over one snapshot; `plan.scan.limit` 0 means no limit."""
+        return RowStream(self, plan)
+
+    def _finished(self, kind: str, answer: QueryAnswer, started: float) -> QueryAnswer:
+        seconds = self.clock.monotonic() - started
+        self._seconds.labels(kind).observe(seconds)
+        answer.stats["elapsed_ms"] = round(seconds * 1000, 3)
+        if not answer.complete:
+            self._incomplete.inc()
+        return answer
+
+    # -- pages
+
+    def slot(self, deadline: Deadline) -> AbstractAsyncContextManager[None]:
+        """A place among the running queries."""
+        return self._gate.slot(deadline)
+
+    def holder(self) -> MemoryHolder:
+        """An account of memory."""
+        return self._memory.holder()
+
+    async def in_worker(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of CPU work, off the event loop."""
+        return await self._workers.run(work, *args, **kwargs)
+
+    async def page(
+        self, plan: QueryPlan, limit: int, deadline: Deadline, holder: MemoryHolder
+    ) -> QueryAnswer:
+        """The first `limit` rows after the plan's key; fewer only at the end, or if rows are very wide."""
+        while True:
+            scan = replace(plan.scan, limit=limit + 1)
+            reading = await self._read(plan, scan, deadline, holder)
+            if not reading.truncated or limit <= SMALLEST_PAGE:
+                break
+            holder.release()
+            limit = max(SMALLEST_PAGE, limit // 4)
+        if reading.truncated:
+            reading.missing.append({"reason": "a replica cut its rows at its cap"})
+        descending = plan.scan.descending
+        rows = await self._workers.run(merge_rows, reading.tables, descending, limit + 1)
+        cursor = None
+        if rows.num_rows > limit:
+            rows = rows.slice(0, limit)
+            until = plan.scan.received_until
+            snapshot = reading.received_max if until is None else until
+            after = key_at(rows, -1)
+            cursor = Cursor(plan.question, snapshot, plan.scan.time, after).encode()
+        return self._answer(rows, reading, cursor)
+
+    @staticmethod
+    def _answer(table: pa.Table, reading: Reading, cursor: str | None = None) -> QueryAnswer:
+        missing = tuple(reading.missing)
+        return QueryAnswer(table, not missing, missing, reading.stats, cursor)
+
+    # -- one read
+
+    def shards(self, plan: QueryPlan, view: "ClusterView") -> tuple[int, ...]:
+        """The shards that can hold what the plan asks."""
+        if plan.shards is not None:
+            return plan.shards
+        if not plan.scan.services:
+            return tuple(range(view.shard_count))
+        tenant = plan.scan.tenant
+        found = {s for name in plan.scan.services for s in view.shards_holding(tenant, name)}
+        return tuple(sorted(found))
+
+    def view(self) -> "ClusterView":
+        """The newest view, once there is a ring.
+
+        Raises:
+            NotReady: nothing has a place yet.
+        """
+        view = self._views.current()
+        if not view.ready:
+            raise NotReady("the cluster has no ring yet", retry_after_seconds=1)
+        return view
+
+    def scatter(self, plan: QueryPlan, scan: ScanPlan, deadline: Deadline) -> tuple[Scatter, dict]:
+        """A scatter for this plan under the newest view, and how many owners each shard needs."""
+        view = self.view()
+        needed = {
+            shard: view.quorum.answers_needed(plan.consistency, len(view.owners(shard)))
+            for shard in self.shards(plan, view)
+        }
+        kind = "rows" if scan.fold is None else "fold"
+        latencies = self._latencies[kind]
+        # Pages of one snapshot turn alike: they meet the same owners as long as these are alive.
+        turn = scan.received_until if scan.received_until is not None else self._turn
+        self._turn += 1
+        scatter = Scatter(
+            view,
+            self._replicas,
+            scan,
+            needed,
+            deadline.sooner(deadline.remaining() * 0.9),
+            latencies,
+            self._scatter_metrics,
+            turn,
+            latencies.suspects(self.clock.monotonic()),
+        )
+        return scatter, needed
+
+    async def _read(
+        self, plan: QueryPlan, scan: ScanPlan, deadline: Deadline, holder: MemoryHolder
+    ) -> Reading:
+        attempt = 0
+        while True:
+            attempt += 1
+            scatter, needed = self.scatter(plan, scan, deadline)
+            found = await scatter.run(tuple(needed))
+            settler = Settler(
+                self.view(),
+                self._replicas,
+                scan,
+                scatter,
+                needed,
+                scatter.deadline,
+                self.settings,
+                self._workers,
+            )
+            try:
+                settled = await settler.run(found)
+            except BaseLost as lost:
+                self._latencies["rows"].suspect(lost.node, self.clock.monotonic())
+                self._latencies["fold"].suspect(lost.node, self.clock.monotonic())
+                if attempt < ATTEMPTS and not deadline.expired:
+                    continue
+                settled = _unsettled(found, lost)
+            break
+        self.repair.submit(settled.comparisons, scan.time)
+        self._supplemented.inc(settled.supplemented)
+        reading = _reading(found, settled, needed, scan.time)
+        if needed and not found.parts:
+            self._nothing(reading, scatter.deadline.expired)
+        holder.take(sum(table.nbytes for table in reading.tables))
+        return reading
+
+    @staticmethod
+    def _nothing(reading: Reading, timed_out: bool) -> None:
+        if timed_out:
+            raise DeadlineExceeded("no owner answered before the deadline", missing=reading.missing)
+        raise QuorumUnavailable(
+            "no owner of any shard answered", missing=reading.missing, retry_after_seconds=1
+        )
+
+
+def _unsettled(found: Scattered, lost: BaseLost) -> Settled:
+    """The answer when owners failed faster than they could be compared: all we have, and said so."""
+    settled = Settled([part.table for part in found.parts], [part.reply for part in found.parts])
+    for shard in found.differing():
+        settled.incomplete[shard] = (
+            f"owners differ, and {lost.node} failed while they were compared"
+        )
+    return settled
+
+
+def _reading(
+    found: Scattered, settled: Settled, needed: dict[int, int], time: TimeRange
+) -> Reading:
+    replies = settled.replies
+    base = found.base
+    reasons: dict[int, str] = {}
+    for shard, count in needed.items():
+        said = len(found.digests.get(shard, {}))
+        if shard not in base:
+            reasons[shard] = f"none of its owners gave its rows ({_failures(found)})"
+        elif said < count:
+            reasons[shard] = f"{said} of {count} owners answered ({_failures(found)})"
+    reasons |= settled.incomplete
+    return Reading(
+        settled.tables,
+        [_missing(shard, reason, time) for shard, reason in sorted(reasons.items())],
+        _stats(replies, settled),
+        max([found.received_max, *(reply.received_max for reply in replies)]),
+        any(reply.truncated for reply in replies),
+    )
+
+
+def _failures(found: Scattered) -> str:
+    return (
+        ", ".join(f"{n}: {code}" for n, code in sorted(found.failures.items())) or "no more owners"
+    )
+
+
+def _stats(replies: Sequence[ScanReply], settled: Settled) -> dict[str, Any]:
+    return {
+        "rows_scanned": sum(reply.rows_scanned for reply in replies),
+        "blocks_scanned": sum(reply.blocks_scanned for reply in replies),
+        "blocks_pruned": sum(reply.blocks_pruned for reply in replies),
+        "elapsed_ms": 0.0,
+        "repaired": settled.supplemented,
+    }
+
+
+def _missing(shard: int, reason: str, time: TimeRange) -> dict[str, Any]:
+    named: dict[str, Any] = {"shard": shard, "reason": reason}
+    if time.bounded:
+        last = max(time.start, time.end - 1)
+        named["hours"] = {"first": _hour(time.start), "last": _hour(last)}
+    return named
+
+
+def _hour(micros: int) -> str:
+    return rfc3339(micros // MICROS_PER_HOUR * MICROS_PER_HOUR)[:13]

@@ -1,0 +1,265 @@
+"""Settle: where owners of a shard disagree, find the union and get what the data owner lacks.
+
+1. Entry lists from the owners that spoke (a replacement for each that fails); `compare` them.
+2. An entry may have reached the data owner between its scan and its list. If its digest is still that of the
+   scan, the scan saw just the listed entries. Else, or if the union hides rows that it showed, or if another
+   owner holds far more, the scan is repeated, with all that the list lacks told to `hide`: so an entry
+   that arrives meanwhile is counted once, by the supplement.
+3. The entries that the base lacks, from a holder, by the same plan with `only`.
+
+Entries that a holder no longer knows are ignored: nobody acknowledged lacks them on R owners.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from query.compare import Comparison, Hides, compare, fullest
+from query.merge import SEQUENCED
+from query.scatter import Owners, Part, Scatter, Scattered
+from query.settings import QuerySettings
+from query.together import together
+from records.errors import InvalidRequest, QuorumlogError, TooLarge
+from records.ids import EntryId
+from records.messages import EntriesRequest, ScanReply
+from records.predicates import ScanPlan
+from records.visibility import EntryRef
+from runtime.deadline import Deadline
+from runtime.logs import get_logger
+from runtime.tasks import Workers
+
+if TYPE_CHECKING:
+    from cluster.replica_client import Replicas
+
+log = get_logger(__name__)
+#: Entry ids in one request; 16 bytes each, far below the 8 MiB of a head.
+ONLY_MAX = 100_000
+Lists = dict[str, tuple[EntryRef, ...]]
+
+
+class BaseLost(Exception):
+    """The data owner went away while its answer was being settled: read again without it."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(node)
+        self.node = node
+
+
+@dataclass(slots=True)
+class Settled:
+    """The tables to merge, and what could not be settled: shard -> reason."""
+
+    tables: list[pa.Table] = field(default_factory=list)
+    replies: list[ScanReply] = field(default_factory=list)
+    incomplete: dict[int, str] = field(default_factory=dict)
+    supplemented: int = 0
+    comparisons: dict[int, Comparison] = field(default_factory=dict)
+
+
+class Settler:
+    """Settles one scattered read."""
+
+    def __init__(
+        self,
+        view: Owners,
+        replicas: "Replicas",
+        plan: ScanPlan,
+        scatter: Scatter,
+        needed: dict[int, int],
+        deadline: Deadline,
+        settings: QuerySettings,
+        workers: Workers,
+    ) -> None:
+        self._view = view
+        self._replicas = replicas
+        self._plan = plan
+        self._scatter = scatter
+        self._needed = needed
+        self._deadline = deadline
+        self._settings = settings
+        self._workers = workers
+        self._out = Settled()
+        self._moved: set[int] = set()
+
+    async def run(self, found: Scattered) -> Settled:
+        """The tables of all parts, repeated and supplemented where owners differ.
+
+        Raises:
+            BaseLost: a data owner failed meanwhile.
+        """
+        base = found.base
+        differing = [shard for shard in found.differing() if shard in base]
+        if differing:
+            await together(self._compare(s, base[s], list(found.digests[s])) for s in differing)
+        await together(self._part(part) for part in found.parts)
+        await self._supplement()
+        return self._out
+
+    async def _compare(self, shard: int, base: str, spoken: list[str]) -> None:
+        lists = await self._lists(shard, spoken)
+        if not lists:
+            raise BaseLost(base)
+        if len(lists) < self._needed[shard]:
+            told = f"{len(lists)} of {self._needed[shard]} owners listed their entries"
+            self._out.incomplete[shard] = told
+        chosen = base if base in lists else fullest(lists, base)
+        result = await self._workers.run(compare, chosen, lists)
+        best = fullest(lists, chosen)
+        if len(result.lacking) > self._settings.rebase_entries and best != chosen:
+            result = await self._workers.run(compare, best, lists)
+        if result.base != base:
+            self._moved.add(shard)
+        if result.disputed and self._plan.fold is not None:
+            self._out.incomplete[shard] = "owners keep overlapping copies in different blocks"
+        self._out.comparisons[shard] = result
+
+    async def _lists(self, shard: int, spoken: list[str]) -> Lists:
+        """Entry lists of the owners that spoke; another owner's for each that fails."""
+        time = self._plan.time
+        request = EntriesRequest(shard, time.start, time.end)
+        waiting = [n for n in self._view.owners(shard) if n not in spoken]
+        lists: Lists = {}
+        asked = spoken
+        while asked:
+            replies = await together(self._entries(node, request) for node in asked)
+            lists |= {n: refs for n, refs in zip(asked, replies, strict=True) if refs is not None}
+            failed = sum(refs is None for refs in replies)
+            asked, waiting = waiting[:failed], waiting[failed:]
+        return lists
+
+    async def _entries(self, node: str, request: EntriesRequest) -> tuple[EntryRef, ...] | None:
+        try:
+            replica = self._replicas.get(node)
+            reply = await self._deadline.wait(replica.entries(request, self._deadline))
+        except QuorumlogError as error:
+            log.warning("entry list failed", target=node, shard=request.shard, error=error)
+            return None
+        return tuple({ref.entry_id: ref for ref in reply.entries}.values())
+
+    # -- the data owners' answers
+
+    async def _part(self, part: Part) -> None:
+        """Keeps a part's table, repeats its scan, or both."""
+        compared = [self._out.comparisons[s] for s in part.shards if s in self._out.comparisons]
+        moved = self._moved.intersection(part.shards)
+        keep = not moved and not any(one.overlaps or one.disputed for one in compared)
+        repeat = set(part.shards) if not keep else await self._unstable(part)
+        if repeat and self._plan.fold is not None:
+            keep, repeat = False, set(part.shards)
+        if keep:
+            self._out.tables.append(part.table)
+            self._out.replies.append(part.reply)
+        if repeat:
+            await self._repeat(part, sorted(repeat))
+
+    async def _unstable(self, part: Part) -> set[int]:
+        """Shards whose data owner has got more since its scan."""
+        watched = [s for s in part.shards if s in self._out.comparisons]
+        if not watched:
+            return set()
+        reply, _ = await self._scan(part.node, self._scatter, (), watched)
+        now, then = reply.digests, part.reply.digests
+        return {shard for shard in watched if now.get(shard) != then.get(shard)}
+
+    async def _repeat(self, part: Part, shards: list[int]) -> None:
+        by_base: dict[str, list[int]] = {}
+        for shard in shards:
+            known = self._out.comparisons.get(shard)
+            by_base.setdefault(known.base if known else part.node, []).append(shard)
+        await together(self._rescan(node, group) for node, group in by_base.items())
+
+    async def _rescan(self, node: str, shards: list[int]) -> None:
+        hide: Hides = {}
+        for shard in shards:
+            if known := self._out.comparisons.get(shard):
+                hide |= known.base_hide if not known.disputed else {}
+        reply, table = await self._scan(node, self._wide(), shards, (), hide=hide)
+        self._out.tables.append(table)
+        self._out.replies.append(reply)
+
+    def _wide(self) -> Scatter:
+        """The scatter for repeated scans: with the columns that name a sequenced row."""
+        if self._plan.fields is None or self._plan.fold is not None:
+            return self._scatter
+        fields = tuple(dict.fromkeys((*self._plan.fields, *SEQUENCED)))
+        return self._scatter.with_plan(replace(self._plan, fields=fields))
+
+    async def _scan(
+        self,
+        node: str,
+        scatter: Scatter,
+        data: Iterable[int],
+        digest: Iterable[int],
+        only: tuple[EntryId, ...] | None = None,
+        hide: Hides | None = None,
+    ) -> tuple[ScanReply, pa.Table]:
+        try:
+            return await scatter.scan(node, scatter.request(tuple(data), tuple(digest), only, hide))
+        except (InvalidRequest, TooLarge):
+            raise
+        except QuorumlogError as error:
+            log.warning("scan failed while owners are compared", target=node, error=error)
+            raise BaseLost(node) from error
+
+    # -- supplements
+
+    async def _supplement(self) -> None:
+        """Fetches the rows of what the bases lack, each entry from one holder."""
+        wanted: dict[EntryId, tuple[int, tuple[str, ...]]] = {}
+        for shard, one in self._out.comparisons.items():
+            wanted |= {entry: (shard, one.lacking[entry]) for entry in one.wanted}
+        self._out.supplemented = len(wanted)
+        lost: set[str] = set()
+        while wanted:
+            groups: dict[str, list[EntryId]] = {}
+            for entry, (shard, holders) in list(wanted.items()):
+                holder = next((node for node in holders if node not in lost), None)
+                if holder is None:
+                    self._out.incomplete[shard] = "no holder of missing entries answered"
+                    del wanted[entry]
+                else:
+                    groups.setdefault(holder, []).append(entry)
+            done = await together(self._ask(node, ids, wanted) for node, ids in groups.items())
+            for (node, ids), ok in zip(groups.items(), done, strict=True):
+                if not ok:
+                    lost.add(node)
+                for entry in ids if ok else ():
+                    del wanted[entry]
+
+    async def _ask(
+        self, node: str, ids: list[EntryId], wanted: dict[EntryId, tuple[int, tuple[str, ...]]]
+    ) -> bool:
+        """Whether `node` answered for all of `ids`; the tables are kept only then."""
+        tables: list[tuple[ScanReply, pa.Table]] = []
+        for start in range(0, len(ids), ONLY_MAX):
+            piece = ids[start : start + ONLY_MAX]
+            shards = sorted({wanted[entry][0] for entry in piece})
+            try:
+                tables.append(
+                    await self._scan(
+                        node,
+                        self._wide(),
+                        shards,
+                        (),
+                        tuple(piece),
+                        self._holder_hide(shards, piece),
+                    )
+                )
+            except BaseLost:
+                return False
+        self._out.tables += [table for _, table in tables]
+        self._out.replies += [reply for reply, _ in tables]
+        return True
+
+    def _holder_hide(self, shards: list[int], ids: list[EntryId]) -> Hides:
+        chosen = set(ids)
+        compared = [self._out.comparisons[shard] for shard in shards]
+        return {
+            entry: spans
+            for one in compared
+            if not one.disputed
+            for entry, spans in one.holder_hide.items()
+            if entry in chosen
+        }

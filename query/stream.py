@@ -1,0 +1,165 @@
+"""RowStream: all rows of a plan, page by page, over one snapshot, in bounded memory.
+
+The shards are dealt into groups, by their data owner. Each group is read on by its own key, so every row
+crosses the wire once; a page is given out up to the *horizon*: the nearest last key among groups that have
+more to tell. While the consumer works, the emptied group's next page is on its way: a group holds one page
+and has one coming. The snapshot is the largest `received_at` that R owners of each shard know of at the
+start; rows received later stay out.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from query.merge import farther, key_at, merge_rows, rows_up_to
+from query.plan import QueryPlan
+from query.scatter import assign
+from query.together import end
+from records.errors import QuorumUnavailable
+from records.predicates import RowKey
+
+if TYPE_CHECKING:
+    from query.coordinator import QueryAnswer, ReadCoordinator
+
+#: Rows of a group's page at least, however many groups there are.
+GROUP_ROWS_MIN = 1_024
+
+
+@dataclass(slots=True)
+class _Group:
+    """Some shards: what is buffered of them, where to read on, what is on its way."""
+
+    plan: QueryPlan
+    rows: pa.Table | None = None
+    after: RowKey | None = None
+    more: bool = True
+    coming: "asyncio.Task[QueryAnswer] | None" = None
+
+
+class RowStream:
+    """An async iterator of tables in order. Use `aclosing`, or close it: it has reads on the way.
+
+    `complete` and `missing` tell of what was given out so far; if they are to be known before the first
+    row is sent, take the first table first.
+    """
+
+    def __init__(self, coordinator: "ReadCoordinator", plan: QueryPlan) -> None:
+        self._coordinator = coordinator
+        self._plan = plan
+        self._groups: list[_Group] = []
+        self._left = plan.scan.limit or None
+        self._pages = self._run()
+        self.missing: dict[str, dict[str, Any]] = {}
+        self.stats: dict[str, Any] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was read so far is complete."""
+        return not self.missing
+
+    def __aiter__(self) -> "RowStream":
+        return self
+
+    async def __anext__(self) -> pa.Table:
+        return await anext(self._pages)
+
+    async def aclose(self) -> None:
+        """Cancels what is on its way."""
+        await self._pages.aclose()
+
+    async def _run(self) -> AsyncGenerator[pa.Table, None]:
+        try:
+            await self._open()
+            while self._groups and self._left != 0:
+                await self._fill()
+                table = await self._cut()
+                if table.num_rows:
+                    yield table
+        finally:
+            await end([group.coming for group in self._groups if group.coming])
+
+    async def _open(self) -> None:
+        """Fixes the snapshot and deals the shards."""
+        coordinator, plan = self._coordinator, self._plan
+        deadline = coordinator.deadline(plan)
+        until = plan.scan.received_until
+        view = coordinator.view()
+        shards = coordinator.shards(plan, view)
+        if until is None:
+            async with coordinator.slot(deadline):
+                scatter, needed = coordinator.scatter(plan, plan.scan, deadline)
+                found = await scatter.run(tuple(needed), with_data=False)
+            if needed and not found.digests:
+                raise QuorumUnavailable("no owner of any shard answered", retry_after_seconds=1)
+            until = found.received_max
+        dealt: dict[str, list[int]] = {}
+        for shard, node in assign(view, shards, until, frozenset()).items():
+            dealt.setdefault(node, []).append(shard)
+        scan = replace(plan.scan, received_until=until)
+        for group in dealt.values():
+            self._groups.append(
+                _Group(replace(plan, scan=scan, shards=tuple(group)), after=scan.after)
+            )
+        for group in self._groups:
+            self._send(group)
+
+    def _page_rows(self) -> int:
+        page = self._coordinator.settings.page_rows
+        if self._left is not None:
+            page = min(page, self._left)
+        return max(GROUP_ROWS_MIN, page // len(self._groups))
+
+    def _send(self, group: _Group) -> None:
+        scan = replace(group.plan.scan, after=group.after)
+        plan = replace(group.plan, scan=scan)
+        group.coming = asyncio.create_task(self._read(plan), name="query-stream-page")
+
+    async def _read(self, plan: QueryPlan) -> "QueryAnswer":
+        coordinator = self._coordinator
+        deadline = coordinator.deadline(plan)
+        holder = coordinator.holder()
+        try:
+            async with coordinator.slot(deadline):
+                return await coordinator.page(plan, self._page_rows(), deadline, holder)
+        finally:
+            holder.release()
+
+    async def _fill(self) -> None:
+        """Waits until every group that has more holds some rows."""
+        for group in self._groups:
+            while group.coming and (group.rows is None or not group.rows.num_rows):
+                answer = await group.coming
+                group.coming = None
+                self._note(answer)
+                group.rows = answer.table
+                group.more = answer.next_cursor is not None
+                if answer.table.num_rows:
+                    group.after = key_at(answer.table, -1)
+        self._groups = [g for g in self._groups if g.more or (g.rows and g.rows.num_rows)]
+
+    def _note(self, answer: "QueryAnswer") -> None:
+        for one in answer.missing:
+            self.missing[str(one)] = one
+        for name, value in answer.stats.items():
+            self.stats[name] = self.stats.get(name, 0) + value
+
+    async def _cut(self) -> pa.Table:
+        """What lies up to the horizon, from all groups; groups that run empty are read on."""
+        descending = self._plan.scan.descending
+        held = [(g, g.rows) for g in self._groups if g.rows is not None and g.rows.num_rows]
+        open_ends = [key_at(rows, -1) for g, rows in held if g.more]
+        pieces: list[pa.Table] = []
+        horizon = farther(open_ends, descending) if open_ends else None
+        for group, rows in held:
+            count = rows.num_rows if horizon is None else rows_up_to(rows, horizon, descending)
+            pieces.append(rows.slice(0, count))
+            group.rows = rows.slice(count)
+            if group.more and count == rows.num_rows:
+                self._send(group)
+        table = await self._coordinator.in_worker(merge_rows, pieces, descending, self._left or 0)
+        if self._left is not None:
+            self._left -= table.num_rows
+        return table
