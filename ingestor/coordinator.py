@@ -14,23 +14,19 @@ from typing import TypeVar
 
 from cluster.replica_client import Replicas
 from cluster.view import ClusterView, ViewSource
+from ingestor.answers import acks_rule, counted
 from ingestor.batch import Batch, WriteResult
+from ingestor.leases import ShardLeases
 from ingestor.outcomes import EntryTally, Mine, Verdict
 from ingestor.pipeline import Pipeline
 from ingestor.producers import ProducerBook
-from ingestor.shards import FAILED_SERVICE, Piece, unsequenced_pieces
+from ingestor.recovery import Recovery
+from ingestor.sequenced import INLINE_ROWS, SequencedWriter
+from ingestor.shards import Piece, unsequenced_pieces
+from ingestor.waiting import newer_ring, ready_view
 from ingestor.write_metrics import WriteMetrics
 from ingestor.write_settings import WriteSettings
-from records.consistency import QuorumPolicy
-from records.errors import (
-    Conflict,
-    InvalidRequest,
-    NotReady,
-    QuorumlogError,
-    QuorumUnavailable,
-    StaleRingEpoch,
-)
-from records.ids import EntryId, digest_id, ulid
+from records.errors import Conflict, NotReady, QuorumlogError, QuorumUnavailable, StaleRingEpoch
 from runtime.clock import Clock
 from runtime.deadline import Deadline
 from runtime.entropy import Entropy
@@ -38,29 +34,6 @@ from runtime.metrics import Metrics
 from runtime.tasks import Supervisor, Workers
 
 T = TypeVar("T")
-#: Rows up to which a batch is routed on the event loop: a thread would cost more than the work.
-#: From: 0.4 ms at 1,000 rows.
-INLINE_ROWS = 1_000
-
-
-def acks_rule(policy: QuorumPolicy, ack: str | None) -> Callable[[int], int]:
-    """Acks needed for a number of owners. `ack`: one, quorum, all or a number; it never lowers W.
-
-    Raises:
-        InvalidRequest: not one of these, or more than N.
-    """
-    if ack is not None and ack.isdecimal():
-        wanted = int(ack)
-        if wanted > policy.n:
-            raise InvalidRequest(f"{wanted} acks are asked for, there are {policy.n} replicas")
-        return lambda owners: max(policy.w, wanted)
-    policy.acks_needed(ack, policy.n)
-    return lambda owners: max(policy.w, policy.acks_needed(ack, owners))
-
-
-def batch_id(entry_ids: list[EntryId]) -> str:
-    """A ULID-shaped name of the entries of a batch; the same rows sent again get the same."""
-    return ulid(digest_id(b"batch", *sorted(entry_ids)))
 
 
 class WriteCoordinator:
@@ -82,6 +55,7 @@ class WriteCoordinator:
         self._workers = workers
         self._metrics = WriteMetrics(metrics)
         self._tasks = Supervisor("write")
+        self._leading = Supervisor("lead")
         self._stopped = False
         self._book = ProducerBook(settings.producers_remembered)
         self._pipeline = Pipeline(
@@ -94,6 +68,20 @@ class WriteCoordinator:
             workers,
             self._tasks,
         )
+        caller = self._pipeline.caller
+        self._leases = ShardLeases(view, replicas, caller, clock, self._metrics, self._leading)
+        recovery = Recovery(replicas, self._book, caller, clock, self._metrics, settings)
+        self._sequenced = SequencedWriter(
+            view,
+            self._leases,
+            recovery,
+            self._pipeline,
+            clock,
+            self._metrics,
+            settings,
+            workers,
+        )
+        self._metrics.producers.set_function(lambda: len(self._book))
 
     @property
     def pending_bytes(self) -> int:
@@ -107,11 +95,13 @@ class WriteCoordinator:
 
     async def start(self) -> None:
         """Begins to take over shards that this node is assigned."""
+        self._leases.start()
 
     async def stop(self) -> None:
         """Refuses new writes; what is under way is given up, its outcome unknown."""
         self._stopped = True
         self._pipeline.close()
+        await self._leading.stop()
         await self._tasks.stop()
 
     async def write(self, batch: Batch, *, ack: str | None, deadline: Deadline) -> WriteResult:
@@ -149,23 +139,49 @@ class WriteCoordinator:
         return outcome
 
     async def _write(self, batch: Batch, ack: str | None, deadline: Deadline) -> WriteResult:
+        if batch.sequence is not None:
+            return await self._sequenced.write(batch, ack, deadline)
         return await self._write_unsequenced(batch, ack, deadline)
+
+    async def new_producer_epoch(
+        self, tenant: str, service: str, producer: str, deadline: Deadline
+    ) -> int:
+        """The next epoch of a producer that lost its log, durable on W owners first.
+
+        Raises:
+            NotLeader: ask the shard's leader. QuorumUnavailable, NotReady: ask again.
+        """
+        return await self._detached(
+            lambda: self._sequenced.new_epoch(tenant, service, producer, deadline)
+        )
+
+    async def producer_progress(
+        self, tenant: str, service: str, producer: str, epoch: int, deadline: Deadline
+    ) -> WriteResult:
+        """`ack_till`, `max_seen` and `missing` of a producer, from what its owners hold now.
+
+        Raises:
+            NotLeader: ask the shard's leader. QuorumUnavailable, NotReady: ask again.
+        """
+        return await self._detached(
+            lambda: self._sequenced.progress(tenant, service, producer, epoch, deadline)
+        )
 
     async def _write_unsequenced(
         self, batch: Batch, ack: str | None, deadline: Deadline
     ) -> WriteResult:
         received_at = batch.received_at or self._clock.wall_micros()
         mine: Mine = set()
-        view = await self.ready_view(deadline)
+        view = await ready_view(self._views, deadline)
         while True:
             pieces = await self._route(batch, view, received_at)
             try:
                 rule = acks_rule(view.quorum, ack)
                 entries = await self._pipeline.run(pieces, rule, mine, deadline)
-                return self._answer(entries, view)
+                return self._counted(entries, view)
             except StaleRingEpoch as stale:
                 self._metrics.rerouted.inc()
-                view = await self.newer_ring(view, stale, deadline)
+                view = await newer_ring(self._views, view, stale, deadline)
 
     async def _route(self, batch: Batch, view: ClusterView, received_at: int) -> list[Piece]:
         settings = self._settings
@@ -178,9 +194,8 @@ class WriteCoordinator:
         self._metrics.route.observe(self._clock.monotonic() - begun)
         return pieces
 
-    def _answer(self, entries: list[EntryTally], view: ClusterView) -> WriteResult:
-        rows = [one for one in entries if one.entry.service != FAILED_SERVICE]
-        refused = [one for one in rows if one.verdict is Verdict.CONFLICT]
+    def _counted(self, entries: list[EntryTally], view: ClusterView) -> WriteResult:
+        refused = [one for one in entries if one.verdict is Verdict.CONFLICT]
         if refused:
             count = sum(one.entry.row_count for one in refused)
             self._metrics.conflicts.inc(count)
@@ -188,43 +203,4 @@ class WriteCoordinator:
                 f"{count} rows: this key is held with other bytes",
                 definite=len(refused) == len(entries),
             )
-        duplicates = sum(one.duplicates for one in rows)
-        accepted = sum(one.entry.row_count for one in rows) - duplicates
-        self._metrics.rows.inc(accepted)
-        self._metrics.duplicates.inc(duplicates)
-        owners = max((len(view.owners(one.entry.shard)) for one in entries), default=view.quorum.n)
-        durable = min((one.tally.acks for one in entries), default=owners)
-        name = batch_id([one.entry.entry_id for one in rows or entries])
-        return WriteResult(name, accepted, duplicates, durable, owners)
-
-    async def ready_view(self, deadline: Deadline) -> ClusterView:
-        """The current view, once there is a ring.
-
-        Raises:
-            NotReady: there is none by the deadline.
-        """
-        view = self._views.current()
-        while not view.ready:
-            if deadline.expired:
-                raise NotReady("the cluster has no ring yet", retry_after_seconds=1)
-            view = await self._views.changed(view.index, deadline.clamp(0.5))
-        return view
-
-    async def newer_ring(
-        self, view: ClusterView, stale: StaleRingEpoch, deadline: Deadline
-    ) -> ClusterView:
-        """The view with the ring epoch that `stale` tells of, waiting for it to arrive here.
-
-        Raises:
-            QuorumUnavailable: it has not arrived by the deadline.
-        """
-        wanted = int(stale.details.get("epoch", view.ring_epoch + 1))
-        newest = self._views.current()
-        while newest.ring_epoch < wanted:
-            if deadline.expired:
-                raise QuorumUnavailable(
-                    f"owners know ring epoch {wanted}, this node {newest.ring_epoch}",
-                    retry_after_seconds=1,
-                )
-            newest = await self._views.changed(newest.index, deadline.clamp(0.5))
-        return newest
+        return counted(entries, view, self._metrics)

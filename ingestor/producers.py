@@ -49,7 +49,8 @@ class ProducerSession:
 
     def progress(self, epoch: int, owners: Iterable[str], needed: int) -> Progress:
         """Where an epoch stands, told from now on."""
-        return self.ledger(epoch).progress(owners, needed)
+        found = self._ledgers.get(epoch) or ProducerLedger((*self.producer, epoch))
+        return found.progress(owners, needed)
 
 
 class ProducerBook:

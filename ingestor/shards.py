@@ -97,7 +97,7 @@ def unsequenced_pieces(
         identity = replace(batch.identity, content=content)
         failed = replace(stamp, identity=identity, service=FAILED_SERVICE)
         pieces += _cut(batch.failed, view, failed, max_rows)
-    return _merged(pieces, max_rows)
+    return merged(pieces, max_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ def _rejoined(pieces: list[Piece], table: pa.Table, max_rows: int) -> list[Piece
     return joined
 
 
-def _merged(pieces: list[Piece], max_rows: int) -> list[Piece]:
+def merged(pieces: list[Piece], max_rows: int) -> list[Piece]:
     """Pieces of the same owners side by side, so that one request asks for as few blocks as it can."""
     merged: list[Piece] = []
     for piece in pieces:

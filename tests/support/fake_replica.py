@@ -18,7 +18,7 @@ from records.block_codec import EncodedBlock, decode_block, encode_block, open_b
 from records.columns import plain
 from records.consistency import QuorumPolicy
 from records.errors import ConnectionLost, NotFound, StaleRingEpoch, StaleShardEpoch
-from records.ids import BlockId, EntryId
+from records.ids import BlockId, EntryId, RingEpoch
 from records.intervals import SeqIntervals
 from records.messages import (
     EntriesReply,
@@ -36,11 +36,12 @@ from runtime.deadline import Deadline
 
 @dataclass
 class Fault:
-    """What befalls one call: wait, then fail before the effect, or after it (the reply is lost)."""
+    """What befalls one put (or another call): wait, then fail, or act and lose the reply."""
 
     delay: float = 0.0
     error: Exception | None = None
     lose_reply: bool = False
+    call: str = "put"
 
 
 @dataclass
@@ -95,7 +96,9 @@ class FakeReplica:
     put_sizes: list[int] = field(default_factory=list)
 
     async def _meet_fault(self, deadline: Deadline) -> Fault:
-        fault = self.faults.popleft() if self.faults else Fault(self.delay, self.always)
+        fault = Fault(self.delay, self.always)
+        if self.faults and self.faults[0].call == self.calls[-1]:
+            fault = self.faults.popleft()
         if self.down:
             raise ConnectionLost(f"{self.node} refused the connection", definite=True)
         if self.frozen:
@@ -221,7 +224,9 @@ class FakeReplica:
                 )
                 entry = EntryHeader(**{**values, "row_start": 0})
                 found.append(
-                    encode_block(one.block_id, self.ring_epoch, _typed(one.table), (entry,))
+                    encode_block(
+                        one.block_id, RingEpoch(self.ring_epoch), _typed(one.table), (entry,)
+                    )
                 )
         return found
 

@@ -17,7 +17,7 @@ from records.errors import (
     QuorumUnavailable,
     StaleRingEpoch,
 )
-from tests.support.fake_replica import FakeReplicas, Fault, FakeView, FakeViews
+from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews, Fault
 from tests.support.write_path import (
     BASE,
     SteppedClock,

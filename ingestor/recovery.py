@@ -1,0 +1,210 @@
+"""Steps 3 and 4 of a takeover, for one producer at its first batch: what is there, and the thin tail.
+
+N-W+1 owners say what they hold, and what the producer was told. Each acked row is on W owners, so at
+least one of these has it. What lies above `told` on fewer than W of them is fetched from a holder and put
+to the others; ackTill counts it only when their answers show it. What cannot be put again now stays
+`missing`, so the producer sends it again: slower, never wrong.
+"""
+
+from collections.abc import Iterable
+
+from cluster.quorum_call import Caller, ask_quorum
+from cluster.replica_client import Replicas
+from ingestor.dedupe import ProducerLedger
+from ingestor.leases import Led
+from ingestor.producers import ProducerBook, ProducerSession
+from ingestor.write_metrics import WriteMetrics
+from ingestor.write_settings import WriteSettings
+from records.block_codec import EncodedBlock
+from records.errors import Fenced, QuorumlogError
+from records.ids import EntryId
+from records.intervals import SeqIntervals
+from records.messages import EntriesRequest, ProducerState, PutOptions, PutReply
+from records.timestamps import MAX_MICROS, MICROS_PER_HOUR, MIN_MICROS
+from records.visibility import EntryRef
+from runtime.clock import Clock
+from runtime.deadline import Deadline
+from runtime.logs import get_logger
+
+log = get_logger(__name__)
+
+
+class Recovery:
+    """Brings producers' sessions up to date with their owners."""
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        book: ProducerBook,
+        caller: Caller,
+        clock: Clock,
+        metrics: WriteMetrics,
+        settings: WriteSettings,
+    ) -> None:
+        self._replicas = replicas
+        self._book = book
+        self._caller = caller
+        self._clock = clock
+        self._metrics = metrics
+        self._grace = settings.recovery_grace_seconds
+
+    async def session(
+        self, led: Led, producer: tuple[str, str, str], deadline: Deadline
+    ) -> ProducerSession:
+        """The producer's session under this reign, recovered if it is new.
+
+        Raises:
+            QuorumUnavailable: fewer than N-W+1 owners answered by the deadline.
+        """
+        session = self._book.session(producer, led.reign)
+        if session.ready:
+            return session
+        async with session.lock:
+            if not session.ready:
+                heard = await self.refresh(led, session, led.overlap, deadline)
+                for ledger in session.ledgers():
+                    await self._thicken(led, session, ledger, heard, deadline)
+                session.ready = True
+        return session
+
+    async def refresh(
+        self, led: Led, session: ProducerSession, needed: int, deadline: Deadline
+    ) -> list[str]:
+        """Hears the producer's states from at least `needed` owners; returns who answered."""
+
+        async def states(owner: str, limit: Deadline) -> list[ProducerState]:
+            replica = self._replicas.get(owner)
+            return await replica.producer_states(led.shard, session.producer, limit)
+
+        sent = self._book.calls.tick()
+        answers = await ask_quorum(
+            "producer_states",
+            led.owners,
+            states,
+            needed,
+            self._caller,
+            deadline,
+            grace_seconds=self._grace,
+        )
+        now = self._book.calls.tick()
+        for owner, found in answers.items():
+            session.hear(owner, found, sent, now)
+        return sorted(answers)
+
+    async def seal_epoch(
+        self, led: Led, session: ProducerSession, epoch: int, deadline: Deadline
+    ) -> None:
+        """Makes `epoch` the producer's newest on W owners.
+
+        Raises:
+            Fenced: some owner knows a newer one (details: `epoch`).
+        """
+
+        async def seal(owner: str, limit: Deadline) -> int:
+            replica = self._replicas.get(owner)
+            return await replica.seal_producer_epoch(led.shard, session.producer, epoch, limit)
+
+        needed = led.view.quorum.w
+        answers = await ask_quorum(
+            "seal_producer_epoch", led.owners, seal, needed, self._caller, deadline
+        )
+        session.newest_epoch = max(session.newest_epoch, *answers.values())
+        if session.newest_epoch > epoch:
+            raise Fenced("a newer epoch exists", epoch=session.newest_epoch)
+
+    async def _thicken(
+        self,
+        led: Led,
+        session: ProducerSession,
+        ledger: ProducerLedger,
+        heard: list[str],
+        deadline: Deadline,
+    ) -> None:
+        """Puts again what fewer than W of `heard` hold."""
+        needed = led.view.quorum.w
+        spans = ledger.thin(led.owners, needed)
+        for holder in heard if spans else ():
+            held = ledger.held_by(holder)
+            if any(held.overlap(*span) for span in spans):
+                try:
+                    await self._copy(led, session, ledger, holder, spans, deadline)
+                except QuorumlogError as error:
+                    log.warning("tail not put again", holder=holder, error=error)
+            spans = ledger.thin(led.owners, needed)
+
+    async def _copy(
+        self,
+        led: Led,
+        session: ProducerSession,
+        ledger: ProducerLedger,
+        holder: str,
+        spans: list[tuple[int, int]],
+        deadline: Deadline,
+    ) -> None:
+        wanted = await self._entries(led, ledger, holder, SeqIntervals(spans), deadline)
+        replica = self._replicas.get(holder)
+        while wanted:
+            blocks = await replica.fetch(tuple(wanted), deadline)
+            if not blocks:
+                return
+            for block in blocks:
+                others = [owner for owner in led.owners if owner != holder]
+                await self._put_again(led, session, others, block, deadline)
+                self._metrics.recovered.inc(block.header.rows)
+                done = {entry.entry_id for entry in block.header.entries}
+                wanted = [one for one in wanted if one not in done]
+
+    async def _put_again(
+        self,
+        led: Led,
+        session: ProducerSession,
+        owners: list[str],
+        block: EncodedBlock,
+        deadline: Deadline,
+    ) -> None:
+        options = PutOptions(ring_epoch=led.reign[2], repair=True)
+
+        async def put(owner: str, limit: Deadline) -> PutReply:
+            return await self._replicas.get(owner).put(block, options, limit)
+
+        needed = min(led.view.quorum.w - 1, len(owners))
+        if needed < 1:
+            return
+        sent = self._book.calls.tick()
+        limit = deadline.sooner(self._caller.pace.try_seconds)
+        replies = await ask_quorum("put_again", owners, put, needed, self._caller, limit)
+        now = self._book.calls.tick()
+        for owner, reply in replies.items():
+            mine = [one for one in reply.producers if one.producer[:3] == session.producer]
+            session.hear(owner, mine, sent, now)
+
+    async def _entries(
+        self,
+        led: Led,
+        ledger: ProducerLedger,
+        holder: str,
+        spans: SeqIntervals,
+        deadline: Deadline,
+    ) -> list[EntryId]:
+        """Entries on `holder` with rows in `spans`, or with skips alone; first among recent rows."""
+        now = self._clock.wall_micros()
+        recent = (now - 2 * MICROS_PER_HOUR, now + MICROS_PER_HOUR)
+        replica = self._replicas.get(holder)
+        for start, end in (recent, (MIN_MICROS, MAX_MICROS)):
+            request = EntriesRequest(led.shard, start, end)
+            reply = await replica.entries(request, deadline)
+            found = [e for e in reply.entries if e.producer == ledger.key and _touches(e, spans)]
+            if covers(found, spans, ledger.held_by(holder)):
+                break
+        return [one.entry_id for one in found]
+
+
+def _touches(entry: EntryRef, spans: SeqIntervals) -> bool:
+    return not entry.seqs or any(spans.overlap(a, b) for a, b in entry.seqs)
+
+
+def covers(entries: Iterable[EntryRef], spans: SeqIntervals, held: SeqIntervals) -> bool:
+    """Whether the rows of `entries` are all of `spans` that `held` has."""
+    rows = SeqIntervals(span for entry in entries for span in entry.seqs)
+    wanted = [part for a, b in spans for part in held.overlap(a, b)]
+    return not any(rows.gaps(a, b) for a, b in wanted)

@@ -1,0 +1,271 @@
+"""The sequenced write: taken by the shard's leader, fenced by its epoch, answered with ack arithmetic.
+
+A batch is one entry. Rows whose sequence is held with other bytes are taken out (they go to `_failed` and
+are reported), and the rest is written as an entry of its own. Batches of one producer are sent as they
+come and answered in that order, so that an answer never shows a gap that the one before is filling.
+"""
+
+import asyncio
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from cluster.view import ViewSource
+from ingestor.answers import acks_rule, batch_id, counted
+from ingestor.batch import Batch, RejectedRow, Sequence, WriteResult
+from ingestor.conflicts import failed_rows, split_conflicts
+from ingestor.leases import Led, ShardLeases
+from ingestor.outcomes import EntryTally, Mine, Verdict
+from ingestor.pipeline import Pipeline
+from ingestor.producers import ProducerSession
+from ingestor.recovery import Recovery
+from ingestor.shards import Piece, merged, sequenced_piece, unsequenced_pieces
+from ingestor.waiting import newer_ring, ready_view
+from ingestor.write_metrics import WriteMetrics
+from ingestor.write_settings import WriteSettings
+from records.errors import (
+    Conflict,
+    Fenced,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    QuorumUnavailable,
+    Refused,
+    StaleRingEpoch,
+)
+from runtime.clock import Clock
+from runtime.deadline import Deadline
+from runtime.tasks import Workers
+
+#: Rows up to which an entry is made on the event loop; more go to a thread.
+INLINE_ROWS = 1_000
+#: Seconds that an answer waits for that of the producer's batch before.
+ORDER_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class _Work:
+    """One batch under way: what is left of it, and what has happened to it."""
+
+    batch: Batch
+    sequence: Sequence
+    table: pa.Table
+    received_at: int
+    mine: Mine
+    conflicts: list[RejectedRow]
+    refused: list[pa.Table]
+    sent: bool = False
+
+
+class SequencedWriter:
+    """Writes sequenced batches for the shards that this node leads."""
+
+    def __init__(
+        self,
+        views: ViewSource,
+        leases: ShardLeases,
+        recovery: Recovery,
+        pipeline: Pipeline,
+        clock: Clock,
+        metrics: WriteMetrics,
+        settings: WriteSettings,
+        workers: Workers,
+    ) -> None:
+        self._views = views
+        self._leases = leases
+        self._recovery = recovery
+        self._pipeline = pipeline
+        self._clock = clock
+        self._metrics = metrics
+        self._settings = settings
+        self._workers = workers
+
+    async def write(self, batch: Batch, ack: str | None, deadline: Deadline) -> WriteResult:
+        """Writes one batch; `conflicts` lists the rows that were not stored for their bytes.
+
+        Raises:
+            NotLeader: another node leads (definite, unless something was put before that showed).
+            Fenced: the producer has a newer epoch. Conflict: skips alone, of rows held as rows.
+        """
+        sequence = batch.sequence
+        if sequence is None:
+            raise InvalidRequest("the batch has no sequence")
+        received_at = batch.received_at or self._clock.wall_micros()
+        work = _Work(batch, sequence, batch.table, received_at, set(), [], [])
+        try:
+            while True:
+                led, session = await self._led(batch.tenant, sequence, deadline)
+                await self._check_epoch(led, session, sequence.epoch, deadline)
+                done = await self._once(work, led, session, ack, deadline)
+                if done is not None:
+                    return done
+        except Refused as error:
+            if work.sent and not isinstance(error, Conflict):
+                error.details.setdefault("definite", False)
+            raise
+
+    async def _led(
+        self, tenant: str, sequence: Sequence, deadline: Deadline
+    ) -> tuple[Led, ProducerSession]:
+        view = await ready_view(self._views, deadline)
+        shard = view.shard_of(tenant, sequence.service, sequence.producer)
+        led = await self._leases.hold(shard, deadline)
+        producer = (tenant, sequence.service, sequence.producer)
+        try:
+            return led, await self._recovery.session(led, producer, deadline)
+        except QuorumUnavailable as error:
+            raise NotReady(
+                f"producer {sequence.producer} is not recovered: {error.message}",
+                retry_after_seconds=1,
+            ) from error
+
+    async def _check_epoch(
+        self, led: Led, session: ProducerSession, epoch: int, deadline: Deadline
+    ) -> None:
+        if epoch < session.newest_epoch:
+            self._metrics.fenced.labels("producer").inc()
+            raise Fenced("a newer epoch of this producer exists", epoch=session.newest_epoch)
+        if epoch > max(1, session.newest_epoch):
+            # Not one that this cluster issued, as far as its owners know: durable before first use.
+            async with session.lock:
+                await self._recovery.seal_epoch(led, session, epoch, deadline)
+
+    async def _once(
+        self,
+        work: _Work,
+        led: Led,
+        session: ProducerSession,
+        ack: str | None,
+        deadline: Deadline,
+    ) -> WriteResult | None:
+        """One round under one reign: the answer, or None: look again who leads, or write the rest."""
+        rule = acks_rule(led.view.quorum, ack)
+        pieces = await self._pieces(work, led)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        before, session.last = session.last, turn
+        sent_before, work.sent = work.sent, True
+        try:
+            entries = await self._pipeline.run(pieces, rule, work.mine, deadline)
+            verdict = self._judge(work, led, session, entries)
+            if verdict is Verdict.WON:
+                await _wait_for(before, deadline.clamp(ORDER_SECONDS))
+                return self._answer(work, led, session, entries)
+        except Overloaded:
+            work.sent = sent_before
+            raise
+        except StaleRingEpoch as stale:
+            self._metrics.rerouted.inc()
+            await newer_ring(self._views, led.view, stale, deadline)
+        finally:
+            turn.set_result(None)
+        return None
+
+    async def _pieces(self, work: _Work, led: Led) -> list[Piece]:
+        sequence, table = work.sequence, work.table
+        pieces: list[Piece] = []
+        if table.num_rows or sequence.skips:
+            args = (work.batch.tenant, sequence, table, led.view, led.epoch, work.received_at)
+            if table.num_rows <= INLINE_ROWS:
+                pieces.append(sequenced_piece(*args))
+            else:
+                pieces.append(await self._workers.run(sequenced_piece, *args))
+        window, most = self._settings.dedupe_window_micros, self._settings.block_max_rows
+        pieces += unsequenced_pieces(work.batch, led.view, work.received_at, window, most)
+        for index, rows in enumerate(work.refused):
+            extra = failed_rows(work.batch, rows, work.received_at, index)
+            pieces += unsequenced_pieces(extra, led.view, work.received_at, window, most)
+        return merged(pieces, most)
+
+    def _judge(
+        self, work: _Work, led: Led, session: ProducerSession, entries: SequenceOf[EntryTally]
+    ) -> Verdict:
+        """How the round went; takes conflicting rows out of the work."""
+        for one in entries:
+            if one.verdict is Verdict.FENCED:
+                self._metrics.fenced.labels("producer").inc()
+                raise Fenced("a newer epoch of this producer exists", epoch=session.newest_epoch)
+            if one.verdict is Verdict.STALE:
+                self._metrics.fenced.labels("shard").inc()
+                self._leases.refused(led)
+                return Verdict.STALE
+        numbered = [one for one in entries if one.entry.sequenced]
+        if numbered and numbered[0].verdict is Verdict.CONFLICT:
+            self._take_out(work, numbered[0])
+            return Verdict.CONFLICT
+        return Verdict.WON
+
+    def _take_out(self, work: _Work, one: EntryTally) -> None:
+        kept, refused, rejected = split_conflicts(work.table, one, work.batch)
+        if not rejected:
+            raise Conflict("these sequences are held with other bytes", definite=False)
+        self._metrics.conflicts.inc(len(rejected))
+        work.table = kept
+        work.refused.append(refused)
+        work.conflicts += rejected
+        if kept.num_rows or work.sequence.skips:
+            self._carry_over(work, one)
+
+    def _carry_over(self, work: _Work, one: EntryTally) -> None:
+        """Owners that stored the entry have its good rows from this write, not from an earlier one."""
+        view = self._views.current()
+        args = (work.batch.tenant, work.sequence, work.table, view, 0, work.received_at)
+        renamed = sequenced_piece(*args).entries[0].entry_id
+        stored = [owner for entry_id, owner in work.mine if entry_id == one.entry.entry_id]
+        work.mine.update((renamed, owner) for owner in stored)
+
+    def _answer(
+        self, work: _Work, led: Led, session: ProducerSession, entries: SequenceOf[EntryTally]
+    ) -> WriteResult:
+        result = counted(entries, led.view, self._metrics)
+        sequence = work.sequence
+        progress = session.progress(sequence.epoch, led.owners, led.view.quorum.w)
+        return replace(
+            result,
+            conflicts=tuple(work.conflicts),
+            ack_till=progress.ack_till,
+            max_seen=progress.max_seen,
+            missing=progress.missing,
+        )
+
+    async def new_epoch(self, tenant: str, service: str, producer: str, deadline: Deadline) -> int:
+        """The next epoch of a producer, durable on W owners; the ones before are refused from now on.
+
+        Raises:
+            NotLeader: ask the shard's leader. QuorumUnavailable: ask again; the number may be skipped.
+        """
+        led, session = await self._led(tenant, Sequence(service, producer, 0), deadline)
+        async with session.lock:
+            while True:
+                epoch = max(1, session.newest_epoch) + 1
+                try:
+                    await self._recovery.seal_epoch(led, session, epoch, deadline)
+                    return epoch
+                except Fenced:
+                    if deadline.expired:
+                        raise
+
+    async def progress(
+        self, tenant: str, service: str, producer: str, epoch: int, deadline: Deadline
+    ) -> WriteResult:
+        """Where a producer stands, from what the owners say now; epoch 0 means its newest."""
+        led, session = await self._led(tenant, Sequence(service, producer, 0), deadline)
+        needed = max(led.overlap, led.view.quorum.w)
+        heard = await self._recovery.refresh(led, session, needed, deadline)
+        chosen = epoch or max(1, session.newest_epoch)
+        found = session.progress(chosen, led.owners, led.view.quorum.w)
+        return WriteResult(
+            batch_id(()),
+            0,
+            0,
+            len(heard),
+            len(led.owners),
+            ack_till=found.ack_till,
+            max_seen=found.max_seen,
+            missing=found.missing,
+        )
+
+
+async def _wait_for(turn: "asyncio.Future[None] | None", seconds: float) -> None:
+    if turn is not None and not turn.done():
+        await asyncio.wait([turn], timeout=seconds)
