@@ -36,6 +36,9 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="the same seed gives the same logs")
     parser.add_argument("--start", help="time of the first row, RFC 3339 (default: now)")
     parser.add_argument(
+        "--history", type=float, default=0.0, metavar="SECONDS", help="start so long before now"
+    )
+    parser.add_argument(
         "--burst", action="store_true", help="4 times the rate for 10 s each minute"
     )
     parser.add_argument("--format", choices=FORMATS, default="json", help="clf: an access log")
