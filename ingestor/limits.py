@@ -29,6 +29,10 @@ class Limits:
     depth: int = 64
     #: Rows in one TraceHub batch.
     batch_rows: int = 50_000
+    #: Rows in one document (JSON array, CSV); JSON lines have no such limit, they go in pieces.
+    document_rows: int = 200_000
+    #: Lines in one piece, so that a piece of nothing but bad lines stays small.
+    piece_rows: int = 100_000
     #: Columns of one batch that are kept in any case, and at most. Between the two a field needs to be
     #: in one of `rare_one_in` rows; what is left goes to `attributes`.
     columns_sure: int = 100

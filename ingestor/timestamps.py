@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
+pc: Any = pyarrow.compute
 Array = np.ndarray[Any, Any]
 
 _MAX_TEXT_BYTES = 64
@@ -259,7 +260,7 @@ def _read_iso(text: Array, size: int, zone: int, at: Array, work: _Work) -> None
 
 def _all_digits(digits: Array, places: tuple[int, ...] | range) -> Array:
     rows = digits[list(places)]
-    return (rows <= 9).all(axis=0)
+    return np.asarray((rows <= 9).all(axis=0))
 
 
 def _two(digits: Array, place: int) -> Array:
@@ -267,7 +268,10 @@ def _two(digits: Array, place: int) -> Array:
 
 
 def _days(digits: Array) -> tuple[Array, Array]:
-    """Days since 1970 of the first ten characters (Hinnant, "chrono-Compatible Low-Level Date Algorithms")."""
+    """Days since 1970 of the first ten characters.
+
+    Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", days_from_civil.
+    """
     year = _two(digits, 0) * 100 + _two(digits, 2)
     month, day = _two(digits, 5), _two(digits, 8)
     leap = ((year % 4 == 0) & (year % 100 != 0)) | (year % 400 == 0)
