@@ -120,6 +120,8 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes) -> Quorumlo
     definite = given if isinstance(given, bool) else None
     if code == "NOT_LEADER":
         return NotLeader(text, leader=hint_from(fields.get("leader")), retry_after_seconds=pause)
+    if code.startswith("STALE_"):  # it knows an older ring or leader than we were told of
+        return NotLeader(text, leader=None, retry_after_seconds=pause)
     if code == "FENCED":
         return Fenced(text, epoch=int(fields.get("epoch") or 0))
     kind = _kind(status, definite)
@@ -156,6 +158,9 @@ def _retry_after(
         value = fields.get(name)
         if isinstance(value, int | float):
             pauses.append(value / 1000)
+    in_seconds = fields.get("retry_after_seconds")
+    if isinstance(in_seconds, int | float):
+        pauses.append(in_seconds)
     header = headers.get("Retry-After", "")
     if header.isdecimal():
         pauses.append(float(header))

@@ -125,10 +125,10 @@ class Courier:
                 return result
 
     def _on_error(self, url: str, error: QuorumlogError) -> None:
-        if isinstance(error, ConnectionLost | ServerFailed) or error.status in NO_SUCH_PATH:
-            self._leaders.on_failure(url, time.monotonic())
-        elif isinstance(error, QuorumUnavailable | Overloaded):
+        if isinstance(error, QuorumUnavailable | Overloaded) or error.status == 504:
             self._leaders.on_refusal(url)
+        elif isinstance(error, ConnectionLost | ServerFailed) or error.status in NO_SUCH_PATH:
+            self._leaders.on_failure(url, time.monotonic())
 
     async def discover(self) -> None:
         """Keeps the list of members fresh, until cancelled: now and then, and after failures."""

@@ -76,7 +76,9 @@ def test_fenced_carries_the_newer_epoch() -> None:
         (500, {}, ServerFailed, False),
         (502, {}, ServerFailed, False),
         (302, {}, ServerFailed, False),
-        (409, {"error": "stale_epoch"}, ServerFailed, False),
+        (409, {"error": "surprise"}, ServerFailed, False),
+        (409, {"error": {"code": "STALE_RING_EPOCH"}}, NotLeader, True),
+        (504, {"error": {"code": "DEADLINE_EXCEEDED"}}, ServerFailed, False),
     ],
 )
 def test_each_status_is_its_error(
@@ -95,6 +97,8 @@ def test_the_longest_pause_asked_for_is_kept() -> None:
     assert error_from(503, {}, b'{"retryAfterMs":1500}').retry_after_seconds == 1.5
     both = error_from(503, {"Retry-After": "1"}, b'{"error":{"retry_after_ms":3000}}')
     assert both.retry_after_seconds == 3
+    seconds = error_from(429, {}, b'{"error":{"retry_after_seconds":2.5}}')
+    assert seconds.retry_after_seconds == 2.5
     assert error_from(429, {}, b"").retry_after_seconds == 1
     assert error_from(503, {}, b"").retry_after_seconds is None
     assert error_from(429, {"Retry-After": "soon"}, b"").retry_after_seconds == 1

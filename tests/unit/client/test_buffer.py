@@ -104,7 +104,7 @@ def test_acked_rows_are_gone_after_a_restart(opened: Opener, tmp_path: Path) -> 
 
 
 def test_a_tail_torn_at_each_byte_is_cut_and_the_rows_before_it_stay(
-    opened: Opener, tmp_path: Path
+    opened: Opener, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Cut anywhere: what is whole comes back, the next row is written where the tail was."""
     first = opened(tmp_path / "b")
@@ -129,6 +129,8 @@ def test_a_tail_torn_at_each_byte_is_cut_and_the_rows_before_it_stay(
         again = opened(torn)
         assert len(again.rows(1, whole + 1, 1 << 20)) == whole + 1
         again.close()
+    assert "torn tail" in caplog.text
+    assert "damaged" not in caplog.text
 
 
 def test_damage_in_the_middle_loses_one_frame_and_says_so(
@@ -341,6 +343,19 @@ def test_a_move_to_a_new_epoch_renumbers_and_survives_a_crash_after_each_step(
         assert not moved.needs_epoch
         assert moved.meta.epoch == 2
         assert len(moved.rows(1, 5, 1000)) == 5
+
+
+def test_rows_that_come_during_a_move_are_renumbered_too(opened: Opener) -> None:
+    """They were numbered under the old epoch, and follow those that are kept."""
+    found = opened(None)
+    _fill(found, 5)
+    found.begin_move([(2, 2)])
+    _fill(found, 2)
+    found.finish_move(2)
+
+    assert found.rows(1, 3, 1000) == [b'{"seq":%d,"message":"m"}' % seq for seq in (1, 2, 3)]
+    assert found.last_seq == found.written_till == 3
+    assert found.append(b'{"x":1}') == 4
 
 
 def test_a_crash_while_the_file_is_replaced_leaves_the_old_one(

@@ -417,6 +417,22 @@ async def test_seqs_known_to_the_server_but_not_to_us_are_a_lost_identity(tmp_pa
     assert stored == list(range(1, 16))
 
 
+async def test_an_ack_beyond_what_was_sent_is_not_believed(tmp_path: Path) -> None:
+    """Someone else's rows 1 and 3 to 8 fill the gap around our 2: ours are not taken for theirs."""
+    async with FakeNode() as node:
+        async with Producer([node.url], "pay", tmp_path / "b") as producer:
+            producer.send(message="1")
+            await producer.flush()
+            held = node.store.rows["pay", producer.name, 1]
+            held.update({seq: b'{"seq":%d,"message":"x"}' % seq for seq in range(3, 9)})
+            for number in (2, 3, 4):
+                producer.send(message=str(number))
+                await producer.flush()
+            assert producer.epoch == 2
+        messages = [row["message"] for row in node.store.all_rows("pay")]
+    assert sorted(message for message in messages if message != "x") == ["1", "2", "3", "4"]
+
+
 async def test_a_fenced_producer_stops_loudly(tmp_path: Path) -> None:
     """A newer one writes under the name: flush, send and close all say so, rows stay in the file."""
     async with FakeNode() as node:
