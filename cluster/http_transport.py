@@ -6,7 +6,7 @@ fresh one: a keep-alive connection that the peer closed in between looks exactly
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -20,6 +20,16 @@ from runtime.deadline import Deadline
 CONNECT_SECONDS = 1.0
 #: Bytes read from the socket per wake-up; blocks are a few 100 KB.
 READ_BUFFER_BYTES = 1 << 20
+
+
+Frame = tuple[bytes, bytes | memoryview]
+"""Head and payload, sent one after the other without being joined."""
+
+
+async def _parts(frame: Frame) -> AsyncIterator[bytes | memoryview]:
+    for part in frame:
+        if len(part):
+            yield part
 
 
 def cluster_token(secret: bytes) -> str:
@@ -71,7 +81,7 @@ class HttpTransport:
         address = self._address_of(node)
         if not address:
             raise NotFound(f"no address of node {node!r} is known")
-        frame = envelope.encode(head, payload)
+        frame = (envelope.encode_head(head, len(payload)), payload)
         try:
             data = await self._post(f"http://{address}/rpc/{operation}", frame, deadline)
         except aiohttp.ClientConnectorError as error:
@@ -89,7 +99,7 @@ class HttpTransport:
             raise error_from_dict(answer["error"])
         return answer, body
 
-    async def _post(self, url: str, frame: bytes, deadline: Deadline) -> bytes:
+    async def _post(self, url: str, frame: Frame, deadline: Deadline) -> bytes:
         try:
             return await self._post_once(url, frame, deadline)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
@@ -97,15 +107,19 @@ class HttpTransport:
                 raise
             return await self._post_once(url, frame, deadline)
 
-    async def _post_once(self, url: str, frame: bytes, deadline: Deadline) -> bytes:
+    async def _post_once(self, url: str, frame: Frame, deadline: Deadline) -> bytes:
         if self._session is None:
             raise ConnectionLost("the transport is not started", definite=True)
         left = deadline.remaining()
         if left <= 0:
             raise TimeoutError
         timeout = aiohttp.ClientTimeout(total=left, sock_connect=min(CONNECT_SECONDS, left))
-        headers = {DEADLINE_HEADER: str(int(left * 1000))}
-        async with self._session.post(url, data=frame, headers=headers, timeout=timeout) as answer:
+        headers = {
+            DEADLINE_HEADER: str(int(left * 1000)),
+            "Content-Length": str(sum(len(part) for part in frame)),
+        }
+        body = _parts(frame)
+        async with self._session.post(url, data=body, headers=headers, timeout=timeout) as answer:
             length = answer.content_length
             if length is not None and length > MAX_FRAME_BYTES:
                 raise ConnectionLost(f"answer of {length} bytes exceeds {MAX_FRAME_BYTES}")

@@ -90,7 +90,7 @@ class Membership:
             now = self._consensus.snapshot().members.get(self.me.id)
             if now is not None and now.http == self.me.http and now.incarnation >= incarnation:
                 self.me = now
-                log.info("registered", node=now.id, incarnation=now.incarnation)
+                log.info("registered", incarnation=now.incarnation)
                 return now
             await self._clock.sleep(0.05)
 

@@ -159,7 +159,7 @@ class Node:
         await self._start_http()
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
-        log.info("started", node=self.settings.node.id, http=self.settings.node.http_port)
+        log.info("started", http=self.settings.node.http_port)
 
     def _add_operations(self) -> None:
         if self.storage is not None:
@@ -177,8 +177,8 @@ class Node:
     async def _follow_state(self) -> None:
         async for state in self.consensus.watch():
             for event in self.events.observe(state, self.clock.wall_micros()):
-                fields = {k: v for k, v in event.items() if k not in ("event", "at")}
-                log.info(event["event"], **fields)
+                facts = {k: v for k, v in event.items() if k not in ("event", "at", "node")}
+                log.info(event["event"], member=event.get("node"), **facts)
             if self.storage is not None:
                 shard_epochs = {shard: lead.epoch for shard, lead in state.leaders.items()}
                 self.storage.observe_epochs(state.ring_epoch, shard_epochs)
@@ -251,6 +251,6 @@ async def run_node(settings: Settings) -> None:
     try:
         await stopping.wait()
     finally:
-        log.info("stopping", node=settings.node.id)
+        log.info("stopping")
         with contextlib.suppress(asyncio.CancelledError):
             await node.stop()

@@ -74,7 +74,7 @@ def configure(node_id: str, level: str = "info") -> None:
 
     class _WithNode(JsonFormatter):
         def format(self, record: logging.LogRecord) -> str:
-            fields = {"node": node_id, **getattr(record, _FIELDS, {})}
+            fields = {**getattr(record, _FIELDS, {}), "node": node_id}
             setattr(record, _FIELDS, fields)
             return super().format(record)
 
