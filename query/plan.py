@@ -23,12 +23,11 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 10_000
 MAX_TIMEOUT_SECONDS = 300.0
 
-#: Parameters with a meaning of their own; any other name is a condition on the field of that name.
+#: Parameters with a meaning of their own on every path (a path may add some); any other name is a
+#: condition on the field of that name.
 KNOWN = frozenset(
-    ["service", "level", "from", "to", "since", "search", "regex", "trace_id", "q", "limit"]
-) | frozenset(
-    ["cursor", "order", "consistency", "fields", "timeout", "format", "by", "agg", "step", "field"]
-)
+    ["service", "level", "from", "to", "since", "search", "regex", "trace_id", "q"]
+) | frozenset(["limit", "cursor", "order", "consistency", "fields", "timeout", "format"])
 #: Parameters that do not change which rows there are, nor their order: a cursor may meet other values.
 _FREE = frozenset(("limit", "cursor", "timeout", "consistency", "format", "fields"))
 
@@ -55,19 +54,22 @@ class QueryPlan:
 
 @dataclass(slots=True)
 class Parameters:
-    """The parameters of one request by name, in order; each is asked for once."""
+    """The parameters of one request by name, in order. `known` are those that are no conditions."""
 
     values: dict[str, list[str]] = field(default_factory=dict)
+    known: frozenset[str] = KNOWN
 
     @classmethod
-    def of(cls, pairs: Pairs) -> "Parameters":
-        """Groups pairs by name. Blank values count as absent, except in conditions on fields."""
+    def of(cls, pairs: Pairs, *more: str) -> "Parameters":
+        """Groups pairs by name; `more`: what this path knows besides. Blank values count as absent,
+        except in conditions on fields."""
+        known = KNOWN | set(more)
         grouped: dict[str, list[str]] = {}
         for name, value in pairs:
             _check_text(name, value)
-            if value.strip() or name not in KNOWN:
+            if value.strip() or name not in known:
                 grouped.setdefault(name, []).append(value)
-        return cls(grouped)
+        return cls(grouped, known)
 
     def one(self, name: str) -> str | None:
         """The value of a parameter that may be given once."""
@@ -217,7 +219,7 @@ def _filter(params: Parameters) -> Filter:
     for text in params.values.get("q", []):
         parts.append(language.parse(text))
     for name, found in params.values.items():
-        if name not in KNOWN:
+        if name not in params.known:
             parts.append(language.one_of(name, tuple(dict.fromkeys(found))))
     flat = language.joined("and", parts) if parts else ("true",)
     return checked_filter(all_of(*flat[1:]) if flat[0] == "and" else flat)
