@@ -79,7 +79,7 @@ class Buffer:
         self._pending: list[bytes] = []
         self._live_bytes = self._memory_bytes = self._dead_bytes = 0
         self._ready_told = False
-        self._ack_dirty = self._closed = False
+        self._ack_dirty = self._closed = self._file_closed = False
         self.lost: list[Range] = []
         self.write_errors = 0
         self.failure: BufferFailed | None = None
@@ -102,14 +102,16 @@ class Buffer:
     def _open(self, service: str, producer: str | None) -> bool:
         if self._file is not None and not self._file.is_new:
             return self._recover(self._file, service, producer)
-        # A name of the caller's without our own state may have been used before, see producer.
-        self.meta = Meta(service, producer or _new_name(), epoch=1, next_seq=1, ack_till=0)
+        # A name of the caller's without our own state may have been used before: no epoch yet.
+        named = producer is not None
+        name = producer or _new_name()
+        self.meta = Meta(service, name, 0 if named else 1, next_seq=1, ack_till=0, moving=named)
         if self._file is not None:
             try:
                 self._file.replace([frames.encode_meta(self.meta)])
             except OSError as error:
                 raise BufferFailed(f"{self._file.path} cannot be written: {error}") from error
-        return producer is not None
+        return named
 
     def _recover(self, file: BufferFile, service: str, producer: str | None) -> bool:
         kept = 0
@@ -337,6 +339,8 @@ class Buffer:
         self, meta: Meta, groups: list[Group], renumber_pending_from: int | None = None
     ) -> None:
         """Makes the file hold exactly `groups` under `meta`, then the memory. Holds `_io`."""
+        if self._file_closed:  # the caller was cancelled, its thread comes too late
+            raise BufferFailed("the buffer is closed")
         if self._file is not None:
             self._replace_file(self._file, meta, groups)
         with self._lock:
@@ -463,6 +467,7 @@ class Buffer:
             except BufferFailed as error:  # only space is lost: all rows are acked
                 log.warning("buffer not compacted at close: %s", error)
             finally:
+                self._file_closed = True
                 self._file.close()
 
 

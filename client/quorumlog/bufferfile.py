@@ -2,7 +2,8 @@
 
 Invariant: `size` is the end of the last whole frame; a failed append is cut off again, so the next
 one starts on a frame's border. Replacing writes a temporary file, syncs it, renames it over the old
-one and syncs the folder: a crash leaves the old file or the new one, never a mixture.
+one and syncs the folder: a crash leaves the old file or the new one, never a mixture. Needs POSIX
+(pread, pwrite, flock, renaming over an open file).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .frames import MAGIC
 
 try:
     import fcntl
-except ImportError:  # Windows: one producer per file is then the caller's duty
+except ImportError:  # Windows: producers work there too, but in memory only
     fcntl = None
 
 
@@ -90,7 +91,7 @@ class BufferFile:
             raise
         if durable:
             try:
-                os.fdatasync(self._fd)
+                _sync_data(self._fd)
             except OSError:
                 self._needs_replacing = True
                 raise
@@ -146,9 +147,9 @@ class BufferFile:
 def _lock(path: Path) -> int:
     """Takes the lock file beside `path`; it goes with the process, so a crash leaves no lock."""
     lock_path = path.with_name(path.name + ".lock")
-    fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if fcntl is None:
-        return fd
+        raise BufferFailed("buffer files need a POSIX system; use a producer without `buffer`")
+    fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -165,6 +166,10 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(fd, view, offset)
         view, offset = view[written:], offset + written
+
+
+def _sync_data(fd: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(fd)  # macOS has no fdatasync
 
 
 def _sync_folder(folder: Path) -> None:

@@ -39,7 +39,8 @@ FileContent = bytes | mmap
 class Meta:
     """Whose rows these are, and where numbering goes on.
 
-    `moving`: the identity was lost (see producer); all rows in the file wait for a new epoch.
+    `moving`: there is no identity (see sender): all rows in the file wait for a new epoch. Epoch 0:
+    there never was one.
     """
 
     service: str

@@ -37,6 +37,12 @@ def _log_rejected(item: Rejected) -> None:
     log.warning("row rejected: seq %d, %s: %s", item.seq, item.code, item.reason)
 
 
+def _close_late(opening: asyncio.Task[Buffer]) -> None:
+    """The caller was cancelled while the buffer was being opened: give its lock back."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
 class Producer:
     """An async context manager; `send` may be called from any thread inside it.
 
@@ -125,7 +131,7 @@ class Producer:
 
     @property
     def epoch(self) -> int:
-        """The epoch under which rows are numbered now."""
+        """The epoch under which rows are numbered now; 0 while it is being asked for."""
         return self._opened().meta.epoch
 
     @property
@@ -204,12 +210,20 @@ class Producer:
         if self._buffer is not None or self._closing:
             raise ProducerClosed("a producer is started once")
         self._loop = asyncio.get_running_loop()
-        self._buffer = await asyncio.to_thread(
-            Buffer, self._path, self._service, self._name, self._limits, self._on_ready
+        opening = asyncio.create_task(
+            asyncio.to_thread(
+                Buffer, self._path, self._service, self._name, self._limits, self._on_ready
+            )
         )
+        try:
+            buffer = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_late)
+            raise
+        self._buffer = buffer
         self._wire = Wire(self._wire_settings)
         self._sender = Sender(
-            self._buffer,
+            buffer,
             self._wire,
             self._leaders,
             self._send_settings,

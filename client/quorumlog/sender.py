@@ -58,7 +58,6 @@ class ProducerStats:
     rows_acked: int = 0
     duplicates: int = 0
     rejected: int = 0
-    requests: int = 0
     retries: int = 0
     conflicts: int = 0
     epochs_issued: int = 0
@@ -366,7 +365,7 @@ class Sender:
 
     async def _move(self) -> None:
         """Steps 2-4 of the module's text; at the start of a fresh, named buffer only 3 and 4."""
-        fresh = not self._identity_lost and not self._buffer.meta.moving
+        fresh = self._buffer.meta.epoch == 0
         if self._identity_lost and not self._buffer.meta.moving:
             keep = self._window.unsettled(self._buffer.written_till)
             await asyncio.to_thread(self._buffer.begin_move, keep)

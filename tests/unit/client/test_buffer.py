@@ -14,6 +14,7 @@ import pytest
 
 from quorumlog import (
     BufferCorrupt,
+    BufferFailed,
     BufferFull,
     BufferLocked,
     BufferMismatch,
@@ -184,7 +185,13 @@ def test_only_a_fresh_buffer_with_a_given_name_needs_an_epoch(
     assert not opened(tmp_path / "a").needs_epoch
     named = opened(tmp_path / "b", producer="p")
     assert named.needs_epoch
+    _fill(named, 1)
+    named.close()
+    named = opened(tmp_path / "b", producer="p")  # a crash before the epoch came
+    assert named.needs_epoch
+    assert named.meta.epoch == 0
     named.finish_move(4)
+    assert named.rows(1, 9, 100) == [b'{"seq":1,"message":"m"}']
     named.close()
     again = opened(tmp_path / "b", producer="p")
     assert not again.needs_epoch
@@ -399,6 +406,19 @@ def test_a_closed_buffer_takes_nothing(opened: Opener, tmp_path: Path) -> None:
     found.close()
     with pytest.raises(ProducerClosed):
         found.append(b'{"x":1}')
+
+
+def test_a_move_that_comes_after_closing_does_not_touch_the_file(
+    opened: Opener, tmp_path: Path
+) -> None:
+    """The lock is gone: the file may be another producer's by now."""
+    found = opened(tmp_path / "b")
+    _fill(found, 1)
+    found.close()
+    before = (tmp_path / "b").read_bytes()
+    with pytest.raises(BufferFailed, match="closed"):
+        found.finish_move(2)
+    assert (tmp_path / "b").read_bytes() == before
 
 
 def test_a_file_can_be_opened_again_after_a_failed_opening(tmp_path: Path) -> None:

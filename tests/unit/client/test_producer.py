@@ -502,6 +502,18 @@ async def test_rows_are_sent_in_batches() -> None:
         assert set(first) == {"service", "producer", "epoch", "logs"}
 
 
+async def test_a_start_that_is_cancelled_gives_the_file_back(tmp_path: Path) -> None:
+    """The buffer opens in a thread that cannot be cancelled; it is closed when it is done."""
+    starting = asyncio.create_task(Producer(["h:1"], "pay", tmp_path / "b").__aenter__())
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await asyncio.sleep(0.2)
+    async with Producer(["h:1"], "pay", tmp_path / "b", close_timeout_seconds=0):
+        pass
+
+
 async def test_wrong_arguments_are_refused_at_once() -> None:
     """Before anything is opened."""
     wrongs: list[dict[str, Any]] = [
