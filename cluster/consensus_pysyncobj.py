@@ -265,9 +265,9 @@ class PySyncObjConsensus:
         return self._node is not None and self._node.role == LEADER
 
     def leader_hint(self) -> str | None:
-        """The node believed to lead, if any."""
-        leader = None if self._node is None else self._node._getLeader()
-        return None if leader is None else self._names.get(leader.id)
+        """The node believed to lead, if any, and if it is connected."""
+        leader = None if self._node is None else self._node.reachable_leader()
+        return None if leader is None else self._names.get(leader)
 
     def predecessor(self) -> str | None:
         """Who led before this node became leader, as far as it saw."""
@@ -377,6 +377,8 @@ class PySyncObjConsensus:
 
     async def _attempt(self, command: bytes, until: float) -> tuple[Any, int | None]:
         """(result, FAIL_REASON) of one submission; the reason is None after a time-out."""
+        if self._node is None or self._node.reachable_leader() is None:
+            return None, FAIL_REASON.MISSING_LEADER  # nothing was submitted
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[tuple[Any, int]] = loop.create_future()
 

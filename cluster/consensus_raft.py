@@ -217,7 +217,8 @@ class RaftNode(SyncObj):
                 callback()
             except Exception as error:  # noqa: BLE001 - see the module
                 self.counters.callback_errors += 1
-                log.error("tick callback failed", error=error)
+                if self.counters.callback_errors == 1:
+                    log.error("tick callback failed", error=error)
 
         super().addOnTickCallback(guarded)
 
@@ -227,6 +228,13 @@ class RaftNode(SyncObj):
         if self.journal.pending and not self.otherNodes:
             with contextlib.suppress(BlockingIOError):  # a full pipe wakes it as well
                 self._SyncObj__pipeNotifier.notify()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def reachable_leader(self) -> str | None:
+        """The leader's address. PySyncObj remembers one that is gone, and would forward to it."""
+        leader = self._getLeader()
+        if leader is None or (self.role != LEADER and not self.isNodeConnected(leader)):
+            return None
+        return leader.id
 
     def _observe_leader(self) -> None:
         leader = self._getLeader()

@@ -15,7 +15,7 @@ from typing import Any
 from cluster.consensus_start import create_secret
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = Path(__file__).with_name("raft_process.py")
+MODULE = "tests.support.raft_process"
 
 
 def free_ports(count: int) -> list[int]:
@@ -70,13 +70,15 @@ class ManagerProcess:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             *flags,
-            str(SCRIPT),
+            "-m",
+            MODULE,
             json.dumps(config),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             limit=1 << 24,
+            cwd=ROOT,
         )
         assert self.process.stdout is not None
         first = await asyncio.wait_for(self.process.stdout.readline(), 20)
@@ -100,13 +102,13 @@ class ManagerProcess:
             if not future.done():
                 future.set_exception(CallFailed("GONE", ""))
 
-    async def call(self, name: str, *, wait: float = 20.0, **args: Any) -> Any:
-        """Calls `do_<name>` in the process."""
+    async def call(self, method: str, *, wait: float = 20.0, **args: Any) -> Any:
+        """Calls `do_<method>` in the process."""
         assert self.process is not None
         assert self.process.stdin is not None
         number = next(self._ids)
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
-        line = json.dumps({"id": number, "call": name, "args": args}) + "\n"
+        line = json.dumps({"id": number, "call": method, "args": args}) + "\n"
         self.process.stdin.write(line.encode())
         return await asyncio.wait_for(future, wait)
 

@@ -8,6 +8,7 @@ import json
 import sqlite3
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from cluster import consensus_journal, consensus_raft
@@ -39,10 +40,14 @@ def _raise(*_: object, **__: object) -> None:
     raise ValueError("injected")
 
 
+def print_error(event: str, **fields: Any) -> None:
+    print(event, fields, file=sys.stderr)
+
+
 def _inject_callbacks(consensus: PySyncObjConsensus) -> None:
     """Every callback that PySyncObj calls raises, each in its own way."""
     consensus._meta._on_applied = _raise
-    consensus_raft.log.info = _raise  # inside the role callback
+    consensus_raft.log = SimpleNamespace(info=_raise, error=print_error)  # pyright: ignore
     assert consensus._node is not None
     consensus._node.addOnTickCallback(_raise)
 

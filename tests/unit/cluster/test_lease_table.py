@@ -1,5 +1,6 @@
 """The lease table: who gets which shard, and when."""
 
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 
 from cluster.lease_table import LeaseTable, Plan
 from cluster.state_types import ClusterState, Member, ShardLeader
-import itertools
 
 
 def state(*nodes: str, shards: int = 8, **leads: Any) -> ClusterState:
