@@ -6,6 +6,7 @@ is final (400, 401, 404 …) is not.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,14 @@ DEFAULT_SERVERS = ("http://127.0.0.1:7171", "http://127.0.0.1:7181", "http://127
 REQUEST_SECONDS = 40.0
 #: Seconds for which a server that could not be reached is asked last.
 DOWN_SECONDS = 2.0
+NO_ANSWER = "no server answers: "
+
+
+def _reason(error: ConnectionLost) -> str:
+    """Why a connection failed, in a few words."""
+    cause = error.__cause__
+    number = getattr(getattr(cause, "os_error", None), "errno", None)
+    return os.strerror(number) if isinstance(number, int) else str(cause or error)
 
 
 class Api:
@@ -70,9 +79,9 @@ class Api:
                     method, url + path, params=params, headers=headers, data=data
                 )
             except ConnectionLost as error:
-                failures.append(str(error))
+                failures.append(f"{url} ({_reason(error)})")
                 self._down_until[url] = time.monotonic() + DOWN_SECONDS
-        raise ConnectionLost("; ".join(failures))
+        raise ConnectionLost(NO_ANSWER + ", ".join(failures))
 
     def _in_turn(self) -> list[str]:
         at, now = self._at % len(self.servers), time.monotonic()
@@ -93,16 +102,18 @@ class Api:
             QuorumlogError: the last error.
         """
         last: QuorumlogError | None = None
+        lost: list[str] = []
         for url in [server] if server else self._in_turn():
             try:
                 reply = await self.reply("GET", path, params, server=url)
                 return read_json(reply.status, reply.headers, reply.body)
+            except ConnectionLost as error:
+                lost.append(str(error).removeprefix(NO_ANSWER))
             except QuorumlogError as error:
                 if not is_transient(error):
                     raise
                 last = error
-        assert last is not None
-        raise last
+        raise last or ConnectionLost(NO_ANSWER + ", ".join(lost))
 
     @contextlib.asynccontextmanager
     async def stream(

@@ -145,6 +145,18 @@ class Shipper:
                 pause = min(pause * 2, PAUSE_SECONDS[1])
 
 
+async def join(api: Api) -> str:
+    """The id of the cluster; its ingestors become servers to send to.
+
+    Raises:
+        ConnectionLost: no server answers, which is said at once and not after much patience.
+    """
+    cluster = await api.get("/cluster")
+    nodes = [one for one in cluster.get("nodes", []) if "ingestor" in one.get("roles", ())]
+    api.add_servers([str(one.get("http") or "") for one in nodes])
+    return str(cluster.get("cluster_id", ""))
+
+
 def read_answer(reply: Reply) -> dict[str, Any]:
     """The counts of an answer. A 400 that counts rows is one too: all of them were bad.
 

@@ -13,7 +13,7 @@ from typing import Any
 from node.cli_api import Api
 from node.cli_errors import OK, PARTIAL, USAGE, CliError
 from node.render import bytes_text, is_terminal, note, print_json
-from node.send import Progress, Shipper
+from node.send import Progress, Shipper, join
 from node.send_state import StateFile, describe, file_identity, starting_point
 from runtime.entropy import SystemEntropy
 
@@ -79,7 +79,7 @@ async def run(options: argparse.Namespace) -> int:
     from node.send_source import CONTENT_TYPES, Format, Pieces, Source
 
     async with Api(options.server, options.tenant) as api:
-        cluster = await _join(api)
+        cluster = await join(api)
         job = _Job(options, cluster)
         offset, rows = (job.state.offset, job.state.rows) if job.state else (0, 0)
         if job.state and job.state.complete:
@@ -107,14 +107,6 @@ async def run(options: argparse.Namespace) -> int:
         finally:
             source.close()
     return _summary(options, shipper.progress, rows, time.monotonic() - started)
-
-
-async def _join(api: Api) -> str:
-    """The cluster's id; its ingestors become servers to send to."""
-    cluster = await api.get("/cluster")
-    nodes = [one for one in cluster.get("nodes", []) if "ingestor" in one.get("roles", ())]
-    api.add_servers([str(one.get("http") or "") for one in nodes])
-    return str(cluster.get("cluster_id", ""))
 
 
 async def _with_saves(job: _Job, shipper: Shipper, pieces: Iterator, start: int, row: int) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from node.cli_api import Api
 from node.cli_errors import OK
 from node.render import note, print_json
-from node.send import Shipper
+from node.send import Shipper, join
 from node.send_source import PIECE_ROWS, Piece
 from node.simulate.formats import CSV_HEADER, LINES, to_bytes
 from node.simulate.pieces import due, tables
@@ -51,6 +51,7 @@ def pieces(make: dict[str, Any], live: bool) -> Iterator[Piece]:
 async def feed(options: argparse.Namespace, make: dict[str, Any], live: bool) -> int:
     """Sends the rows that `make` describes; returns when all are acknowledged."""
     async with Api(options.server, options.tenant) as api:
+        await join(api)
         identity = SystemEntropy().bytes(16).hex()
         shipper = Shipper(api, identity, CONTENT_TYPES[options.format], {})
         started = time.monotonic()
