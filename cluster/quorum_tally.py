@@ -74,14 +74,13 @@ class QuorumTally:
         """Whether refusals leave some group too small, ever."""
         return any(len(group.members - self._refused) < group.needed for group in self.groups)
 
-    @property
-    def held_before(self) -> int:
-        """How much a quorum held before the operation: what at least `needed` members of each group had."""
-        return min((self._held_of(group) for group in self.groups), default=0)
+    def held_before(self, members: int) -> int:
+        """How much at least `members` of each group held before the operation."""
+        return min((self._held_of(group, members) for group in self.groups), default=0)
 
     def _acked_of(self, group: Group) -> frozenset[str]:
         return group.members & self._held.keys()
 
-    def _held_of(self, group: Group) -> int:
+    def _held_of(self, group: Group, members: int) -> int:
         amounts = sorted((self._held[one] for one in self._acked_of(group)), reverse=True)
-        return amounts[group.needed - 1] if len(amounts) >= group.needed else 0
+        return amounts[members - 1] if len(amounts) >= members else 0

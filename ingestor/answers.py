@@ -1,6 +1,7 @@
 """From counted entries to what the client is told; and from what it asks for to the acks needed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from cluster.view import ClusterView
 from ingestor.batch import WriteResult
@@ -12,8 +13,21 @@ from records.errors import InvalidRequest
 from records.ids import EntryId, digest_id, ulid
 
 
-def acks_rule(policy: QuorumPolicy, ack: str | None) -> Callable[[int], int]:
-    """Acks needed for a number of owners. `ack`: one, quorum, all or a number; it never lowers W.
+@dataclass(frozen=True, slots=True)
+class AckRule:
+    """How many owners must confirm: W, or more where a request asks for it; never fewer."""
+
+    w: int
+    wanted: int
+    every: bool = False
+
+    def needed(self, owners: int) -> int:
+        """Acks for an entry with that many owners."""
+        return max(self.w, owners if self.every else self.wanted)
+
+
+def ack_rule(policy: QuorumPolicy, ack: str | None) -> AckRule:
+    """The rule of a request. `ack`: one, quorum, all or a number of owners.
 
     Raises:
         InvalidRequest: not one of these, or more than N.
@@ -22,9 +36,8 @@ def acks_rule(policy: QuorumPolicy, ack: str | None) -> Callable[[int], int]:
         wanted = int(ack)
         if wanted > policy.n:
             raise InvalidRequest(f"{wanted} acks are asked for, there are {policy.n} replicas")
-        return lambda owners: max(policy.w, wanted)
-    policy.acks_needed(ack, policy.n)
-    return lambda owners: max(policy.w, policy.acks_needed(ack, owners))
+        return AckRule(policy.w, wanted)
+    return AckRule(policy.w, policy.acks_needed(ack, policy.n), every=ack == "all")
 
 
 def batch_id(entry_ids: Iterable[EntryId]) -> str:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from cluster.replica_client import Replicas
 from cluster.view import ClusterView, ViewSource
-from ingestor.answers import acks_rule, counted
+from ingestor.answers import ack_rule, counted
 from ingestor.batch import Batch, WriteResult
 from ingestor.leases import ShardLeases
 from ingestor.outcomes import EntryTally, Mine, Verdict
@@ -176,7 +176,7 @@ class WriteCoordinator:
         while True:
             pieces = await self._route(batch, view, received_at)
             try:
-                rule = acks_rule(view.quorum, ack)
+                rule = ack_rule(view.quorum, ack)
                 entries = await self._pipeline.run(pieces, rule, mine, deadline)
                 return self._counted(entries, view)
             except StaleRingEpoch as stale:

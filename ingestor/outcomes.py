@@ -39,10 +39,11 @@ _VERDICTS = {
 class EntryTally:
     """One entry's answers."""
 
-    __slots__ = ("conflicts", "entry", "tally", "verdict")
+    __slots__ = ("_w", "conflicts", "entry", "tally", "verdict")
 
-    def __init__(self, entry: EntryHeader, owners: tuple[str, ...], needed: int) -> None:
+    def __init__(self, entry: EntryHeader, owners: tuple[str, ...], needed: int, w: int) -> None:
         self.entry = entry
+        self._w = w
         self.tally = QuorumTally.over(owners, needed)
         self.verdict = Verdict.OPEN
         self.conflicts = SeqIntervals()
@@ -61,8 +62,8 @@ class EntryTally:
 
     @property
     def duplicates(self) -> int:
-        """Rows that a quorum held before."""
-        return min(self.tally.held_before, self.entry.row_count)
+        """Rows that W owners held before this write."""
+        return min(self.tally.held_before(self._w), self.entry.row_count)
 
 
 #: Entries that this write has put on an owner, or may have: (entry id, owner). A DUPLICATE there
@@ -72,10 +73,11 @@ Mine = set[tuple[EntryId, str]]
 
 @dataclass(eq=False, slots=True)
 class Submission:
-    """One piece on its way. `done` ends with None (look at `entries`) or an error."""
+    """One piece on its way: `needed` acks end it, W copies make a duplicate. `done` ends with None (look at `entries`) or an error."""
 
     piece: Piece
     needed: int
+    w: int
     deadline: Deadline
     mine: Mine
     done: "asyncio.Future[None]"
@@ -84,8 +86,8 @@ class Submission:
     full: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        owners = self.piece.owners
-        self.entries = tuple(EntryTally(e, owners, self.needed) for e in self.piece.entries)
+        owners, needed, w = self.piece.owners, self.needed, self.w
+        self.entries = tuple(EntryTally(e, owners, needed, w) for e in self.piece.entries)
 
     @property
     def settled(self) -> bool:

@@ -5,10 +5,11 @@ against `pending_bytes` for as long, also when the caller has left, so memory st
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from cluster.quorum_call import Caller, Pace
 from cluster.replica_client import Replicas
+from ingestor.answers import AckRule
 from ingestor.batcher import Batcher
 from ingestor.block_put import BlockPut, Lanes, PutParts
 from ingestor.encode import encode_pieces
@@ -76,21 +77,21 @@ class Pipeline:
     async def run(
         self,
         pieces: Sequence[Piece],
-        needed: Callable[[int], int],
+        rule: AckRule,
         mine: Mine,
         deadline: Deadline,
     ) -> list[EntryTally]:
         """Writes all pieces and returns how each entry stands once all are settled.
 
         Args:
-            needed: acks for a piece with that many owners.
+            rule: how many owners must confirm.
             mine: what this write has put so far; grows.
 
         Raises:
             Overloaded: too much is pending (definite). StaleRingEpoch: route again under a newer ring.
             QuorumUnavailable, DiskFull: not confirmed by the deadline.
         """
-        submissions = self._submit(pieces, needed, mine, deadline)
+        submissions = self._submit(pieces, rule, mine, deadline)
         futures = [one.done for one in submissions]
         if futures:
             await asyncio.wait(futures, timeout=deadline.remaining())
@@ -108,7 +109,7 @@ class Pipeline:
     def _submit(
         self,
         pieces: Sequence[Piece],
-        needed: Callable[[int], int],
+        rule: AckRule,
         mine: Mine,
         deadline: Deadline,
     ) -> list[Submission]:
@@ -121,8 +122,8 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         made: list[Submission] = []
         for piece in pieces:
-            acks = needed(len(piece.owners))
-            one = Submission(piece, acks, deadline, mine, loop.create_future())
+            needed = rule.needed(len(piece.owners))
+            one = Submission(piece, needed, rule.w, deadline, mine, loop.create_future())
             self._pending += piece.nbytes
             one.done.add_done_callback(lambda done, count=piece.nbytes: self._settled(done, count))
             made.append(one)

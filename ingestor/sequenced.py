@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from cluster.view import ViewSource
-from ingestor.answers import acks_rule, batch_id, counted
+from ingestor.answers import ack_rule, batch_id, counted
 from ingestor.batch import Batch, RejectedRow, Sequence, WriteResult
 from ingestor.conflicts import failed_rows, split_conflicts
 from ingestor.leases import Led, ShardLeases
@@ -140,7 +140,7 @@ class SequencedWriter:
         deadline: Deadline,
     ) -> WriteResult | None:
         """One round under one reign: the answer, or None: look again who leads, or write the rest."""
-        rule = acks_rule(led.view.quorum, ack)
+        rule = ack_rule(led.view.quorum, ack)
         pieces = await self._pieces(work, led)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         before, session.last = session.last, turn
