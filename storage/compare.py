@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from records.block import EntryHeader, Spans
 from storage.scan_filter import number_of
 from storage.scan_select import Ranges, rows_of
 
+#: Arrow's kernels are made at import; type checkers cannot see them.
+pc: Any = pyarrow.compute
 _IGNORED = frozenset({"received_at", "tenant", "producer", "producer_epoch", "seq"})
 _STAMPS = ("timestamp", "timestamp_ns")
 ATTRIBUTES = "attributes"

@@ -218,9 +218,9 @@ class Engine:
                 found.append((number, common(entry.seqs, self.holdings.spans(number)[0])))
         for other, judged in enumerate(before):
             twin = header.entries[other]
-            if judged.status is EntryStatus.STORED and twin.sequenced:
-                if group_key(twin) == group_key(entry):
-                    found.append((-1 - other, common(entry.seqs, twin.seqs)))
+            stored = judged.status is EntryStatus.STORED and twin.sequenced
+            if stored and group_key(twin) == group_key(entry):
+                found.append((-1 - other, common(entry.seqs, twin.seqs)))
         return [(held, spans) for held, spans in found if spans]
 
     def _pending_overlaps(self, entry: EntryHeader) -> set[int]:
@@ -229,9 +229,9 @@ class Engine:
             pending = self._pending[put]
             for index in pending.verdict.accepted:
                 other = pending.header.entries[index]
-                if other.sequenced and group_key(other) == group_key(entry):
-                    if common(entry.seqs, other.seqs):
-                        puts.add(put)
+                same = other.sequenced and group_key(other) == group_key(entry)
+                if same and common(entry.seqs, other.seqs):
+                    puts.add(put)
         return puts
 
     def _verdict(

@@ -44,6 +44,9 @@ class Gauges:
         self.quarantined = metrics.counter(
             "quorumlog_storage_quarantine_total", "Damaged ranges and blocks set aside", ("kind",)
         )
+        self.catalog_failures = metrics.counter(
+            "quorumlog_storage_catalog_failures_total", "Catalog writes that failed"
+        )
         self.free_bytes = metrics.gauge("quorumlog_storage_free_bytes", "Free bytes on the disk")
         self.read_only = metrics.gauge("quorumlog_storage_read_only", "1 while puts are refused")
         self.rows = metrics.gauge("quorumlog_storage_rows", "Rows stored")

@@ -1,4 +1,4 @@
-"""What a replica holds of each producer: sequences with rows, skips, the newest epoch, the ackTill told. Pure.
+"""What a replica holds of each producer: sequences, skips, the newest epoch, the ackTill told. Pure.
 
 A producer is filed by (shard, tenant, service, producer, epoch): what is visible must follow from a
 shard's own entries, or replicas that own different shards would disagree.

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from records.columns import CORE_TYPES
 from records.errors import InvalidRequest
 from records.predicates import Filter, fields_of
 
+#: Arrow's kernels are made at import; type checkers cannot see them.
+pc: Any = pyarrow.compute
 ATTRIBUTES = "attributes"
 #: Below this share of rows left, the next condition runs on a copy of those rows alone.
 NARROW_BELOW = 0.25

@@ -21,6 +21,7 @@ from storage.scan_select import BlockSlice
 KEYS = frozenset({"service", "level"})
 #: Cells kept before they are summed: 3 arrays of 8 bytes each.
 _CELLS_MAX = 1 << 18
+_PAIRS_MAX = 4096
 
 
 def fits(plan: ScanPlan) -> bool:
@@ -51,6 +52,7 @@ class RollupCounter:
     _group: list[np.ndarray] = field(default_factory=list)
     _bucket: list[np.ndarray] = field(default_factory=list)
     _count: list[np.ndarray] = field(default_factory=list)
+    _known: dict[tuple, np.ndarray] = field(default_factory=dict)
     _cells: int = 0
 
     def add(self, part: BlockSlice, rollup: Rollup, plan: ScanPlan) -> None:
@@ -65,19 +67,30 @@ class RollupCounter:
         }
         match = evaluate(plan.filter, BlockView(columns.get, len(kept)))
         kept = kept[match]
-        width = len(rollup.levels)
-        pair = service[match].astype(np.int64) * width + level[match]
-        unique, inverse = np.unique(pair, return_inverse=True)
-        numbers = [self._number(rollup, int(one), width) for one in unique]
-        self._group.append(np.array(numbers, np.int64)[inverse])
+        pair = service[match].astype(np.int64) * len(rollup.levels) + level[match]
+        self._group.append(self._group_numbers(rollup, pair))
         self._bucket.append(self._buckets(rollup.minute[kept]))
         self._count.append(rollup.count[kept].astype(np.int64))
         self._cells += len(kept)
         if self._cells > _CELLS_MAX:
             self._sum()
 
-    def _number(self, rollup: Rollup, pair: int, width: int) -> int:
-        names = {"service": rollup.services[pair // width], "level": rollup.levels[pair % width]}
+    def _group_numbers(self, rollup: Rollup, pair: np.ndarray) -> np.ndarray:
+        """The group of each (service, level) pair. Most blocks share their dictionaries."""
+        width = len(rollup.levels)
+        if len(rollup.services) * width > _PAIRS_MAX:
+            unique, inverse = np.unique(pair, return_inverse=True)
+            return np.array([self._number(rollup, int(one)) for one in unique])[inverse]
+        known = self._known.get((rollup.services, rollup.levels))
+        if known is None:
+            pairs = range(len(rollup.services) * width)
+            known = np.array([self._number(rollup, one) for one in pairs], np.int64)
+            self._known[(rollup.services, rollup.levels)] = known
+        return known[pair]
+
+    def _number(self, rollup: Rollup, pair: int) -> int:
+        service, level = divmod(pair, len(rollup.levels))
+        names = {"service": rollup.services[service], "level": rollup.levels[level]}
         return self._groups.number(tuple(names[name] for name in self.fold.by))
 
     @staticmethod

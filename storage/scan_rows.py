@@ -12,9 +12,9 @@ import pyarrow as pa
 from records.columns import ENTRY_COLUMN, ROW_COLUMN, conform, united_schema
 from records.predicates import ScanPlan
 from records.timestamps import MAX_MICROS, MIN_MICROS, TimeRange
-from storage.scanner import Scanner
 from storage.scan_filter import BlockView
 from storage.scan_select import BlockSlice
+from storage.scanner import Scanner
 
 _ENTRY = pa.binary(16)
 
@@ -179,7 +179,7 @@ def _plain_schema(schemas: list[pa.Schema]) -> pa.Schema:
 
 def _rows(scanner: Scanner, part: BlockSlice, positions: np.ndarray) -> pa.Table:
     """The projected columns of some rows of a block, dictionaries as plain text."""
-    present = scanner.hot.header(part.place).columns
+    present = scanner.hot.names(part.place)
     fields = scanner.plan.fields
     names = list(present if fields is None else dict.fromkeys(("timestamp", *fields)))
     names = [name for name in names if name not in (ENTRY_COLUMN, ROW_COLUMN)]

@@ -42,7 +42,7 @@ from storage.fetch import fetch_blocks
 from storage.gauges import Gauges
 from storage.holdings import BlockPlace
 from storage.home import Home
-from storage.hot import HotSet
+from storage.hot import HotSet, use_system_memory
 from storage.log_format import Record, RecordType, check_block
 from storage.opening import Opened
 from storage.scan import run_scan
@@ -94,6 +94,7 @@ class StorageService:
         self._free_bytes = 0
         self._next_put = 0
         self._writing: dict[int, _Write] = {}
+        self._flush_task: asyncio.Task[None] | None = None
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -104,6 +105,7 @@ class StorageService:
             InvalidSettings: another node's directory, or another process has it.
             StorageFailed: no log file can be opened.
         """
+        use_system_memory()
         self._workers = Workers(self.settings.workers, "storage")
         self._home = Home(self.directory, self.node_id)
         try:
@@ -153,6 +155,8 @@ class StorageService:
         self._ready = False
         await self._supervisor.stop()
         await self._wal.stop()
+        if self._flush_task is not None:
+            await asyncio.wait([self._flush_task])
         await self._flush()
         self._workers.close()
         self._catalog.close()
@@ -226,7 +230,11 @@ class StorageService:
                 writes = [self._writing[put].done for put in decision.puts]
                 await asyncio.wait(writes)
             else:
-                proofs.update(await self._compared(block, decision))
+                try:
+                    proofs.update(await self._compared(block, decision))
+                except BlockCorrupt as error:  # the held one is set aside by now: judge again
+                    if "ordinal" not in error.details:
+                        raise
             self._check_writable()
 
     def _write(self, block: EncodedBlock, verdict: Verdict) -> "asyncio.Future[None]":
@@ -283,10 +291,12 @@ class StorageService:
     async def _compared(self, block: EncodedBlock, wanted: Compare) -> dict[Pair, Proof]:
         holdings = self._engine.holdings
         held: dict[Pair, tuple[BlockPlace, int] | None] = {}
-        for (index, number), _ in wanted.pairs:
-            row = holdings.table.rows[number] if number >= 0 else None
-            place = holdings.blocks[int(row["block"])] if row is not None else None
-            held[(index, number)] = (place, int(row["index"])) if place is not None else None
+        for pair, _ in wanted.pairs:
+            held[pair] = None
+            if pair[1] >= 0:
+                row = holdings.table.rows[pair[1]]
+                place = holdings.blocks[int(row["block"])]
+                held[pair] = (place, int(row["index"])) if place is not None else None
         self._gauges.comparisons.inc(len(wanted.pairs))
         return await self._reading(_compare_pairs, self._hot, block, wanted, held)
 
@@ -455,17 +465,23 @@ class StorageService:
         self._gauges.stored_bytes.set(self._engine.holdings.bytes)
 
     async def _flush(self) -> None:
-        """Writes what changed into the catalog; after an error it is written anew as a whole."""
+        """Writes what changed into the catalog. A cancelled caller does not stop a write half-way."""
+        if self._flush_task is None or self._flush_task.done():
+            self._flush_task = asyncio.get_running_loop().create_task(self._write_catalog())
+        await asyncio.shield(self._flush_task)
+
+    async def _write_catalog(self) -> None:
         checkpointer = self._checkpointer
         if not checkpointer.changed:
             return
         batch = checkpointer.batch()
         try:
             await self._workers.run(self._catalog.write, batch)
-        except BaseException:
+        except Exception as error:  # noqa: BLE001 - it is only a checkpoint: made anew, from memory
+            log.error("the catalog could not be written", error=error)
+            self._gauges.catalog_failures.inc()
             checkpointer.forget()
             await self._workers.run(self._catalog.create)
-            raise
 
     # -- asking -----------------------------------------------------------------------------------
 
