@@ -73,7 +73,10 @@ Mine = set[tuple[EntryId, str]]
 
 @dataclass(eq=False, slots=True)
 class Submission:
-    """One piece on its way: `needed` acks end it, W copies make a duplicate. `done` ends with None (look at `entries`) or an error."""
+    """One piece on its way: `needed` acks end it, W copies held before make a duplicate.
+
+    `done` ends with None (then `entries` say how each stands) or with an error.
+    """
 
     piece: Piece
     needed: int
