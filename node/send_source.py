@@ -104,14 +104,14 @@ class Source:
         """Bytes read of the file so far."""
         return self._counter.count  # type: ignore[attr-defined]
 
-    def read(self, count: int = READ_BYTES) -> bytes:
-        """The next decoded bytes; empty at the end.
+    def read(self, count: int | None = None) -> bytes:
+        """The next decoded bytes (READ_BYTES if not said); empty at the end.
 
         Raises:
             CliError: the file is cut short or damaged.
         """
         try:
-            return self._stream.read(count)
+            return self._stream.read(READ_BYTES if count is None else count)
         except (EOFError, OSError, zstandard.ZstdError) as error:
             raise CliError(
                 f"{self.path}: cannot be decompressed to its end: {error}",
@@ -314,8 +314,7 @@ class Pieces:
             size = scanner.cut(ends, self._ended, len(self._buffer))
             if size == 0:
                 if self._ended:
-                    if ends or self._buffer.strip(b" \t\r\n],"):
-                        yield from self._rest(ends)
+                    yield from self._rest(ends, scanner.torn_from)
                     return
                 self._fill()
                 continue
@@ -323,15 +322,20 @@ class Pieces:
             yield self._of_spans(size, spans)
             scanner.reset()
 
-    def _rest(self, ends: list[tuple[int, int]]) -> Iterator[Piece]:
-        """The last piece; bytes that are no whole object are a row of their own, refused by the server."""
+    def _rest(self, ends: list[tuple[int, int]], torn_from: int) -> Iterator[Piece]:
+        """The last piece. A torn object or other bytes are a row of their own, for the server to refuse.
+
+        Args:
+            torn_from: where an object begins that has no end; -1 if there is none.
+        """
         spans = list(ends)
-        tail = bytes(self._buffer[spans[-1][1] if spans else 0 :]).strip(b" \t\r\n,")
-        if tail.strip(_BETWEEN):
-            start = self._buffer.rfind(tail)
-            spans.append((start, start + len(tail)))
+        size = len(self._buffer)
+        if torn_from >= 0:
+            spans.append((torn_from, size))
+        elif self._buffer[(spans[-1][1] if spans else 0) :].strip(_BETWEEN):
+            spans.append((spans[-1][1] if spans else 0, size))
         if spans:
-            yield self._of_spans(len(self._buffer), spans)
+            yield self._of_spans(size, spans)
 
     def _of_spans(self, size: int, spans: list[tuple[int, int]]) -> Piece:
         rows: list[bytes] = []
@@ -340,7 +344,7 @@ class Pieces:
             # what stands between objects and is no separator becomes a row, for the server to refuse
             if start - done > 1 and (junk := self._buffer[done:start].strip(_BETWEEN)):
                 rows.append(_one_line(junk))
-            rows.append(_one_line(self._buffer[start:end]))
+            rows.append(_one_line(self._buffer[start:end].strip(b" \t\r\n,")))
             done = end
         return self._piece(size, len(rows), b"\n".join(rows) + b"\n")
 
@@ -404,6 +408,11 @@ class _Scanner:
             if len(self._found) >= PIECE_ROWS:
                 break
         return self._found
+
+    @property
+    def torn_from(self) -> int:
+        """Where the object begins that has not ended; -1 outside of objects."""
+        return self._start if self._depth else -1
 
     def cut(self, ends: list[tuple[int, int]], ended: bool, size: int) -> int:
         """Bytes to take now; 0 if more must be read (or all is done)."""
