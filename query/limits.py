@@ -30,7 +30,8 @@ class Gate:
         """
         self.waiting += 1
         try:
-            await asyncio.wait_for(self._free.acquire(), deadline.clamp(self._wait_seconds))
+            async with asyncio.timeout(deadline.clamp(self._wait_seconds)):
+                await self._free.acquire()
         except TimeoutError as error:
             message = f"{self.running} queries are running, this one waited in vain"
             raise Overloaded(message, retry_after_seconds=2) from error

@@ -50,6 +50,8 @@ class Deadline:
             DeadlineExceeded: the outcome is unknown.
         """
         try:
-            return await asyncio.wait_for(work, self.remaining())
+            # Not wait_for: before Python 3.12 it may swallow the cancellation of its caller.
+            async with asyncio.timeout(self.remaining()):
+                return await work
         except TimeoutError as error:
             raise DeadlineExceeded("the deadline passed") from error
