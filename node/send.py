@@ -5,21 +5,25 @@ A piece carries an Idempotency-Key made of the file, the offset and the bytes, s
 offset below which every piece is acknowledged: the only thing that a resumed run relies on.
 """
 
+from __future__ import annotations
+
 import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from node.cli_api import Api
 from node.cli_errors import CliError
-from node.send_source import Piece
 from node.send_state import key_of
 from quorumlog.answers import error_from
 from quorumlog.backoff import is_transient
 from quorumlog.errors import QuorumlogError, TooLarge
 from quorumlog.wire import Reply
+
+if TYPE_CHECKING:  # numpy is not needed by commands that send nothing
+    from node.send_source import Piece
 
 #: Pieces under way at once. More hides the wait for fsync, but costs memory (4 MiB each).
 IN_FLIGHT = 4

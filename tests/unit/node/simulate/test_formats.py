@@ -50,7 +50,9 @@ def test_plain_lines_begin_with_time_and_level(table: pa.Table) -> None:
     lines = to_bytes(LINES["plain"](table)).decode().splitlines()
 
     assert len(lines) == table.num_rows
-    pattern = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z (DEBUG|INFO|WARN|ERROR) [a-z]+ .+")
+    pattern = re.compile(
+        r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z (DEBUG|INFO|WARN|ERROR) [a-z]+ .+"
+    )
     assert all(pattern.fullmatch(line) for line in lines)
 
 
