@@ -69,6 +69,7 @@ class BlockPut:
         self._metrics = parts.metrics
         self._started = parts.clock.monotonic()
         self._submissions = submissions
+        self._unsettled = len(submissions)
         self._firsts: list[int] = []
         first = 0
         for submission in submissions:
@@ -83,7 +84,6 @@ class BlockPut:
     def start(self) -> None:
         """Sends the block to all owners."""
         self._call.start(self._submissions[0].piece.owners)
-        self._one_settled()
 
     async def _put(self, owner: str, limit: Deadline) -> tuple[int, PutReply]:
         size = len(self._block.data)
@@ -125,8 +125,9 @@ class BlockPut:
                 submission.may_be_stored(owner)
         return True
 
-    def _one_settled(self, _: object = None) -> None:
-        if all(submission.settled for submission in self._submissions) and not self._call.settled:
+    def _one_settled(self, _: object) -> None:
+        self._unsettled -= 1
+        if not self._unsettled:
             self._metrics.quorum.observe(self._parts.clock.monotonic() - self._started)
             self._call.settle()
 

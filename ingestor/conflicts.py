@@ -23,7 +23,7 @@ def split_conflicts(
     table: pa.Table, one: EntryTally, batch: Batch
 ) -> tuple[pa.Table, pa.Table, list[RejectedRow]]:
     """(rows to write again, rows refused, their reports); all are refused if no owner said which."""
-    spans = tuple(one.conflicts) or one.entry.seqs
+    spans = tuple(one.conflicts) if one.conflicts else one.entry.seqs
     kept, refused = without_rows(table, one.entry.rows_of(spans))
     where = _row_numbers(batch)
     position = dict(zip(sequences_of(batch.table).tolist(), where.tolist(), strict=True))

@@ -46,7 +46,7 @@ class EntryTally:
         self._w = w
         self.tally = QuorumTally.over(owners, needed)
         self.verdict = Verdict.OPEN
-        self.conflicts = SeqIntervals()
+        self.conflicts: SeqIntervals | None = None
 
     def take(self, owner: str, status: EntryStatus, held: int, conflicts: Spans) -> None:
         """Counts one owner's answer; a verdict once reached stays."""
@@ -56,7 +56,9 @@ class EntryTally:
                 self.verdict = Verdict.WON
             return
         self.tally.refuse(owner)
-        self.conflicts.update(conflicts)
+        if conflicts:
+            self.conflicts = self.conflicts or SeqIntervals()
+            self.conflicts.update(conflicts)
         if self.verdict is Verdict.OPEN:
             self.verdict = _VERDICTS[status]
 

@@ -15,6 +15,7 @@ import pytest
 from cluster.replica_client import LocalReplica
 from records.consistency import QuorumPolicy
 from records.errors import ConnectionLost, Fenced, NotFound, NotLeader, NotReady, QuorumUnavailable
+from records.ids import EntryId
 from records.intervals import SeqIntervals
 from records.messages import EntriesRequest
 from records.timestamps import MAX_MICROS, MIN_MICROS
@@ -64,7 +65,7 @@ class Stores:
 
     async def visible(self, *nodes: str) -> list[dict[str, Any]]:
         """The rows that a reader of the union of `nodes` sees."""
-        union: dict[bytes, tuple[EntryRef, list[dict[str, Any]]]] = {}
+        union: dict[EntryId, tuple[EntryRef, list[dict[str, Any]]]] = {}
         for node, refs in (await self.entries(*nodes)).items():
             for block in await self.services[node].fetch(tuple(ref.entry_id for ref in refs)):
                 table = rows_of(block)

@@ -87,7 +87,7 @@ class Path:
     """A write coordinator of node `node` over shared fake replicas."""
 
     writer: WriteCoordinator
-    replicas: FakeReplicas
+    replicas: Any
     views: FakeViews
     metrics: Metrics
     clock: Any
@@ -116,7 +116,7 @@ class SteppedClock(SystemClock):
 
 @asynccontextmanager
 async def write_path(
-    replicas: FakeReplicas | None = None,
+    replicas: Any = None,
     views: FakeViews | None = None,
     settings: WriteSettings | None = None,
     clock: Any = None,
