@@ -209,7 +209,7 @@ class RaftNode(SyncObj):
             self.counters.tick_errors += 1
             raise  # PySyncObj logs it and ticks on
 
-    def addOnTickCallback(self, callback: Callable[[], None]) -> None:  # noqa: N802
+    def addOnTickCallback(self, callback: Callable[[], None]) -> None:
         """Adds a callback that may raise: unguarded, it would keep every tick from its end."""
 
         def guarded() -> None:
