@@ -22,6 +22,8 @@ from node.up_plan import NodePlan
 #: Seconds for a node to end by itself after SIGTERM, before it is killed.
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.1
+#: Looks at a process that shows no words yet, 5 ms apart.
+EXEC_TRIES = 20
 
 
 @dataclass(slots=True)
@@ -47,13 +49,23 @@ class NodeProcess:
 
 def is_node(pid: int, config: Path) -> bool:
     """Whether process `pid` is the node of that settings file."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        if sys.platform.startswith("linux"):
-            return False
+    if not sys.platform.startswith("linux"):
         return _answers_signal(pid)  # no /proc: the pid file is all there is to go by
-    return os.fsencode(str(config)) in words
+    return os.fsencode(str(config)) in _command_line(pid)
+
+
+def _command_line(pid: int) -> list[bytes]:
+    """The words a process was started with; none if it is gone, or has ended unheard (a zombie)."""
+    for _ in range(EXEC_TRIES):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+            state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+        except OSError:
+            return []
+        if words or state in (b"Z", b"X"):
+            return words.split(b"\0")
+        time.sleep(0.005)  # between two programs: exec has begun, the new words are not yet there
+    return []
 
 
 def _answers_signal(pid: int) -> bool:
