@@ -129,9 +129,9 @@ def http(
     timeout: float = 30.0,
 ) -> tuple[int, Any, dict[str, str]]:
     """(status, JSON or text, headers) of one request; an error status is an answer, not an exception."""
-    request = urllib.request.Request(url, data=body, headers=headers or {}, method=method)  # noqa: S310
+    request = urllib.request.Request(url, data=body, headers=headers or {}, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
             return answer.status, _decoded(answer.read()), dict(answer.headers)
     except urllib.error.HTTPError as error:
         with error:
