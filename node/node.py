@@ -27,7 +27,13 @@ from cluster.replica_client import ReplicaSet
 from cluster.server import PeerServer, StorageOperations
 from cluster.state_types import Member
 from cluster.view import ConsensusViews
+from ingestor.admission import Admission
+from ingestor.coordinator import WriteCoordinator
+from ingestor.write_settings import WriteSettings
 from node.settings import Settings
+from query import http as query_http
+from query.coordinator import ReadCoordinator
+from query.settings import QuerySettings
 from runtime.clock import SystemClock
 from runtime.entropy import SystemEntropy
 from runtime.logs import get_logger
@@ -74,6 +80,8 @@ class Node:
         self.views = ConsensusViews(node.id, self.consensus, self.membership.alive)
         known = self._is_known
         self.replicas = ReplicaSet(node.id, self.storage, self.transport, known)
+        self.writer = self._make_writer()
+        self.reader = self._make_reader()
         self._registered = False
         self._runner: web.AppRunner | None = None
 
@@ -126,6 +134,29 @@ class Node:
             expected_ingestors=frozenset(cluster.managers),
         )
 
+    def _make_writer(self) -> WriteCoordinator | None:
+        if not self._has("ingestor"):
+            return None
+        settings = build(WriteSettings, self.settings.table("write"), "write")
+        self.admission = Admission(settings, self.clock, self.metrics)
+        return WriteCoordinator(
+            self.views,
+            self.replicas,
+            self.clock,
+            self.entropy,
+            self.metrics,
+            settings,
+            self.workers,
+        )
+
+    def _make_reader(self) -> ReadCoordinator | None:
+        if not self._has("query"):
+            return None
+        settings = build(QuerySettings, self.settings.table("query"), "query")
+        return ReadCoordinator(
+            self.views, self.replicas, self.clock, self.metrics, settings, self.workers
+        )
+
     def _as_member(self) -> Member:
         node = self.settings.node
         raft = self.settings.cluster.managers.get(node.id, "")
@@ -156,6 +187,8 @@ class Node:
         self.supervisor.spawn("events", self._follow_state())
         if self.keeper is not None:
             self.supervisor.spawn("leases", self.keeper.run())
+        if self.writer is not None:
+            await self.writer.start()
         await self._start_http()
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
@@ -206,6 +239,8 @@ class Node:
         middleware = front_middleware(self.clock, self.entropy, self.metrics)
         app = web.Application(middlewares=[middleware], client_max_size=0)
         app.router.add_routes(self._cluster_routes())
+        if self.reader is not None:
+            app.router.add_routes(query_http.routes(self.reader))
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, read_bufsize=READ_BUFFER_BYTES
         )
@@ -231,6 +266,10 @@ class Node:
         """Ends in the reverse order; what was acknowledged is on disk anyway."""
         if self._runner is not None:
             await self._runner.cleanup()
+        if self.reader is not None:
+            await self.reader.stop()
+        if self.writer is not None:
+            await self.writer.stop()
         await self.supervisor.stop()
         await self.peers.stop()
         await self.consensus.stop()
