@@ -1,0 +1,226 @@
+"""The read path over three real StorageServices in one process: quorum, supplement, repair, formats."""
+
+import json
+import statistics
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from cluster.http_front import front_middleware
+from cluster.replica_client import LocalReplica
+from query.coordinator import ReadCoordinator
+from query.http import routes
+from query.settings import QuerySettings
+from query.stats import parse_aggregates
+from records.errors import ConnectionLost
+from records.messages import EntriesRequest, PutOptions
+from records.predicates import Fold
+from records.timestamps import MAX_MICROS, MIN_MICROS
+from runtime.clock import SystemClock
+from runtime.entropy import SystemEntropy
+from runtime.metrics import Metrics
+from runtime.tasks import Workers
+from storage.service import StorageService, StorageSettings
+from tests.support.fake_store import (
+    FakeEntry,
+    FakeView,
+    brute_rows,
+    encoded,
+    key_tuple,
+    make_entry,
+)
+from tests.unit.query.divergent import numbered
+from tests.unit.query.helpers import NOW, keys, plan, row, soon
+
+pytestmark = pytest.mark.integration
+
+
+class Trio:
+    """Three stores with N=3, W=2, R=2 and a coordinator; ViewSource and Replicas as well."""
+
+    def __init__(self, directory: Path) -> None:
+        clock = SystemClock()
+        self.view = FakeView(["n0", "n1", "n2"], 3, 2, 2, 4)
+        self.stores = {
+            node: StorageService(directory / node, node, StorageSettings(), clock, Metrics())
+            for node in self.view.nodes
+        }
+        self.dead: set[str] = set()
+        self.metrics = Metrics()
+        self.workers = Workers(2)
+        settings = QuerySettings(repair_delay_seconds=0.01)
+        self.reader = ReadCoordinator(self, self, clock, self.metrics, settings, self.workers)
+        self.written: list[FakeEntry] = []
+
+    def current(self) -> Any:
+        """The view."""
+        return self.view
+
+    async def changed(self, after_index: int, timeout: float) -> Any:
+        """The view."""
+        return self.view
+
+    def get(self, node: str) -> Any:
+        """A replica."""
+        if node in self.dead:
+            raise ConnectionLost(f"{node} is dead")
+        return LocalReplica(self.stores[node])
+
+    async def write(self, entry: FakeEntry, on: tuple[int, ...] = (0, 1, 2)) -> None:
+        """Puts an entry to the owners at these places."""
+        owners = self.view.owners(entry.header.shard)
+        block = encoded(entry)
+        for place in on:
+            await self.stores[owners[place]].put(block, PutOptions(ring_epoch=1))
+        self.written.append(entry)
+
+    async def stop(self) -> None:
+        """Stops all."""
+        await self.reader.stop()
+        for store in self.stores.values():
+            await store.stop()
+        self.workers.close()
+
+
+@pytest.fixture
+async def trio(tmp_path: Path) -> AsyncIterator[Trio]:
+    """Three started stores."""
+    made = Trio(tmp_path)
+    for store in made.stores.values():
+        await store.start()
+    yield made
+    await made.stop()
+
+
+async def fill(trio: Trio, divergent: bool) -> None:
+    """Entries with columns, attributes, ties in time and overlapping sequences."""
+    for number in range(24):
+        tail = json.dumps({"color": "red" if number % 2 else "blue", "deep": {"n": number}})
+        rows = [
+            row(number % 5 * 10 + i, f"card {number} declined {i}", x=i, attributes=tail)
+            for i in range(3)
+        ]
+        on = ((0, 1), (1, 2), (0, 2))[number % 3] if divergent else (0, 1, 2)
+        await trio.write(make_entry(number, number % 4, rows, received_at=NOW + number), on)
+    for number, (first, last, block) in enumerate([(1, 4, 500), (3, 6, 400), (5, 9, 450)], 100):
+        rows = [numbered("a", seq) for seq in range(first, last + 1)]
+        entry = make_entry(
+            number, 0, rows, received_at=NOW, seqs=((first, last),), producer="a", block=block
+        )
+        await trio.write(entry, ((0, 1), (1, 2), (2, 0))[number % 3] if divergent else (0, 1, 2))
+
+
+@pytest.mark.parametrize("divergent", [False, True])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"order": "asc", "limit": "7"},
+        {"search": "declined"},
+        {"q": "x:>0 NOT color:red"},
+        {"q": 'message:~"card 1[0-9]"', "fields": "message,color"},
+        {"seq": "5"},
+    ],
+)
+async def test_rows_equal_brute_force(trio: Trio, divergent: bool, params: dict[str, str]) -> None:
+    """Whatever owner lacks what, the answer is that of the union, and every row comes once."""
+    await fill(trio, divergent)
+    asked = plan(**params)
+
+    answer = await trio.reader.query(asked, soon())
+
+    flat = [
+        replace(e, rows=tuple({**r, **json.loads(r.get("attributes", "{}"))} for r in e.rows))
+        for e in trio.written
+    ]
+    assert answer.complete
+    assert keys(answer.table) == [key_tuple(key) for key, _ in brute_rows(flat, asked.scan)]
+    assert (answer.stats["repaired"] > 0) == divergent
+
+
+@pytest.mark.parametrize("divergent", [False, True])
+async def test_folds_equal_brute_force(trio: Trio, divergent: bool) -> None:
+    """Counts from rollups and sums, medians and distinct values from rows: each row once."""
+    await fill(trio, divergent)
+    rows = [r for _, r in brute_rows(trio.written, replace(plan().scan, limit=0))]
+    asked = plan()
+    for by, agg in ((("level",), "count"), ((), "count,sum(x),p50(x),uniq(x),max(message)")):
+        fold = Fold(by, parse_aggregates(agg))
+        answer = await trio.reader.fold(replace(asked, scan=replace(asked.scan, fold=fold)), soon())
+        found = answer.table.to_pylist()
+        assert answer.complete
+        if by:
+            levels = [r["level"] for r in rows]
+            assert {o["level"]: o["count"] for o in found} == {v: levels.count(v) for v in levels}
+        else:
+            xs = [r["x"] for r in rows]
+            assert found[0]["count"] == len(rows)
+            assert found[0]["sum(x)"] == sum(xs)
+            assert found[0]["uniq(x)"] == len(set(xs))
+            assert found[0]["max(message)"] == max(r["message"] for r in rows)
+            assert found[0]["p50(x)"] == statistics.median(xs)
+
+
+async def test_a_read_repairs_the_replica_that_missed_puts(trio: Trio) -> None:
+    """An owner missed ten puts; after one read and its background repair all owners are equal.
+
+    Shown by the owners' own entry lists and digests, not through the coordinator.
+    """
+    for number in range(20):
+        rows = [row(number * 10 + i, f"m {number}") for i in range(3)]
+        on = (0, 1) if number % 2 else (0, 1, 2)
+        await trio.write(make_entry(number, number % 4, rows, received_at=NOW + number), on)
+
+    for _ in range(6):
+        answer = await trio.reader.query(plan(), soon())
+        assert answer.complete
+        assert answer.table.num_rows == 60
+        await trio.reader.repair.idle()
+
+    for shard in range(4):
+        request = EntriesRequest(shard, MIN_MICROS, MAX_MICROS)
+        lists = [
+            {ref.entry_id for ref in (await store.entries(request)).entries}
+            for store in trio.stores.values()
+        ]
+        assert lists[0] == lists[1] == lists[2]
+        assert len({store.digest(shard) for store in trio.stores.values()}) == 1
+    assert trio.metrics.snapshot()["quorumlog_read_repair_entries_total"] == 10
+
+
+async def test_rows_stay_readable_with_one_node_dead(trio: Trio) -> None:
+    """Each entry on two of three owners, any one node dead: nothing is missing, nothing doubled."""
+    await fill(trio, divergent=False)
+    wanted = [key_tuple(key) for key, _ in brute_rows(trio.written, plan().scan)]
+    for node in trio.view.nodes:
+        trio.dead = {node}
+        answer = await trio.reader.query(plan(), soon())
+        assert answer.complete
+        assert keys(answer.table) == wanted
+
+
+async def test_http_streams_every_format_over_real_stores(trio: Trio) -> None:
+    """The same rows come as JSON pages, NDJSON, CSV and Arrow, over HTTP."""
+    import pyarrow as pa
+
+    await fill(trio, divergent=True)
+    middleware = front_middleware(SystemClock(), SystemEntropy(), trio.metrics)
+    app = web.Application(middlewares=[middleware])
+    app.router.add_routes(routes(trio.reader))
+    async with TestClient(TestServer(app)) as client:
+        page = await (await client.get("/query?limit=10000")).json()
+        lines = (await (await client.get("/query?format=ndjson")).text()).splitlines()
+        csv = (await (await client.get("/query?format=csv&fields=_id")).text()).splitlines()
+        arrow = await (await client.get("/query?format=arrow")).read()
+    ids = [one["_id"] for one in page["rows"]]
+
+    assert len(ids) == 24 * 3 + 9
+    assert [json.loads(line) for line in lines] == page["rows"]
+    assert csv == ["_id", *ids]
+    assert pa.ipc.open_stream(arrow).read_all()["_id"].to_pylist() == ids
+    assert page["rows"][0]["deep"]["n"] in range(24)
