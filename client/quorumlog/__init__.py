@@ -1,12 +1,19 @@
 """Client of quorumlog, a clustered log store: producers, queries, a logging handler.
 
-Stands alone: nothing of the server is imported. `producer` numbers rows, keeps them in `buffer` and
-has `sender` repeat them until a quorum holds them; `client` asks; `sync` is the synchronous twin of
-both; `handler` connects the standard logging module. Pure parts: `window` (what is acked), `leaders`
-(whom to ask), `answers` (what an HTTP answer means), `frames` and `recovery` (the buffer's format).
+Stands alone: nothing of the server is imported. A row's way: `producer` takes it, `rows` makes it bytes,
+`buffer` numbers it and keeps it (`bufferfile`, in the format of `frames`, read back by `recovery`),
+`sender` repeats it through `courier` and `wire` until a quorum holds it. `client` asks; `sync` has the
+synchronous twins; `handler` connects the standard logging module. What is decided is pure: `window` (what
+is acked), `leaders` (whom to ask), `answers` (what an HTTP answer means), `batch`, `groups`, `ranges`.
+
+Why not simply repeat the request on an error? The same rows in another request are other rows to a
+server, unless they carry a name; the name is (service, producer, epoch, seq), and it must outlive a
+crash together with the bytes. Hence the numbers, the file, and the rule that no row is on the network
+before it is in the file.
 """
 
 from .answers import Rejected
+from .batch import ProducerStats
 from .client import Client
 from .errors import (
     BufferCorrupt,
@@ -17,6 +24,7 @@ from .errors import (
     ConnectionLost,
     Fenced,
     FlushTimeout,
+    Incomplete,
     InvalidRequest,
     InvalidRow,
     LeaderHint,
@@ -36,7 +44,6 @@ from .errors import (
 from .handler import LogHandler
 from .producer import Producer
 from .results import IngestResult, QueryResult
-from .sender import ProducerStats
 from .sync import SyncClient, SyncProducer
 
 __all__ = [
@@ -49,6 +56,7 @@ __all__ = [
     "ConnectionLost",
     "Fenced",
     "FlushTimeout",
+    "Incomplete",
     "IngestResult",
     "InvalidRequest",
     "InvalidRow",

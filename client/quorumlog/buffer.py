@@ -16,27 +16,22 @@ Locks: `_io` guards the file and is held during I/O; `_lock` guards the lists an
 from __future__ import annotations
 
 import logging
-import socket
 import threading
-import uuid
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import frames
 from .bufferfile import BufferFile
-from .errors import BufferCorrupt, BufferFailed, BufferFull, BufferMismatch, ProducerClosed
+from .errors import BufferFailed, BufferFull, ProducerClosed
 from .frames import Meta
+from .groups import GROUP_ROWS_MAX, Group, find, group_of, head, parts_within, renumbered
+from .opening import open_buffer
 from .ranges import Range
-from .recovery import Group, Recovered, recover
-from .rows import renumber, with_seq
+from .rows import with_seq
 
 log = logging.getLogger(__name__)
 
-#: Rows and bytes of one frame at most: bounds what one read back from disk costs.
-_GROUP_ROWS_MAX = 5000
-_GROUP_BYTES_MAX = 4 << 20
 #: Dead bytes from which the file is written anew; higher writes less, lower keeps the file smaller.
 _COMPACT_BYTES_MIN = 16 << 20
 _RETRY_SECONDS_MAX = 5.0
@@ -75,21 +70,25 @@ class Buffer:
         self._io = threading.RLock()
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
-        self._groups: list[Group] = []
         self._pending: list[bytes] = []
-        self._live_bytes = self._memory_bytes = self._dead_bytes = 0
         self._ready_told = False
         self._ack_dirty = self._closed = self._file_closed = False
-        self.lost: list[Range] = []
         self.write_errors = 0
         self.failure: BufferFailed | None = None
         self._file = BufferFile(path) if path is not None else None
         try:
-            self.needs_epoch = self._open(service, producer)
+            found = open_buffer(self._file, service, producer, limits.memory_bytes_max)
         except BaseException:
             if self._file is not None:
                 self._file.close()
             raise
+        self.meta = found.meta
+        self.needs_epoch = found.meta.moving
+        self.lost = found.lost
+        self._groups = found.groups
+        self._live_bytes = sum(group.size_bytes for group in found.groups)
+        self._memory_bytes = sum(g.size_bytes for g in found.groups if g.rows is not None)
+        self._dead_bytes = max(0, found.good_end - self._live_bytes)
         self._next_seq = self.meta.next_seq
         self.written_till = self._next_seq - 1
         self._writer: threading.Thread | None = None
@@ -98,61 +97,6 @@ class Buffer:
                 target=self._write_loop, name="quorumlog-buffer", daemon=True
             )
             self._writer.start()
-
-    def _open(self, service: str, producer: str | None) -> bool:
-        if self._file is not None and not self._file.is_new:
-            return self._recover(self._file, service, producer)
-        # A name of the caller's without our own state may have been used before: no epoch yet.
-        named = producer is not None
-        name = producer or _new_name()
-        self.meta = Meta(service, name, 0 if named else 1, next_seq=1, ack_till=0, moving=named)
-        if self._file is not None:
-            try:
-                self._file.replace([frames.encode_meta(self.meta)])
-            except OSError as error:
-                raise BufferFailed(f"{self._file.path} cannot be written: {error}") from error
-        return named
-
-    def _recover(self, file: BufferFile, service: str, producer: str | None) -> bool:
-        kept = 0
-
-        def keep(size: int) -> bool:
-            nonlocal kept
-            kept += size
-            return kept <= self._limits.memory_bytes_max
-
-        try:
-            found = recover(file.content(), keep)
-            if found.good_end < file.size:
-                log.warning("torn tail cut from buffer %s at %d", file.path, found.good_end)
-                file.cut(found.good_end)
-        except OSError as error:
-            raise BufferFailed(f"buffer {file.path} cannot be read: {error}") from error
-        except BufferCorrupt as error:
-            raise BufferCorrupt(f"{file.path}: {error}") from error
-        self.meta = found.meta
-        for name, held, given in (
-            ("service", found.meta.service, service),
-            ("producer", found.meta.producer, producer),
-        ):
-            if given is not None and held != given:
-                raise BufferMismatch(f"buffer {file.path} is of {name} {held!r}, not {given!r}")
-        self._take(found, file)
-        return found.meta.moving
-
-    def _take(self, found: Recovered, file: BufferFile) -> None:
-        self.lost = found.lost
-        if found.damaged_bytes or found.lost:
-            log.error(
-                "buffer %s is damaged: %d bytes unreadable, lost seqs %s (declared as skipped)",
-                file.path,
-                found.damaged_bytes,
-                found.lost,
-            )
-        self._groups = found.groups
-        self._live_bytes = sum(group.size_bytes for group in found.groups)
-        self._memory_bytes = sum(g.size_bytes for g in found.groups if g.rows is not None)
-        self._dead_bytes = max(0, file.size - self._live_bytes)
 
     # Any thread.
 
@@ -197,7 +141,7 @@ class Buffer:
                 if len(self._pending) == 1:
                     self._work.notify()
                 return seq
-            if len(self._pending) >= _GROUP_ROWS_MAX:
+            if len(self._pending) >= GROUP_ROWS_MAX:
                 self._seal_pending()
             self.written_till = seq
         self._tell_ready()
@@ -208,7 +152,7 @@ class Buffer:
         if not rows:
             return
         first = self._next_seq - len(rows)
-        self._groups.append(Group(first, len(rows), sum(map(len, rows)), rows))
+        self._groups.append(group_of(first, rows))
 
     def _tell_ready(self) -> None:
         if not self._ready_told:
@@ -225,7 +169,7 @@ class Buffer:
     def in_memory(self, first: int) -> bool:
         """True if `rows(first, ...)` needs no disk."""
         with self._lock:
-            at = self._find(first)
+            at = find(self._groups, first)
             return at < 0 or self._groups[at].rows is not None
 
     def rows(self, first: int, last: int, bytes_max: int) -> list[bytes]:
@@ -252,7 +196,7 @@ class Buffer:
     def _rows_from(self, first: int) -> list[bytes]:
         """The rows from `first` to the end of what holds it."""
         with self._lock:
-            at = self._find(first)
+            at = find(self._groups, first)
             if at < 0:
                 pending_first = self._next_seq - len(self._pending)
                 return self._pending[first - pending_first :] if first >= pending_first else []
@@ -261,11 +205,6 @@ class Buffer:
                 return group.rows[first - group.first :]
         with self._io:
             return self._load(group)[first - group.first :]
-
-    def _find(self, seq: int) -> int:
-        """Index of the group that holds `seq`, or -1."""
-        at = bisect_right(self._groups, seq, key=lambda group: group.first) - 1
-        return at if at >= 0 and self._groups[at].last >= seq else -1
 
     def _load(self, group: Group) -> list[bytes]:
         rows = group.rows  # may have been loaded or moved since
@@ -308,18 +247,14 @@ class Buffer:
             if self._file is None:
                 with self._lock:
                     self._seal_pending()
-            groups = [part for group in self._groups for part in self._cut(group, keep)]
+            groups = [
+                part
+                for group in self._groups
+                for part in parts_within(group.first, self._load(group), keep)
+            ]
             last = self._groups[-1].last if self._groups else self.meta.ack_till
             next_seq = max(last + 1, self.meta.next_seq)
             self._swap(replace(self.meta, moving=True, next_seq=next_seq), groups)
-
-    def _cut(self, group: Group, keep: list[Range]) -> Iterator[Group]:
-        rows = self._load(group)
-        for low, high in keep:
-            first, last = max(low, group.first), min(high, group.last)
-            if first <= last:
-                part = rows[first - group.first : last - group.first + 1]
-                yield Group(first, len(part), sum(map(len, part)), part)
 
     def finish_move(self, epoch: int) -> None:
         """Renumbers all rows from 1 under `epoch`, durably. Blocks."""
@@ -327,9 +262,8 @@ class Buffer:
             seq = 1
             groups: list[Group] = []
             for group in self._groups:
-                rows = [renumber(row, seq + at) for at, row in enumerate(self._load(group))]
-                groups.append(Group(seq, len(rows), sum(map(len, rows)), rows))
-                seq += len(rows)
+                groups.append(group_of(seq, renumbered(self._load(group), seq)))
+                seq += group.count
             meta = replace(self.meta, epoch=epoch, next_seq=seq, ack_till=0, moving=False)
             self._swap(meta, groups, renumber_pending_from=seq)
             self.needs_epoch = False
@@ -348,7 +282,7 @@ class Buffer:
             self._groups = groups
             if renumber_pending_from is not None:
                 first = renumber_pending_from
-                self._pending = [renumber(row, first + at) for at, row in enumerate(self._pending)]
+                self._pending = renumbered(self._pending, first)
                 self._next_seq = first + len(self._pending)
                 self.written_till = (self._next_seq if self._file is None else first) - 1
             held = sum(group.size_bytes for group in groups)
@@ -407,7 +341,7 @@ class Buffer:
             if file.must_replace:
                 self._compact(file)
             with self._lock:
-                rows = _head(self._pending)
+                rows = head(self._pending)
                 first = self._next_seq - len(self._pending)
                 ack_till = self.meta.ack_till if self._ack_dirty else None
                 self._ack_dirty = False
@@ -431,7 +365,7 @@ class Buffer:
             self._dead_bytes += len(ack)
             if not rows:
                 return
-            group = Group(first, len(rows), sum(map(len, rows)), rows, offset, len(data))
+            group = group_of(first, rows, offset, len(data))
             if self._memory_bytes > self._limits.memory_bytes_max:
                 group.rows = None
                 self._memory_bytes -= group.size_bytes
@@ -469,18 +403,3 @@ class Buffer:
             finally:
                 self._file_closed = True
                 self._file.close()
-
-
-def _head(rows: list[bytes]) -> list[bytes]:
-    """As many of the first rows as fit into one frame; at least one if there is one."""
-    size = 0
-    for count, row in enumerate(rows[:_GROUP_ROWS_MAX]):
-        size += len(row)
-        if size > _GROUP_BYTES_MAX and count:
-            return rows[:count]
-    return rows[:_GROUP_ROWS_MAX]
-
-
-def _new_name() -> str:
-    """A producer name that no one else has: no epoch is asked for under it."""
-    return f"{socket.gethostname()[:64]}-{uuid.uuid4().hex}"

@@ -24,9 +24,10 @@ import tenacity
 from .answers import error_from, read_json
 from .arrowfeed import batches
 from .backoff import is_transient, pause_after
-from .errors import ConnectionLost, QuorumlogError, ServerFailed
+from .errors import Incomplete, QuorumlogError
 from .leaders import normalise
 from .results import IngestResult, QueryResult
+from .streams import pieces_of, require_complete, rows_of
 from .times import start_of, time_text
 from .wire import Reply, Wire, WireSettings
 
@@ -106,14 +107,23 @@ class Client:
             params["cursor"] = page.next_cursor
 
     async def rows(
-        self, *, limit: int = 1000, **filters: Any
+        self, *, limit: int = 1000, partial: bool = False, **filters: Any
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """All rows, page by page of `limit`."""
-        async for page in self.pages(limit=limit, **filters):
-            for row in page.rows:
-                yield row
+        """All rows, page by page of `limit`.
 
-    async def stream(self, format: str = "ndjson", **filters: Any) -> AsyncGenerator[Any, None]:
+        Raises:
+            Incomplete: a page is not complete, unless `partial`.
+        """
+        async with contextlib.aclosing(self.pages(limit=limit, **filters)) as pages:
+            async for page in pages:
+                if not (page.complete or partial):
+                    raise Incomplete("not all shards could be read", missing=page.missing)
+                for row in page.rows:
+                    yield row
+
+    async def stream(
+        self, format: str = "ndjson", *, partial: bool = False, **filters: Any
+    ) -> AsyncGenerator[Any, None]:
         """All rows over one snapshot, without a cap and in bounded memory.
 
         `ndjson` yields a dict a row, `arrow` a `pyarrow.RecordBatch` each. Not repeated once the
@@ -121,6 +131,8 @@ class Client:
 
         Raises:
             ConnectionLost: the stream ended in the middle.
+            Incomplete: not all shards can be read: before the first row, unless `partial`, or when
+                it shows in the middle.
         """
         kinds = {"ndjson": _NDJSON, "arrow": _ARROW}
         if format not in kinds:
@@ -130,7 +142,9 @@ class Client:
             answer = await self._retrying(
                 lambda server: self._open_stream(stack, server, params, kinds[format])
             )
-            source = _lines(answer) if format == "ndjson" else batches(_pieces(answer))
+            if not partial:
+                require_complete(answer.headers)
+            source = rows_of(answer) if format == "ndjson" else batches(pieces_of(answer))
             async with contextlib.aclosing(source) as items:
                 async for item in items:
                     yield item
@@ -279,31 +293,3 @@ def _param(value: Any) -> str:
     if isinstance(value, list | tuple | set | frozenset):
         return ",".join(map(_param, value))
     return str(value)
-
-
-async def _pieces(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    try:
-        async for piece in answer.content.iter_any():
-            yield piece
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise ConnectionLost(f"the stream ended in the middle: {error}") from error
-
-
-async def _lines(answer: aiohttp.ClientResponse) -> AsyncGenerator[dict[str, Any], None]:
-    """One dict a line; the piece after the last newline waits for the next piece."""
-    rest = b""
-    async with contextlib.aclosing(_pieces(answer)) as pieces:
-        async for piece in pieces:
-            *whole, rest = (rest + piece).split(b"\n")
-            for line in whole:
-                if line.strip():
-                    yield _row(line)
-    if rest.strip():
-        yield _row(rest)
-
-
-def _row(line: bytes) -> dict[str, Any]:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise ServerFailed(f"a line of the stream is not JSON: {line[:100]!r}") from error

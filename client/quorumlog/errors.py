@@ -13,6 +13,7 @@ QuorumlogError
 │  ├─ QuorumUnavailable  503: fewer than W owners answered in time; retry_after_seconds
 │  ├─ ServerFailed    another 5xx, or an answer that cannot be read
 │  └─ ConnectionLost  refused, reset, cut or timed out
+├─ Incomplete         (reads) not all shards could be read; carries which
 └─ LocalError         raised by this library, nothing was sent
    ├─ BufferFull      the buffer is at its cap; the row was not taken
    ├─ BufferFailed    the buffer file cannot be written or read (disk full, EIO)
@@ -28,7 +29,9 @@ QuorumlogError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,14 @@ class ServerFailed(Unknown):
 
 class ConnectionLost(Unknown):
     """No answer came: refused, reset, cut or timed out."""
+
+
+class Incomplete(QuorumlogError):
+    """Rows that were acknowledged may be missing from the answer; `missing` names where."""
+
+    def __init__(self, message: str, *, missing: Sequence[Any]) -> None:
+        super().__init__(message, code="INCOMPLETE")
+        self.missing = list(missing)
 
 
 class LocalError(QuorumlogError):

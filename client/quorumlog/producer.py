@@ -23,11 +23,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from .answers import Rejected
+from .batch import ProducerStats, SendSettings
 from .buffer import Buffer, BufferLimits
 from .errors import BufferFull, FlushTimeout, ProducerClosed, QuorumlogError
 from .leaders import Leaders
 from .rows import encode_row
-from .sender import ProducerStats, Sender, SendSettings
+from .sender import Sender
 from .wire import Wire, WireSettings
 
 log = logging.getLogger(__name__)

@@ -14,27 +14,8 @@ from mmap import mmap
 from . import frames
 from .errors import BufferCorrupt
 from .frames import Meta
+from .groups import Group
 from .ranges import Range, Ranges
-
-
-@dataclass(slots=True)
-class Group:
-    """Rows with consecutive seqs that were written in one frame.
-
-    `rows` is None when they are only on disk, in the frame of `length` bytes at `offset`.
-    """
-
-    first: int
-    count: int
-    size_bytes: int
-    rows: list[bytes] | None
-    offset: int = -1
-    length: int = 0
-
-    @property
-    def last(self) -> int:
-        """The seq of the last row."""
-        return self.first + self.count - 1
 
 
 @dataclass(slots=True)

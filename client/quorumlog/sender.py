@@ -20,10 +20,18 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
-from .answers import IngestAnswer, Rejected, read_ingest, read_json
+from .answers import IngestAnswer, Rejected, read_ingest
+from .batch import (
+    ProducerStats,
+    SendSettings,
+    Skip,
+    batch_body,
+    is_conflict,
+    is_final_for_rows,
+    read_epoch,
+)
 from .buffer import Buffer
 from .courier import NO_SUCH_PATH, Courier
 from .errors import (
@@ -31,8 +39,6 @@ from .errors import (
     Fenced,
     InvalidRequest,
     QuorumlogError,
-    ServerFailed,
-    TooLarge,
     Unauthorized,
 )
 from .leaders import Leaders
@@ -42,41 +48,8 @@ from .wire import Wire
 
 log = logging.getLogger(__name__)
 
-Skip = tuple[int, int, str]
-
 #: The server lists at most 100 bad rows: a batch in conflict is sent again in pieces this small.
 _CONFLICT_ROWS = 100
-#: 400s that are about a row rather than about us; other 400s never cost a row.
-_ROW_CODES = frozenset({"BAD_JSON", "BAD_ROW", "ROW_TOO_LARGE", "TOO_LARGE"})
-
-
-@dataclass(slots=True)
-class ProducerStats:
-    """Counts since the start. `rows_refused_full` were never taken: `send` raised BufferFull."""
-
-    rows_sent: int = 0
-    rows_acked: int = 0
-    duplicates: int = 0
-    rejected: int = 0
-    retries: int = 0
-    conflicts: int = 0
-    epochs_issued: int = 0
-    rows_refused_full: int = 0
-    rows_given_up: int = 0
-    unfillable: int = 0
-    loop_errors: int = 0
-    retries_by_reason: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SendSettings:
-    """How rows are cut into requests. `batch_rows` at most 50 000, the server's limit."""
-
-    batch_rows: int = 5000
-    batch_bytes: int = 8 << 20
-    linger_seconds: float = 0.05
-    max_in_flight: int = 1
-    ack: str | None = None
 
 
 class Sender:
@@ -323,13 +296,13 @@ class Sender:
         self._stats.conflicts += 1
         first, last = request
         conflicts = {
-            item.seq or first + item.row - 1 for item in answer.rejected if _is_conflict(item)
+            item.seq or first + item.row - 1 for item in answer.rejected if is_conflict(item)
         }
         if answer.rejected_count <= len(answer.rejected) and conflicts:
             for seq in range(first, last + 1):  # at most a batch, and once in a producer's life
                 if seq not in conflicts:
                     self._window.on_stored(seq, seq)
-        others = tuple(item for item in answer.rejected if not _is_conflict(item))
+        others = tuple(item for item in answer.rejected if not is_conflict(item))
         self._count_rejected(others, len(others))
         self._lose_identity(f"conflict at seqs {sorted(conflicts)[:10]}")
 
@@ -389,7 +362,7 @@ class Sender:
             return isinstance(error, Fenced) or (fresh and paths_missing >= self._courier.reach)
 
         try:
-            epoch = await self._courier.post("/ingest/epoch", body, _read_epoch, is_final)
+            epoch = await self._courier.post("/ingest/epoch", body, read_epoch, is_final)
         except InvalidRequest:
             log.warning("the server issues no epochs, %s starts with epoch 1", meta.producer)
             return 1
@@ -399,20 +372,10 @@ class Sender:
     # The network.
 
     async def _post_rows(self, rows: list[bytes], skips: list[Skip]) -> IngestAnswer:
-        meta = self._buffer.meta
-        head = json.dumps(
-            {"service": meta.service, "producer": meta.producer, "epoch": meta.epoch},
-            ensure_ascii=False,
-            separators=(",", ":"),
-        ).encode()
-        tail = b"]}"
-        if skips:
-            named = [{"from": low, "to": high, "reason": why} for low, high, why in skips]
-            tail = b'],"skip":%b}' % json.dumps(named, separators=(",", ":")).encode()
-        body = b'%b,"logs":[%b%b' % (head[:-1], b",".join(rows), tail)
+        body = batch_body(self._buffer.meta, rows, skips)
         ack = self._settings.ack
         path = "/ingest" if ack is None else f"/ingest?ack={ack}"
-        return await self._courier.post(path, body, read_ingest, _is_final_for_rows)
+        return await self._courier.post(path, body, read_ingest, is_final_for_rows)
 
     def _note(self, error: QuorumlogError | None) -> None:
         """Remembers the latest failure; those that time alone won't mend end a `flush`."""
@@ -424,20 +387,3 @@ class Sender:
         self._stats.retries_by_reason[reason] = self._stats.retries_by_reason.get(reason, 0) + 1
         if isinstance(error, Unauthorized | InvalidRequest):
             self._tell_waiters(error)
-
-
-def _is_conflict(item: Rejected) -> bool:
-    return item.code.upper() == "CONFLICT"
-
-
-def _is_final_for_rows(error: QuorumlogError) -> bool:
-    """True for errors that are about the rows sent, or about our right to be: no use to repeat."""
-    about_rows = isinstance(error, TooLarge) or error.code in _ROW_CODES
-    return isinstance(error, Fenced) or (isinstance(error, InvalidRequest) and about_rows)
-
-
-def _read_epoch(status: int, headers: Mapping[str, str], body: bytes) -> int:
-    epoch = read_json(status, headers, body).get("epoch")
-    if not isinstance(epoch, int) or epoch < 1:
-        raise ServerFailed(f"no epoch in the answer: {body[:200]!r}", status=status)
-    return epoch

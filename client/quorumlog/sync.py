@@ -23,11 +23,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from .batch import ProducerStats
 from .client import Client
-from .errors import ProducerClosed, QuorumlogError
+from .errors import Incomplete, ProducerClosed, QuorumlogError
 from .producer import Producer
 from .results import IngestResult, QueryResult
-from .sender import ProducerStats
 
 T = TypeVar("T")
 
@@ -254,14 +254,20 @@ class SyncClient:
         """As `Client.pages`."""
         return self._iterate(lambda: self._client.pages(limit=limit, **filters))
 
-    def rows(self, *, limit: int = 1000, **filters: Any) -> Iterator[dict[str, Any]]:
+    def rows(
+        self, *, limit: int = 1000, partial: bool = False, **filters: Any
+    ) -> Generator[dict[str, Any], None, None]:
         """As `Client.rows`."""
         for page in self.pages(limit=limit, **filters):
+            if not (page.complete or partial):
+                raise Incomplete("not all shards could be read", missing=page.missing)
             yield from page.rows
 
-    def stream(self, format: str = "ndjson", **filters: Any) -> Generator[Any, None, None]:
+    def stream(
+        self, format: str = "ndjson", *, partial: bool = False, **filters: Any
+    ) -> Generator[Any, None, None]:
         """As `Client.stream`."""
-        return self._iterate(lambda: self._client.stream(format, **filters))
+        return self._iterate(lambda: self._client.stream(format, partial=partial, **filters))
 
     def stats(
         self,

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from quorumlog import (
     Client,
     ConnectionLost,
+    Incomplete,
     InvalidRequest,
     QuorumUnavailable,
     ServerFailed,
@@ -131,6 +133,51 @@ async def test_a_stream_that_is_not_what_it_says_is_an_error() -> None:
         node.faults.append(break_off(b"<html>\n"))
         with pytest.raises(ServerFailed):
             [row async for row in client.stream()]
+
+
+def _incomplete(body: str) -> Any:
+    """A fault: a stream whose first line says that a shard is missing."""
+
+    async def fault(_: web.Request) -> web.Response:
+        headers = {"X-Quorumlog-Complete": "false", "X-Quorumlog-Missing": '[{"shard":3}]'}
+        return web.Response(text=body, headers=headers)
+
+    return fault
+
+
+async def test_what_is_incomplete_is_an_error_unless_it_is_asked_for() -> None:
+    """Rows and streams have no place to say so in passing: they raise, with what is missing."""
+    async with FakeQueryNode() as node, _client(node) as client:
+        node.faults.extend([_incomplete('{"_id":"a"}\n')] * 2)
+        with pytest.raises(Incomplete) as caught:
+            await anext(client.stream())
+        assert caught.value.missing == [{"shard": 3}]
+        assert [row async for row in client.stream(partial=True)] == [{"_id": "a"}]
+        page = {"rows": [{"_id": "a"}], "complete": False, "missing": [{"shard": 4}]}
+        node.faults.extend([fail_with(200, page)] * 2)
+        with pytest.raises(Incomplete) as caught:
+            await anext(client.rows())
+        assert caught.value.missing == [{"shard": 4}]
+        assert [row async for row in client.rows(partial=True)] == [{"_id": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("detail", "kind"),
+    [
+        ({"code": "INCOMPLETE", "message": "x", "missing": [1]}, Incomplete),
+        ({"code": "DEADLINE_EXCEEDED", "message": "x", "definite": False}, QuorumUnavailable),
+    ],
+)
+async def test_the_last_line_of_a_cut_stream_says_why(detail: Any, kind: type[Exception]) -> None:
+    """It is raised, not given out as a row; a row with a field of that name is a row."""
+    async with FakeQueryNode() as node, _client(node) as client:
+        row = {"_id": "a", "error": {"code": "x"}}
+        lines = [json.dumps(row), json.dumps({"error": detail}), ""]
+        node.faults.append(break_off("\n".join(lines).encode()))
+        stream = client.stream()
+        assert await anext(stream) == row
+        with pytest.raises(kind):
+            await anext(stream)
 
 
 @pytest.mark.parametrize("format", ["ndjson", "arrow"])
