@@ -14,6 +14,7 @@ All integers big-endian. docs/formats.md describes each part; golden files in th
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -93,7 +94,7 @@ def encode_body(table: pa.Table) -> pa.Buffer:
     """The Parquet file of the rows. A table without columns or rows gives an empty buffer."""
     if table.num_columns == 0 or table.num_rows == 0:
         return pa.py_buffer(b"")
-    dictionary = [f.name for f in table.schema if pa.types.is_dictionary(f.type)]
+    dictionary: Any = [f.name for f in table.schema if pa.types.is_dictionary(f.type)]
     dictionary += [n for n in ("received_at", "producer_epoch") if n in table.schema.names]
     encoding = {n: _DELTA for n in _DELTA_COLUMNS if n in table.schema.names}
     sink = pa.BufferOutputStream()

@@ -24,7 +24,8 @@ _PREFIX = struct.Struct(">4sIIQ")
 
 def packb(value: Any) -> bytes:
     """msgpack bytes of plain values; map order is the dict's order."""
-    return msgpack.packb(value, use_bin_type=True)
+    packed: Any = msgpack.packb(value, use_bin_type=True)
+    return packed
 
 
 def unpackb(data: bytes | memoryview) -> Any:

@@ -5,6 +5,7 @@ starts at 1, `missing` are the gaps below the largest. Adding is O(log n) plus w
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from sortedcontainers import SortedDict
 
@@ -17,7 +18,7 @@ class SeqIntervals:
     __slots__ = ("_ends",)
 
     def __init__(self, spans: Iterable[Iterable[int]] = ()) -> None:
-        self._ends: SortedDict = SortedDict()
+        self._ends: Any = SortedDict()
         for first, last in spans:
             self.add(first, last)
 
