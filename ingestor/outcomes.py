@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cluster.quorum_tally import QuorumTally
+from cluster.quorum_tally import Group, QuorumTally
 from ingestor.shards import Piece
 from records.block import EntryHeader, Spans
 from records.errors import DiskFull, QuorumlogError, QuorumUnavailable
@@ -41,10 +41,10 @@ class EntryTally:
 
     __slots__ = ("_w", "conflicts", "entry", "tally", "verdict")
 
-    def __init__(self, entry: EntryHeader, owners: tuple[str, ...], needed: int, w: int) -> None:
+    def __init__(self, entry: EntryHeader, group: Group, w: int) -> None:
         self.entry = entry
         self._w = w
-        self.tally = QuorumTally.over(owners, needed)
+        self.tally = QuorumTally((group,))
         self.verdict = Verdict.OPEN
         self.conflicts: SeqIntervals | None = None
 
@@ -91,8 +91,8 @@ class Submission:
     full: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        owners, needed, w = self.piece.owners, self.needed, self.w
-        self.entries = tuple(EntryTally(e, owners, needed, w) for e in self.piece.entries)
+        group = Group(frozenset(self.piece.owners), self.needed)
+        self.entries = tuple(EntryTally(one, group, self.w) for one in self.piece.entries)
 
     @property
     def settled(self) -> bool:

@@ -1,0 +1,151 @@
+"""Ack arithmetic against a brute-force model: never falls, never covers what fewer than W hold."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingestor.dedupe import Calls, ProducerLedger
+from records.intervals import SeqIntervals
+from records.messages import ProducerEpochKey, ProducerState
+
+KEY: ProducerEpochKey = ("t", "s", "p", 1)
+OWNERS = ("a", "b", "c")
+W = 2
+
+
+def state(seqs: set[int], told: int = 0) -> ProducerState:
+    """What an owner says that holds `seqs`."""
+    return ProducerState(KEY, tuple(SeqIntervals((one, one) for one in seqs)), told, 1)
+
+
+def contiguous(held: list[set[int]], told: int = 0) -> int:
+    """By hand: the largest k with each of 1..k told before or in at least W sets."""
+    k = 0
+    while k < told or sum(k + 1 in one for one in held) >= W:
+        k += 1
+    return k
+
+
+@dataclass
+class Pending:
+    """A call under way: when it began, and what the owner will answer."""
+
+    owner: str
+    sent: int
+    answer: ProducerState | None = None
+
+
+@dataclass
+class World:
+    """Owners with sets that only grow, and calls that are answered in any order."""
+
+    ledger: ProducerLedger = field(default_factory=lambda: ProducerLedger(KEY))
+    calls: Calls = field(default_factory=Calls)
+    held: dict[str, set[int]] = field(default_factory=lambda: {one: set() for one in OWNERS})
+    pending: list[Pending] = field(default_factory=list)
+
+
+step = st.one_of(
+    st.tuples(st.just("store"), st.sampled_from(OWNERS), st.integers(1, 12)),
+    st.tuples(st.just("send"), st.sampled_from(OWNERS), st.just(0)),
+    st.tuples(st.just("serve"), st.just(""), st.integers(0, 5)),
+    st.tuples(st.just("arrive"), st.just(""), st.integers(0, 5)),
+    st.tuples(st.just("look"), st.just(""), st.just(0)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(step, max_size=60))
+def test_it_never_falls_and_never_covers_what_fewer_than_w_hold(steps: list[tuple]) -> None:
+    """Replies are served and delivered in any order, overlap in time, and get lost."""
+    world = World()
+    before = 0
+    for kind, owner, number in steps:
+        if kind == "store":
+            world.held[owner].add(number)
+        elif kind == "send":
+            world.pending.append(Pending(owner, world.calls.tick()))
+        elif kind == "serve" and world.pending:
+            one = world.pending[number % len(world.pending)]
+            one.answer = one.answer or state(world.held[one.owner])
+        elif kind == "arrive" and world.pending:
+            one = world.pending.pop(number % len(world.pending))
+            if one.answer is not None:
+                world.ledger.hear(one.owner, one.answer, one.sent, world.calls.tick())
+        found = world.ledger.progress(OWNERS, W)
+        true_sets = list(world.held.values())
+        assert found.ack_till >= before
+        assert found.ack_till <= contiguous(true_sets)
+        for first, last in found.missing:
+            assert found.ack_till < first <= last <= found.max_seen
+        before = found.ack_till
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sets(st.integers(1, 15)), min_size=3, max_size=3),
+    st.integers(0, 6),
+)
+def test_with_all_answers_in_hand_it_is_exact(held: list[set[int]], told: int) -> None:
+    """ackTill, maxSeen and missing equal a count by hand."""
+    ledger, calls = ProducerLedger(KEY), Calls()
+    for owner, seqs in zip(OWNERS, held, strict=True):
+        ledger.hear(owner, state(seqs, told), calls.tick(), calls.tick())
+
+    found = ledger.progress(OWNERS, W)
+
+    ack = contiguous(held, told)
+    largest = max([told, ack, *(max(one, default=0) for one in held)])
+    missing = {
+        seq
+        for seq in range(ack + 1, largest + 1)
+        if seq > told and sum(seq in one for one in held) < W
+    }
+    assert found.ack_till == ack
+    assert found.max_seen == largest
+    assert {seq for a, b in found.missing for seq in range(a, b + 1)} == missing
+
+
+def test_a_set_that_shrank_no_longer_counts() -> None:
+    """b lost its disk after it held 1..3: what was told stays, 4 needs two owners anew."""
+    ledger, calls = ProducerLedger(KEY), Calls()
+    for owner in "ab":
+        ledger.hear(owner, state({1, 2, 3}), calls.tick(), calls.tick())
+    assert ledger.progress(OWNERS, W).ack_till == 3
+
+    ledger.hear("b", state(set()), calls.tick(), calls.tick())
+    ledger.hear("a", state({1, 2, 3, 4, 5}), calls.tick(), calls.tick())
+    found = ledger.progress(OWNERS, W)
+
+    assert (found.ack_till, found.missing) == (3, ((4, 5),))
+
+
+def test_an_old_answer_that_arrives_late_takes_nothing_away() -> None:
+    """Two calls overlap; the older answer comes last: the sets are united."""
+    ledger, calls = ProducerLedger(KEY), Calls()
+    early, later = calls.tick(), calls.tick()
+    ledger.hear("a", state({1, 2}), later, calls.tick())
+    ledger.hear("a", state({1}), early, calls.tick())
+    ledger.hear("b", state({1, 2}), calls.tick(), calls.tick())
+
+    assert ledger.progress(OWNERS, W).ack_till == 2
+
+
+def test_an_owner_that_is_no_owner_any_more_does_not_count() -> None:
+    """After a ring change only the owners given are counted."""
+    ledger, calls = ProducerLedger(KEY), Calls()
+    for owner in "ab":
+        ledger.hear(owner, state({1}), calls.tick(), calls.tick())
+
+    assert ledger.progress(("b", "c", "d"), W).ack_till == 0
+
+
+def test_thin_spans_are_those_above_told_that_too_few_hold() -> None:
+    """told 2; a holds 1..6, b 1..4: 5..6 is thin; below told nothing is."""
+    ledger, calls = ProducerLedger(KEY), Calls()
+    ledger.hear("a", state({1, 2, 3, 4, 5, 6}, told=2), calls.tick(), calls.tick())
+    ledger.hear("b", state({3, 4}), calls.tick(), calls.tick())
+
+    assert ledger.thin(OWNERS, W) == [(5, 6)]
+    assert ProducerLedger(KEY).thin(OWNERS, W) == []
