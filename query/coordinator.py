@@ -85,7 +85,7 @@ class ReadCoordinator:
         self._workers = workers
         self._gate = Gate(settings.running_max, settings.queue_seconds)
         self._memory = MemoryBudget(settings.memory_bytes)
-        self._latencies = {kind: Latencies(settings.hedge_min_seconds) for kind in ("rows", "fold")}
+        self._latencies = Latencies(settings.hedge_min_seconds)
         self._scatter_metrics = ScatterMetrics(metrics)
         self._turn = 0
         self.repair = ReadRepair(views, replicas, clock, metrics, settings)
@@ -235,8 +235,6 @@ class ReadCoordinator:
             shard: view.quorum.answers_needed(plan.consistency, len(view.owners(shard)))
             for shard in self.shards(plan, view)
         }
-        kind = "rows" if scan.fold is None else "fold"
-        latencies = self._latencies[kind]
         # Pages of one snapshot turn alike: they meet the same owners as long as these are alive.
         turn = scan.received_until if scan.received_until is not None else self._turn
         self._turn += 1
@@ -246,10 +244,11 @@ class ReadCoordinator:
             scan,
             needed,
             deadline.sooner(deadline.remaining() * 0.9),
-            latencies,
+            self._latencies,
             self._scatter_metrics,
             turn,
-            latencies.suspects(self.clock.monotonic()),
+            self._latencies.suspects(self.clock.monotonic()),
+            self.settings.spread_shards,
         )
         return scatter, needed
 
@@ -274,8 +273,7 @@ class ReadCoordinator:
             try:
                 settled = await settler.run(found)
             except BaseLost as lost:
-                self._latencies["rows"].suspect(lost.node, self.clock.monotonic())
-                self._latencies["fold"].suspect(lost.node, self.clock.monotonic())
+                self._latencies.suspect(lost.node, self.clock.monotonic())
                 if attempt < ATTEMPTS and not deadline.expired:
                     continue
                 settled = _unsettled(found, lost)

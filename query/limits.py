@@ -4,11 +4,14 @@ All are loud: a full queue or memory is Overloaded (429) with a time to come bac
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from records.errors import Overloaded
+from records.predicates import Filter, ScanPlan
+from records.timestamps import MICROS_PER_HOUR
 from runtime.deadline import Deadline
 
 
@@ -86,18 +89,43 @@ class MemoryHolder:
         self.held_bytes = 0
 
 
+Kind = tuple[Any, ...]
+
+
+def kind_of(plan: ScanPlan) -> Kind:
+    """Plans of one kind take about the same time: what is evaluated, over what span of time."""
+    leaves: set[str] = set()
+    _leaves(plan.filter, leaves)
+    hours = (plan.time.end - plan.time.start) // MICROS_PER_HOUR if plan.time.bounded else -1
+    fold = plan.fold
+    folded = fold and (tuple(sorted(one.function for one in fold.aggregates)), len(fold.by))
+    size = plan.limit.bit_length() // 4
+    return (folded, tuple(sorted(leaves)), hours.bit_length(), bool(plan.services), size)
+
+
+def _leaves(tree: Filter, found: set[str]) -> None:
+    kind, *operands = tree
+    if kind in ("and", "or", "not"):
+        for one in operands:
+            _leaves(one, found)
+    else:
+        found.add(kind)
+
+
 class Latencies:
-    """Recent times of scans, and when a scan counts as slow: the hedge delay.
+    """Recent times of scans by kind of plan, and when a scan counts as slow: the hedge delay.
 
     Hedging what is merely large would double the load just when it is highest, so a budget bounds it:
     hedges earn a tenth of the scans. Source: Dean, Barroso, "The Tail at Scale" (CACM 2013).
     """
 
     #: Scans that the estimate rests on; more is steadier, fewer follows a change of load sooner.
-    WINDOW = 200
+    WINDOW = 100
     #: Fewer than these say nothing; until then `COLD_SECONDS` is used.
     ENOUGH = 10
     COLD_SECONDS = 0.5
+    #: Kinds of plans remembered; the one not seen for longest goes first.
+    KINDS = 256
     #: Hedges that may be saved up, and what each scan adds.
     MOST_CREDIT = 5.0
     CREDIT_PER_SCAN = 0.1
@@ -108,7 +136,7 @@ class Latencies:
 
     def __init__(self, min_seconds: float) -> None:
         self._min_seconds = min_seconds
-        self._recent: deque[float] = deque(maxlen=self.WINDOW)
+        self._recent: OrderedDict[Kind, deque[float]] = OrderedDict()
         self._credit = self.MOST_CREDIT
         self._suspects: dict[str, float] = {}
 
@@ -121,16 +149,21 @@ class Latencies:
         self._suspects = {node: until for node, until in self._suspects.items() if until > now}
         return frozenset(self._suspects)
 
-    def observe(self, seconds: float) -> None:
+    def observe(self, kind: Kind, seconds: float) -> None:
         """Notes the time of a scan that succeeded."""
-        self._recent.append(seconds)
+        recent = self._recent.setdefault(kind, deque(maxlen=self.WINDOW))
+        recent.append(seconds)
+        self._recent.move_to_end(kind)
+        if len(self._recent) > self.KINDS:
+            self._recent.popitem(last=False)
         self._credit = min(self.MOST_CREDIT, self._credit + self.CREDIT_PER_SCAN)
 
-    def hedge_seconds(self) -> float:
+    def hedge_seconds(self, kind: Kind) -> float:
         """The 95th percentile of recent times, at least the minimum."""
-        if len(self._recent) < self.ENOUGH:
+        recent = self._recent.get(kind, ())
+        if len(recent) < self.ENOUGH:
             return max(self._min_seconds, self.COLD_SECONDS)
-        ordered = sorted(self._recent)
+        ordered = sorted(recent)
         return max(self._min_seconds, ordered[int(len(ordered) * 0.95)])
 
     def spend(self) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from query.limits import Latencies
+from query.limits import Latencies, kind_of
 from query.together import end, together
 from records.errors import InvalidRequest, QuorumlogError, TooLarge
 from records.ids import EntryId
@@ -81,18 +81,28 @@ class Scattered:
 
 
 def rank(view: Owners, shard: int, turn: int, avoid: frozenset[str]) -> list[str]:
-    """The owners of a shard, likely ones first; equals rotate with `turn`."""
-    owners = view.owners(shard)
+    """The owners of a shard, likely ones first; equals rotate with `turn`, alike for equal owner sets."""
+    owners = sorted(view.owners(shard))
     turned = [owners[(turn + i) % len(owners)] for i in range(len(owners))]
     return sorted(turned, key=lambda node: (node in avoid, not view.is_alive(node)))
 
 
-def assign(view: Owners, shards: Sequence[int], turn: int, avoid: frozenset[str]) -> dict[int, str]:
-    """The data owner of each shard: the least loaded likely owner, this node among equals."""
+def assign(
+    view: Owners, shards: Sequence[int], turn: int, avoid: frozenset[str], by_shard: bool = False
+) -> dict[int, str]:
+    """The data owner of each shard: the least loaded likely owner, this node among equals.
+
+    Shards with the same owners go to the same node, as a block holds the rows of a whole owner set: on
+    several nodes it would be opened, decoded and masked on each. `by_shard` deals them out one by one.
+    """
     load: Counter[str] = Counter()
     chosen: dict[int, str] = {}
-    for index, shard in enumerate(shards):
-        ranked = rank(view, shard, turn + index, avoid)
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for shard in shards:
+        owners = tuple(sorted(view.owners(shard)))
+        alike.setdefault((*owners, str(shard)) if by_shard else owners, []).append(shard)
+    for index, group in enumerate(alike.values()):
+        ranked = rank(view, group[0], turn + index, avoid)
         if not ranked:
             continue
 
@@ -100,8 +110,9 @@ def assign(view: Owners, shards: Sequence[int], turn: int, avoid: frozenset[str]
             unlikely = (node in avoid, not view.is_alive(node))
             return (*unlikely, load[node], node != view.node_id, ranked.index(node))
 
-        chosen[shard] = min(ranked, key=cost)
-        load[chosen[shard]] += 1
+        node = min(ranked, key=cost)
+        chosen |= dict.fromkeys(group, node)
+        load[node] += len(group)
     return chosen
 
 
@@ -119,6 +130,7 @@ class Scatter:
         metrics: "ScatterMetrics",
         turn: int = 0,
         avoid: frozenset[str] = frozenset(),
+        by_shard: bool = False,
     ) -> None:
         self._view = view
         self._replicas = replicas
@@ -129,6 +141,8 @@ class Scatter:
         self._metrics = metrics
         self._turn = turn
         self._avoid = avoid
+        self._by_shard = by_shard
+        self._kind = kind_of(plan)
         self._data_of: dict[int, str] = {}
         self.result = Scattered()
 
@@ -136,13 +150,13 @@ class Scatter:
         """The same for another plan; it has no results yet."""
         return Scatter(
             self._view, self._replicas, plan, self._needed, self.deadline, self._latencies,
-            self._metrics, self._turn, self._avoid,
+            self._metrics, self._turn, self._avoid, self._by_shard,
         )  # fmt: skip
 
     async def run(self, shards: Sequence[int], with_data: bool = True) -> Scattered:
         """Asks for `shards`; without data only what R owners say of each."""
         if with_data:
-            self._data_of = assign(self._view, shards, self._turn, self._avoid)
+            self._data_of = assign(self._view, shards, self._turn, self._avoid, self._by_shard)
         digests = self._digest_owners(shards)
         await together(
             self._unit(node, data, digest, frozenset())
@@ -173,7 +187,7 @@ class Scatter:
             raise
         seconds = clock.monotonic() - started
         self._metrics.scan_seconds.observe(seconds)
-        self._latencies.observe(seconds)
+        self._latencies.observe(self._kind, seconds)
         return reply, table
 
     def request(
@@ -228,7 +242,7 @@ class Scatter:
         tried: frozenset[str],
     ) -> bool:
         """Whether `node` is slow, others can do all of its work, and a hedge may be spent on it."""
-        await asyncio.wait({primary}, timeout=self._latencies.hedge_seconds())
+        await asyncio.wait({primary}, timeout=self._latencies.hedge_seconds(self._kind))
         if primary.done():
             return False
         others = self._next_owners(data, digest, tried | {node})

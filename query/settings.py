@@ -21,6 +21,9 @@ class QuerySettings:
     groups_max: int = 10_000
     #: Lower bound of the hedge delay, seconds; it follows the 95th percentile of recent scans.
     hedge_min_seconds: float = 0.05
+    #: Whether shards with equal owners are read from different ones, in parallel. A block holds the rows
+    #: of all shards of an owner set, so each of these nodes opens it: more work in all, less on each.
+    spread_shards: bool = False
     #: With more missing entries than this another owner becomes the base of the shard, if it has them.
     rebase_entries: int = 1_000
     #: Seconds until a difference is looked at again before it is repaired: writes in flight settle.
