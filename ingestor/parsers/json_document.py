@@ -45,6 +45,7 @@ class Document:
     """A document's rows and, for TraceHub's object, its other keys as they came."""
 
     parsed: Parsed
+    enveloped: bool = False
     envelope: dict[str, Any] = field(default_factory=dict)
 
 
@@ -138,7 +139,8 @@ def _read(
     if not enveloped:
         return Document(parsed)
     others = {name: table.column(name)[0].as_py() for name in table.schema.names if name != "logs"}
-    return Document(parsed, {name: value for name, value in others.items() if value is not None})
+    given = {name: value for name, value in others.items() if value is not None}
+    return Document(parsed, True, given)
 
 
 def _longest(columns: dict[str, pa.Array]) -> int:
@@ -185,7 +187,8 @@ def parse_slowly(body: bytes, limits: Limits, keep: Keep, teach: Teach | None = 
     raw = _Raw(body, limits)
     raw._spans, raw._text = walk.spans, walk.text
     numbers = np.array(walk.numbers, np.int64) if walk.bad else None
-    return Document(Parsed(columns.build(), columns.rows, raw, numbers, walk.bad), walk.envelope)
+    parsed = Parsed(columns.build(), columns.rows, raw, numbers, walk.bad)
+    return Document(parsed, walk.enveloped, walk.envelope)
 
 
 class _Walk:
@@ -202,6 +205,7 @@ class _Walk:
         self.spans: list[tuple[int, int]] = []
         self.numbers: list[int] = []
         self.bad: list[BadRow] = []
+        self.enveloped = False
         self.envelope: dict[str, Any] = {}
         self._escaped = not is_utf8(body)
         self._limits = limits
@@ -220,18 +224,21 @@ class _Walk:
             raise _broken("a JSON array or object is expected", at)
         at = _skip_space(self.text, at)
         if at != len(self.text):
-            raise _broken("more stands behind the document", at)
+            error = _broken("more stands behind the document", at)
+            error.details["trailing"] = first == "{"
+            raise error
 
     def _object(self, start: int) -> int:
         """An envelope if it has a key `logs`, else one row."""
         at = _skip_space(self.text, start + 1)
-        found, closed = False, self.text[at : at + 1] == "}"
+        closed = self.text[at : at + 1] == "}"
         while not closed:
             name, at = self._key(at)
-            if name in self.envelope or (name == "logs" and found):
+            if name in self.envelope or (name == "logs" and self.enveloped):
                 raise _broken(f"the key {quoted(name)} stands twice", at)
             if name == "logs" and self.text[at : at + 1] == "[":
-                found, at = True, self._array(at + 1)
+                self.enveloped = True
+                at = self._array(at + 1)
             else:
                 self.envelope[name], at = self._value(at)
             at = _skip_space(self.text, at)
@@ -240,9 +247,7 @@ class _Walk:
                 raise _broken("a comma or } is expected", at)
             closed = mark == "}"
             at = at if closed else _skip_space(self.text, at + 1)
-        if not found and "logs" in self.envelope:
-            raise _broken("logs must be an array", start)
-        if not found:
+        if not self.enveloped:
             self.envelope = {}
             self._element(start)
         return at + 1

@@ -97,8 +97,8 @@ def fields_of(shape: Shape, limits: Limits) -> list[pa.Field]:
     fields = _fields(shape, "", leaves, 0)
     if len(leaves) > limits.columns_sure or len(set(leaves)) != len(leaves):
         raise Unlearnable("too many fields, or two of one name")
-    if any(len(name.encode("utf-8", "replace")) > limits.name_bytes for name in leaves):
-        raise Unlearnable("a name over the limit")
+    if any("\0" in name or len(name.encode()) > limits.name_bytes for name in leaves):
+        raise Unlearnable("a name over the limit, or with NUL")
     return fields
 
 

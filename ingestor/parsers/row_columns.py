@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from ingestor.limits import Limits
 
-ATTRIBUTES, OVERFLOW = "attributes", "_overflow"
+#: Names of what we fold; no field of a row can have them (NUL in a name becomes U+FFFD).
+ATTRIBUTES, OVERFLOW = "\0attributes", "\0overflow"
 #: Integers up to here are exact as doubles.
 EXACT = 1 << 53
 _INT64 = range(-(1 << 63), 1 << 63)
@@ -43,7 +44,7 @@ def _flatten(
     for key, value in row.items():
         if value is None:
             continue
-        name = prefix + key
+        name = prefix + (key.replace("\0", "\ufffd") if "\0" in key else key)
         if type(value) is dict:
             _flatten(value, name + ".", fields, beyond, limits)
             continue
@@ -112,16 +113,17 @@ class RowColumns:
         for rank, name in enumerate(order):
             at = self._at[name]
             stays = rank < limits.columns_max and len(at) >= enough
-            if rank < limits.columns_sure or stays or self._keep(name):
+            if rank < limits.columns_sure or stays or self._keep(name) or name == OVERFLOW:
                 continue
             for row, value in zip(at, self._values[name], strict=True):
                 folded.setdefault(row, {})[name] = value
             del self._at[name], self._values[name]
         if folded:
-            name = ATTRIBUTES if ATTRIBUTES not in self._at else "source_" + ATTRIBUTES
             rows = sorted(folded)
-            self._at[name] = rows
-            self._values[name] = [json_text(dict(sorted(folded[row].items()))) for row in rows]
+            self._at[ATTRIBUTES] = rows
+            self._values[ATTRIBUTES] = [
+                json_text(dict(sorted(folded[row].items()))) for row in rows
+            ]
 
 
 def column_of(values: list[Any]) -> pa.Array:
