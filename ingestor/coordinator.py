@@ -135,6 +135,7 @@ class WriteCoordinator:
         if isinstance(outcome, QuorumUnavailable):
             self._metrics.quorum_failures.inc()
         if isinstance(outcome, QuorumlogError):
+            self._metrics.errors.labels(outcome.code).inc()
             raise outcome
         return outcome
 

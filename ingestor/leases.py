@@ -14,7 +14,7 @@ Source: raft.md 9.3; Gray and Cheriton, "Leases" (SOSP 1989), for what is delibe
 """
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from cluster.quorum_call import Caller, ask_quorum
 from cluster.replica_client import Replicas
@@ -33,6 +33,8 @@ log = get_logger(__name__)
 SEAL_ROUND_SECONDS = 5.0
 #: Seconds between two looks at the view when nothing announces a change.
 LOOK_SECONDS = 1.0
+#: Seconds of rest after each look, so that a failing one does not spin.
+STEP_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,6 @@ class _Takeover:
     sealed: "asyncio.Future[bool]"
     begun: float
     lost: bool = False
-    tries: int = field(default=0)
 
 
 def not_leader(view: ClusterView, shard: int, **details: object) -> NotLeader:
@@ -122,14 +123,13 @@ class ShardLeases:
 
     def start(self) -> None:
         """Follows the view, so that a shard is sealed before its first batch comes."""
-        self._tasks.spawn("leases", self._follow())
+        self._tasks.spawn("leases", self._tasks.forever(lambda: STEP_SECONDS, self._follow))
 
     async def _follow(self) -> None:
-        while True:
-            view = self._views.current()
-            if view.ready:
-                self._match(view)
-            await self._views.changed(view.index, LOOK_SECONDS)
+        view = self._views.current()
+        if view.ready:
+            self._match(view)
+        await self._views.changed(view.index, LOOK_SECONDS)
 
     def _match(self, view: ClusterView) -> None:
         for shard in range(view.shard_count):

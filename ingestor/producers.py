@@ -52,6 +52,11 @@ class ProducerSession:
         found = self._ledgers.get(epoch) or ProducerLedger((*self.producer, epoch))
         return found.progress(owners, needed)
 
+    def told(self, epoch: int) -> int:
+        """The ackTill answered last."""
+        found = self._ledgers.get(epoch)
+        return found.told if found else 0
+
 
 class ProducerBook:
     """Sessions by producer; beyond `limit` the one longest unused is forgotten."""

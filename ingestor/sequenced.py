@@ -154,6 +154,9 @@ class SequencedWriter:
         except Overloaded:
             work.sent = sent_before
             raise
+        except QuorumUnavailable as error:
+            error.details["ack_till"] = session.told(work.sequence.epoch)
+            raise
         except StaleRingEpoch as stale:
             self._metrics.rerouted.inc()
             await newer_ring(self._views, led.view, stale, deadline)

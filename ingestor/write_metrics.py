@@ -32,8 +32,8 @@ class WriteMetrics:
         self.quorum_failures = count(
             "quorumlog_write_quorum_failures_total", "Writes that were not confirmed in time"
         )
-        self.drops = count(
-            "quorumlog_write_refused_total", "Batches refused before any effect", ("reason",)
+        self.errors = count(
+            "quorumlog_write_errors_total", "Writes that ended in an error, by its code", ("code",)
         )
         self.late = count(
             "quorumlog_write_late_replicas_total",

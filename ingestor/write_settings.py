@@ -40,7 +40,7 @@ class WriteSettings:
     #: Producers whose ack arithmetic is kept; the one longest unused is forgotten and recovered anew.
     producers_remembered: int = 50_000
     #: Seconds that a recovering producer waits for the owners beyond the N-W+1 it needs.
-    recovery_grace_seconds: float = 0.1
+    recovery_grace_seconds: float = 0.05
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
