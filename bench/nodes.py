@@ -1,0 +1,115 @@
+"""A real cluster for the benchmark, made with the plans and processes of `quorumlog up`."""
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode
+
+from bench.measure import cpu_seconds
+from node import up_process
+from node.up import wait_ready
+from node.up_plan import node_toml, plan_cluster
+
+FIRST_PORT, LAST_PORT = 23_000, 31_000
+
+
+def free_port_base(nodes: int) -> int:
+    """The first base from which on all ports of a plan are free."""
+    for base in range(FIRST_PORT + os.getpid() % 50 * 100, LAST_PORT, 100):
+        ports = [base + 10 * node + port for node in range(nodes) for port in range(3)]
+        if all(_free(port) for port in ports):
+            return base
+    raise RuntimeError("no free ports")
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+class Cluster:
+    """Running nodes: their addresses, their CPU, what they hold."""
+
+    def __init__(self, folder: Path, nodes: int) -> None:
+        self.plan = plan_cluster(folder, "ql-bench", nodes, None, free_port_base(nodes))
+        self.ports = [node.http_port for node in self.plan.nodes]
+        folder.mkdir(parents=True)
+        (folder / "secret").write_bytes(os.urandom(32))
+        for node in self.plan.nodes:
+            node.folder.mkdir()
+            node.config.write_text(node_toml(self.plan, node), encoding="utf-8")
+        self._running: list[up_process.NodeProcess] = []
+
+    def __enter__(self) -> Self:
+        self._running = [up_process.start(node) for node in self.plan.nodes]
+        try:
+            wait_ready(self._running)
+        except BaseException:
+            up_process.stop(self._running)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        up_process.stop(self._running)
+
+    def cpu_seconds(self) -> list[float]:
+        """CPU of each node's process so far."""
+        return [cpu_seconds(one.pid) for one in self._running]
+
+    def memory_bytes(self) -> list[int]:
+        """The most memory each process has had (VmHWM)."""
+        found = []
+        for one in self._running:
+            lines = Path(f"/proc/{one.pid}/status").read_text().splitlines()
+            peak = next(line for line in lines if line.startswith("VmHWM"))
+            found.append(int(peak.split()[1]) * 1024)
+        return found
+
+    def stored_bytes(self) -> int:
+        """Bytes of all copies, as the nodes count them."""
+        nodes = get(self.ports[0], "/cluster/nodes")["nodes"]
+        return sum(node["status"]["storage"]["bytes"] for node in nodes)
+
+
+def get(port: int, path: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The JSON at a path; raises if the status is not 200."""
+    with connection(port) as link:
+        return ask(link, path, params)
+
+
+@contextmanager
+def connection(port: int) -> Iterator[http.client.HTTPConnection]:
+    """A connection that is closed after use."""
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+def ask(
+    link: http.client.HTTPConnection, path: str, params: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """One question over an open connection."""
+    link.request("GET", path + ("?" + urlencode(params) if params else ""))
+    answer = link.getresponse()
+    body = answer.read()
+    if answer.status != 200:
+        raise RuntimeError(f"GET {path}: {answer.status} {body[:300]!r}")
+    return json.loads(body)
+
+
+def count(port: int) -> int:
+    """All rows that a reader sees."""
+    answer = get(port, "/query/stats", {"agg": "count"})
+    assert answer["complete"], answer
+    return sum(row["count"] for row in answer["rows"])
