@@ -5,8 +5,8 @@ rows belonged to a quarantined block. Text (tenants, producers) stands in a dict
 fit the fixed width (several spans of sequences, skips, a hash that is not 16 bytes) sets `COMPLEX`: such an
 entry's header is read from its block when it is asked for.
 
-Look-ups by id go through an open-addressing table of entry numbers: ids are hashes already, so their first
-eight bytes are the slot, and the id column decides.
+Look-ups by id go through an open-addressing table of entry numbers, hashed by multiplication (Knuth, "The
+Art of Computer Programming", volume 3, 6.4); the id column decides.
 """
 
 from typing import Any
@@ -30,6 +30,7 @@ ENTRY_TYPE = np.dtype([
     ("producer", "<i4"), ("tenant", "<u4"), ("shard", "<u2"), ("flags", "u1"),
 ])  # fmt: skip
 NO_ID = bytes(ID_BYTES)
+_MULTIPLIER = 0x9E3779B97F4A7C15
 
 
 class Names:
@@ -54,6 +55,11 @@ class Names:
         return self._numbers.get(value)
 
 
+def _hash(key: bytes) -> int:
+    mixed = int.from_bytes(key[:8], "little") ^ int.from_bytes(key[8:], "little")
+    return mixed * _MULTIPLIER & 0xFFFFFFFFFFFFFFFF
+
+
 class IdIndex:
     """Entry numbers by 16-byte key. Invariant: at most 2/3 full; 0 is empty, number n is stored as n + 1."""
 
@@ -63,6 +69,10 @@ class IdIndex:
         self._slots = np.zeros(1024, "<u4")
         self._used = 0
 
+    @property
+    def _shift(self) -> int:
+        return 65 - len(self._slots).bit_length()
+
     def add(self, key: bytes, number: int, keys: np.ndarray) -> None:
         """Adds a number. `keys` is the key column, long enough for all numbers added so far."""
         if (self._used + 1) * 3 > len(self._slots) * 2:
@@ -71,7 +81,7 @@ class IdIndex:
 
     def _insert(self, key: bytes, number: int) -> None:
         slots, mask = self._slots, len(self._slots) - 1
-        at = int.from_bytes(key[:8], "big") & mask
+        at = _hash(key) >> self._shift
         while slots[at]:
             at = (at + 1) & mask
         slots[at] = number + 1
@@ -90,8 +100,9 @@ class IdIndex:
             numbers = np.concatenate((kept, numbers))
             self._slots, self._used = np.zeros(len(self._slots) * 4, "<u4"), 0
         mask = len(self._slots) - 1
-        raw = np.ascontiguousarray(keys[numbers]).view(">u8").reshape(-1, 2)
-        at = (raw[:, 0] & np.uint64(mask)).astype(np.int64)
+        halves = np.ascontiguousarray(keys[numbers]).view("<u8").reshape(-1, 2)
+        mixed = (halves[:, 0] ^ halves[:, 1]) * np.uint64(_MULTIPLIER)
+        at = (mixed >> np.uint64(self._shift)).astype(np.int64)
         while len(numbers):
             free = self._slots[at] == 0
             self._slots[at[free]] = numbers[free] + 1
@@ -102,7 +113,7 @@ class IdIndex:
     def find(self, key: bytes, keys: np.ndarray, flags: np.ndarray) -> list[int]:
         """Numbers under `key` whose rows are not gone, in no order."""
         slots, mask = self._slots, len(self._slots) - 1
-        at = int.from_bytes(key[:8], "big") & mask
+        at = _hash(key) >> self._shift
         found: list[int] = []
         while slots[at]:
             number = int(slots[at]) - 1

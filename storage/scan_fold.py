@@ -93,7 +93,8 @@ def _partial(scanner: Scanner, part: BlockSlice, fold: Fold) -> pl.DataFrame:
 def _grouped(frame: pl.DataFrame, keys: list[str], exprs: list[pl.Expr]) -> pl.DataFrame:
     """Groups by the columns `k:<key>`; without keys, one group if there is any row."""
     if not keys:
-        return frame.group_by(pl.lit(0).alias("k:")).agg(exprs).drop("k:")
+        grouped = frame.group_by(pl.lit(0).alias("k:")).agg(exprs).drop("k:")
+        return grouped.head(min(1, len(frame)))  # a literal key groups even no rows
     names = [pl.col(f"k:{key}").alias(key) for key in keys]
     return frame.group_by(names).agg(exprs)
 

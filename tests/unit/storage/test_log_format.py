@@ -88,7 +88,7 @@ def test_each_flip_in_a_record_known_durable_is_corruption() -> None:
         flipped = bytearray(data)
         flipped[at] ^= 0x40
 
-        scan = read_file(flipped, 1)
+        scan = read_file(bytes(flipped), 1)
 
         assert [r.offset for r in scan.records] == [offsets[0], offsets[2], offsets[3]], at
         assert [(d.start, d.end, d.corrupt) for d in scan.damages] == [(start, end, True)], at
@@ -100,7 +100,7 @@ def test_a_flip_past_the_last_durable_mark_is_torn_but_its_neighbour_stays() -> 
     flipped = bytearray(data)
     flipped[offsets[1] + HEAD_BYTES + 10] ^= 1
 
-    scan = read_file(flipped, 1)
+    scan = read_file(bytes(flipped), 1)
 
     assert [r.offset for r in scan.records] == [offsets[0], offsets[2]]
     assert [(d.start, d.corrupt) for d in scan.damages] == [(offsets[1], False)]
@@ -113,7 +113,7 @@ def test_the_next_files_word_about_the_end_decides() -> None:
     flipped = bytearray(data)
     flipped[offsets[1] + 60] ^= 1
 
-    scan = read_file(flipped, 1, limit=limit)
+    scan = read_file(bytes(flipped), 1, limit=limit)
 
     assert [r.offset for r in scan.records] == [0]
     assert [(d.start, d.end, d.corrupt) for d in scan.damages] == [(offsets[1], limit, True)]
@@ -127,7 +127,7 @@ def test_a_record_of_another_file_is_not_taken() -> None:
     at = offsets[1] + 64
     damaged[at : at + len(foreign)] = foreign
 
-    scan = read_file(damaged, 1)
+    scan = read_file(bytes(damaged), 1)
 
     assert [r.type for r in scan.records] == [RecordType.FILE, RecordType.BLOCK]
     assert not any(damage.corrupt for damage in scan.damages)

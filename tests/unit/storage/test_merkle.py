@@ -34,7 +34,7 @@ def test_a_leaf_is_the_hash_of_id_and_content() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(ENTRIES, st.randoms(use_true_random=False))
-def test_order_of_arrival_does_not_matter(entries: list, order) -> None:  # noqa: ANN001
+def test_order_of_arrival_does_not_matter(entries: list, order) -> None:
     """All nodes equal, when added in another order, and after adding and removing others."""
     shuffled = list(entries)
     order.shuffle(shuffled)

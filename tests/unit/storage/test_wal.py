@@ -25,9 +25,11 @@ class Disk:
         self.fail_at, self.number = fail_at, number
         self.open = threading.Event()
         self.open.set()
+        self.asked = threading.Event()
 
     def sync(self, fd: int) -> None:
         """One call."""
+        self.asked.set()
         assert self.open.wait(10)
         self.calls += 1
         if self.calls in self.fail_at:
@@ -56,8 +58,7 @@ async def test_all_that_wait_share_one_sync(tmp_path: Path) -> None:
     disk.open.clear()
     async with RunningLog(tmp_path, disk.hooks) as log:
         first = log.begin(FENCE)
-        while log.wal._waiting:
-            await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(disk.asked.wait, 10)
         others = [log.begin(block_record(n)) for n in range(9)]
         disk.open.set()
         await asyncio.gather(first, *others)
@@ -114,15 +115,15 @@ async def test_an_idle_log_marks_its_durable_end(tmp_path: Path) -> None:
     """After a pause a COMMIT record stands behind the last append, with its end as durable_upto."""
     async with RunningLog(tmp_path, idle_seconds=0.01) as log:
         (place,) = await log.begin(block_record(1))
+        path = tmp_path / "00000001.qlog"
         for _ in range(500):
             await asyncio.sleep(0.005)
-            data = (tmp_path / "00000001.qlog").read_bytes()
-            found = read_file(data, 1).records
-            if found[-1].type == RecordType.COMMIT:
+            if read_file(path.read_bytes(), 1).records[-1].type == RecordType.COMMIT:
                 break
 
-    assert found[-1].type == RecordType.COMMIT
-    assert found[-1].durable_upto == place.end
+        last = read_file(path.read_bytes(), 1).records[-1]
+        assert last.type == RecordType.COMMIT
+        assert last.durable_upto == place.end
 
 
 async def test_a_failed_sync_fails_its_appends_and_ends_the_file(tmp_path: Path) -> None:
@@ -193,11 +194,12 @@ async def test_waiting_bytes_are_bounded(tmp_path: Path) -> None:
     disk.open.clear()
     async with RunningLog(tmp_path, disk.hooks, waiting_bytes_max=3000) as log:
         first = log.begin(block_record(1))
+        second = Record(RecordType.TOLD, "x" * 3000)
         with pytest.raises(Overloaded) as error:
-            for number in range(2, 5):
-                log.begin(block_record(number)).add_done_callback(lambda f: f.exception())
+            log.begin(second)
         disk.open.set()
         await first
+        await log.begin(second)
 
     assert error.value.retry_after_seconds is not None
 
