@@ -88,7 +88,7 @@ def postgres_binaries() -> Path | None:
     return folder if (folder / "initdb").exists() and _account() is not False else None
 
 
-def _account() -> str | None | bool:
+def _account() -> str | bool | None:
     """The account to run PostgreSQL under: None for ours, False if root has no other."""
     if os.geteuid() != 0:
         return None
