@@ -94,6 +94,8 @@ def _cast(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
         column = column.cast(column.type.value_type)
     if pa.types.is_dictionary(target):
         return column.cast(target.value_type).dictionary_encode()
+    if pa.types.is_integer(column.type) and pa.types.is_floating(target):
+        return column.cast(target, safe=False)  # beyond 2^53 the nearest float, not an error
     return column.cast(target)
 
 
