@@ -125,6 +125,8 @@ class PySyncObjConsensus:
         settings = self.settings
         self._loop = asyncio.get_running_loop()
         prepared = prepare(settings, self._stop_process)
+        if prepared.dump is not None:  # the first tick would load the same
+            self._meta.install(prepared.dump.state)
         try:
             node = self._build(prepared)
         except BaseException:

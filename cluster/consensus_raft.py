@@ -55,7 +55,7 @@ class RaftCounters:
     dump_failures: int = 0
     dump_bytes: int = 0
     dump_seconds_max: float = 0.0
-    snapshots_installed: int = 0
+    dumps_loaded: int = 0
     state_hash_mismatches: int = 0
     tick_lag_seconds_max: float = 0.0
 
@@ -145,7 +145,7 @@ class DumpStore:
         if dump is None:
             self._stop(EXIT_DUMP, f"{path} is gone")
         self._meta.install(dump.state)
-        self._meta.counters.snapshots_installed += 1
+        self._meta.counters.dumps_loaded += 1
         return dump.last, dump.prev, set()
 
 

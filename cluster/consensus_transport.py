@@ -42,6 +42,7 @@ class FilterCounters:
     trimmed_entries: int = 0
     kept_tails: int = 0
     stale_acks: int = 0
+    snapshots_installed: int = 0
     stale_snapshots: int = 0
     damaged_snapshots: int = 0
     capped_commits: int = 0
@@ -209,6 +210,7 @@ class SafeTransport(TCPTransport):
             self._heartbeat(node, message, self._syncObj.raftCommitIndex)
             return  # no ack: the leader learns by its next append, and sends it again
         self._syncObj.journal.note_install(dump.last[1], dump.last[2])
+        self.counters.snapshots_installed += 1
         commit = min(message["commit_index"], dump.last[1])
         self._up(node, {**message, "serialized": (data, True, True), "commit_index": commit})
 

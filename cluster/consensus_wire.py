@@ -225,11 +225,12 @@ class SafeConnection:
             self._subscribe(write=bool(self._write_buffer))
 
     def _read(self) -> None:
+        sock = self._socket
         for _ in range(_RECVS_PER_EVENT):
-            if self._socket is None:
+            if sock is None or self._socket is not sock:  # a message made us hang up
                 return
             try:
-                data = self._socket.recv(_RECV_BYTES)
+                data = sock.recv(_RECV_BYTES)
             except BlockingIOError:
                 return
             except OSError:
@@ -243,7 +244,8 @@ class SafeConnection:
 
     def _deliver(self) -> None:
         """Hands on every whole frame in the buffer, which stays below one frame and one recv."""
-        while self._socket is not None and len(self._read_buffer) >= _LENGTH.size:
+        sock = self._socket
+        while self._socket is sock and len(self._read_buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._read_buffer)
             limit = FRAME_BYTES_MAX if self._trusted else HELLO_BYTES_MAX
             if not 0 < length <= limit:
