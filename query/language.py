@@ -39,6 +39,7 @@ _VALUE = re.compile(r"""[^\s()"]+""")
 _LISTED = re.compile(r"""[^\s()",]+""")
 _BOUND = re.compile(r"""[^\s()"\[\]{}]+""")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_UNESCAPED_QUOTE = re.compile(r'(\\*)"')
 _OPERATORS = (":!=", ":>=", ":<=", ":=", ":~", ":>", ":<", "!=", "=~", ":", "=")
 _KEYWORDS = ("AND", "OR", "NOT")
 
@@ -114,8 +115,8 @@ def check_regex(pattern: str) -> None:
 
 
 def escape_regex(text: str) -> str:
-    """`text` as a regex that matches just it."""
-    return "".join(c if c.isalnum() or c in "_ /" else "\\" + c if c.isascii() else c for c in text)
+    """`text` as a regex that matches just it. (Other characters must not be escaped: `\\<` is an anchor.)"""
+    return "".join("\\" + c if c in r"\.+*?()|[]{}^$" else c for c in text)
 
 
 def joined(kind: str, parts: list[Filter]) -> Filter:
@@ -450,10 +451,14 @@ def _unparse_leaf(kind: str, operands: list[Any]) -> str:
     if kind == "exists":
         return f"{name}:*"
     if kind == "regex":
-        pattern = values[0].replace('"', '\\"')
-        return f'{name}:~"{pattern}"'
+        return f'{name}:~"{_UNESCAPED_QUOTE.sub(_escaped_quote, values[0])}"'
     low, high = ("*" if one is None else _literal(one) for one in values)
     return f"{name}:[{low} TO {high}}}"
+
+
+def _escaped_quote(found: re.Match[str]) -> str:
+    """A quote in a regex with a backslash before it; one that has it already means the same."""
+    return found.group() if len(found[1]) % 2 else f'{found[1]}\\"'
 
 
 def _literal(value: Any) -> str:
