@@ -13,7 +13,7 @@ from ingestor.outcomes import Submission
 from ingestor.producers import ProducerBook
 from ingestor.write_metrics import WriteMetrics
 from records.block_codec import EncodedBlock
-from records.errors import DiskFull, Overloaded, QuorumlogError, Refused, StaleRingEpoch
+from records.errors import DiskFull, Overloaded, QuorumlogError, Refused, StaleRingEpoch, Unknown
 from records.messages import PutOptions, PutReply
 from runtime.clock import Clock
 from runtime.deadline import Deadline
@@ -97,6 +97,9 @@ class BlockPut:
         finally:
             parts.lanes.leave(owner, size)
             self._metrics.put.labels(owner).observe(parts.clock.monotonic() - begun)
+        answered = (reply.statuses, reply.duplicate_rows, reply.conflict_seqs)
+        if any(len(one) != len(header.entries) for one in answered):
+            raise Unknown(f"{owner} answered for {len(reply.statuses)} entries")
         return sent, reply
 
     def _answer(self, owner: str, answer: tuple[int, PutReply]) -> None:

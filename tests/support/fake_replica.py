@@ -78,7 +78,10 @@ def rows_of(block: EncodedBlock) -> pa.Table:
 
 @dataclass
 class FakeReplica:
-    """One storage node. `down`: refuses connections; `frozen`: takes calls and never answers."""
+    """One storage node. `down`: refuses connections; `frozen`: takes calls and never answers.
+
+    `broken`: the error that every call of that name meets; `always`: that all calls meet.
+    """
 
     node: str
     held: dict[EntryId, Held] = field(default_factory=dict)
@@ -90,13 +93,14 @@ class FakeReplica:
     down: bool = False
     frozen: bool = False
     always: Exception | None = None
+    broken: dict[str, Exception] = field(default_factory=dict)
     delay: float = 0.0
     calls: list[str] = field(default_factory=list)
     blocks: list[bytes] = field(default_factory=list)
     put_sizes: list[int] = field(default_factory=list)
 
     async def _meet_fault(self, deadline: Deadline) -> Fault:
-        fault = Fault(self.delay, self.always)
+        fault = Fault(self.delay, self.broken.get(self.calls[-1], self.always))
         if self.faults and self.faults[0].call == self.calls[-1]:
             fault = self.faults.popleft()
         if self.down:

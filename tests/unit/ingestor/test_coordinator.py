@@ -1,7 +1,10 @@
 """The unsequenced write: quorum, hold, duplicates, re-routing, cancellation, bounds."""
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from ingestor.batch import Batch, Identity
@@ -14,6 +17,7 @@ from records.errors import (
     InvalidRequest,
     NotReady,
     Overloaded,
+    QuorumlogError,
     QuorumUnavailable,
     StaleRingEpoch,
 )
@@ -368,3 +372,54 @@ async def test_an_owner_that_is_lost_after_the_send_is_asked_again() -> None:
             path.replicas[node].faults.append(Fault(error=ConnectionLost("reset")))
 
         assert (await path.write(body_batch(rows(2)))).accepted == 2
+
+
+async def test_a_frozen_owner_does_not_gather_blocks_in_memory() -> None:
+    """Beyond `owner_bytes_in_flight` it is sent nothing more; the others make up the quorum."""
+    settings = WriteSettings(owner_bytes_in_flight=1)
+    async with write_path(settings=settings) as path:
+        path.replicas["c"].frozen = True
+        for number in range(5):
+            result = await path.write(body_batch(rows(1, text=f"t{number}")))
+            assert result.durable == 2
+
+        assert path.replicas["c"].calls.count("put") == 1
+        refused = 'quorumlog_write_put_failures_total{code="OVERLOADED",target="c"}'
+        assert path.metrics.snapshot()[refused] == 4
+
+
+async def test_a_reply_about_other_entries_is_no_ack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner that answers for too few entries has confirmed nothing."""
+    async with write_path() as path:
+        honest = path.replicas["a"].put_now
+
+        def short(block: Any, options: Any) -> Any:
+            return replace(honest(block, options), statuses=(), duplicate_rows=(), conflict_seqs=())
+
+        monkeypatch.setattr(path.replicas["a"], "put_now", short)
+        path.replicas["b"].down = True
+        with pytest.raises(QuorumUnavailable) as caught:
+            await path.write(body_batch(rows(1)), seconds=0.2)
+
+        assert caught.value.details["acks"] == 1
+
+
+async def test_a_request_that_cannot_be_encoded_fails_alone() -> None:
+    """Two requests share a block; one has a column that no Parquet file can hold."""
+    settings = WriteSettings(linger_seconds=0.5)
+    async with write_path(settings=settings) as path:
+        path.replicas["a"].faults.append(Fault(delay=0.1))
+        path.replicas["b"].faults.append(Fault(delay=0.1))
+        first = asyncio.create_task(path.write(body_batch(rows(1))))
+        await asyncio.sleep(0.05)
+        odd = table_of(rows(1, text="odd")).append_column(
+            "odd", pa.array([None], pa.month_day_nano_interval())
+        )
+        bad = Batch("default", odd, Identity(b"s", b"odd"))
+        good = asyncio.create_task(path.write(body_batch(rows(2, text="good"))))
+        with pytest.raises(QuorumlogError):
+            await path.write(bad, seconds=1)
+        await first
+
+        assert (await good).accepted == 2
+        assert path.writer.pending_bytes == 0

@@ -7,6 +7,7 @@ import pytest
 
 from records.errors import (
     Conflict,
+    ConnectionLost,
     Fenced,
     NotLeader,
     NotReady,
@@ -217,6 +218,31 @@ async def test_a_new_leader_seals_before_it_accepts() -> None:
 
         assert result.ack_till == 1
         assert replicas["b"].calls.index("seal") < replicas["b"].calls.index("put")
+
+
+async def test_one_sealed_owner_of_three_is_not_enough() -> None:
+    """All else works, but b and c cannot seal: the old leader could still reach both. No put."""
+    replicas = FakeReplicas("a", "b", "c")
+    for node in "bc":
+        replicas[node].broken["seal"] = ConnectionLost("reset")
+    async with write_path(replicas) as path:
+        with pytest.raises(NotReady):
+            await path.write(numbered_batch([1]), seconds=0.2)
+
+        assert all("put" not in replicas[node].calls for node in "abc")
+
+
+async def test_one_owner_of_three_cannot_say_what_a_producer_has() -> None:
+    """Sealed everywhere, but only a tells its rows: the acked ones may be on b and c."""
+    replicas = FakeReplicas("a", "b", "c")
+    for node in "bc":
+        replicas[node].broken["producer_states"] = ConnectionLost("reset")
+    async with write_path(replicas) as path:
+        with pytest.raises(NotReady) as caught:
+            await path.write(numbered_batch([1]), seconds=0.2)
+
+        assert caught.value.to_dict()["definite"] is True
+        assert all("put" not in replicas[node].calls for node in "abc")
 
 
 async def test_a_zombie_leader_gets_no_ack_and_learns_who_leads() -> None:
