@@ -182,6 +182,12 @@ class Holdings:
         tree = self.trees.get(shard)
         return tree.digest(start, end) if tree else EMPTY
 
+    def entries_by_shard(self) -> dict[int, int]:
+        """How many entries are present of each shard. One pass over the table."""
+        rows = self.table.rows[: self.table.count]
+        shards, counts = np.unique(rows["shard"][(rows["flags"] & GONE) == 0], return_counts=True)
+        return dict(zip(shards.tolist(), counts.tolist(), strict=True))
+
     def content_hash(self, number: int) -> bytes:
         """An entry's content hash."""
         extra = self.extras.get(number)

@@ -486,23 +486,23 @@ class StorageService:
     # -- asking -----------------------------------------------------------------------------------
 
     def digest(self, shard: int) -> tuple[int, bytes]:
-        """(number of entries, digest) of all of a shard."""
+        """The root of a shard's Merkle tree: (entries filed, once for each hour they touch; sum of hashes)."""
         return self._engine.holdings.digest(shard, MIN_MICROS, MAX_MICROS)
 
     def status(self) -> dict[str, Any]:
         """What an operator sees."""
         self._check_ready()
         holdings = self._engine.holdings
+        entries = holdings.entries_by_shard()
         shards = {
-            shard: {"entries": count, "digest": digest.hex()}
-            for shard in sorted(holdings.trees)
-            for count, digest in (self.digest(shard),)
+            shard: {"entries": count, "digest": self.digest(shard)[1].hex()}
+            for shard, count in entries.items()
         }
         return {
             "node": self.node_id,
             "incarnation": self.incarnation,
             "rows": holdings.rows,
-            "entries": sum(one["entries"] for one in shards.values()),
+            "entries": sum(entries.values()),
             "blocks": sum(place is not None for place in holdings.blocks),
             "quarantined_blocks": sum(place is None for place in holdings.blocks),
             "bytes": holdings.bytes,
