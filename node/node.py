@@ -8,6 +8,7 @@ A node answers /health as soon as its HTTP port is open and /ready when it can s
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 from typing import Any
 
@@ -29,6 +30,9 @@ from cluster.state_types import Member
 from cluster.view import ConsensusViews
 from ingestor.admission import Admission
 from ingestor.coordinator import WriteCoordinator
+from ingestor.enrich import EnrichSettings
+from ingestor.limits import Limits
+from ingestor.listeners.http import HttpIngest
 from ingestor.write_settings import WriteSettings
 from node.settings import Settings
 from query import http as query_http
@@ -81,6 +85,7 @@ class Node:
         known = self._is_known
         self.replicas = ReplicaSet(node.id, self.storage, self.transport, known)
         self.writer = self._make_writer()
+        self.ingest = self._make_ingest(self.writer) if self.writer else None
         self.reader = self._make_reader()
         self._registered = False
         self._runner: web.AppRunner | None = None
@@ -138,7 +143,6 @@ class Node:
         if not self._has("ingestor"):
             return None
         settings = build(WriteSettings, self.settings.table("write"), "write")
-        self.admission = Admission(settings, self.clock, self.metrics)
         return WriteCoordinator(
             self.views,
             self.replicas,
@@ -147,6 +151,19 @@ class Node:
             self.metrics,
             settings,
             self.workers,
+        )
+
+    def _make_ingest(self, writer: WriteCoordinator) -> HttpIngest:
+        settings = build(WriteSettings, self.settings.table("write"), "write")
+        enrich = build(EnrichSettings, self.settings.table("enrich"), "enrich")
+        return HttpIngest(
+            writer,
+            Admission(settings, self.clock, self.metrics),
+            self.clock,
+            self.metrics,
+            self.workers,
+            build(Limits, self.settings.table("ingest"), "ingest"),
+            enrich.detected(os.environ),
         )
 
     def _make_reader(self) -> ReadCoordinator | None:
@@ -239,6 +256,8 @@ class Node:
         middleware = front_middleware(self.clock, self.entropy, self.metrics)
         app = web.Application(middlewares=[middleware], client_max_size=0)
         app.router.add_routes(self._cluster_routes())
+        if self.ingest is not None:
+            app.router.add_routes(self.ingest.routes())
         if self.reader is not None:
             app.router.add_routes(query_http.routes(self.reader))
         self._runner = web.AppRunner(
@@ -268,6 +287,8 @@ class Node:
             await self._runner.cleanup()
         if self.reader is not None:
             await self.reader.stop()
+        if self.ingest is not None:
+            await self.ingest.close()
         if self.writer is not None:
             await self.writer.stop()
         await self.supervisor.stop()
