@@ -96,11 +96,12 @@ def kind_of(plan: ScanPlan) -> Kind:
     """Plans of one kind take about the same time: what is evaluated, over what span of time."""
     leaves: set[str] = set()
     _leaves(plan.filter, leaves)
-    hours = (plan.time.end - plan.time.start) // MICROS_PER_HOUR if plan.time.bounded else -1
+    hours = (plan.time.end - plan.time.start) // MICROS_PER_HOUR
+    span = hours.bit_length() if plan.time.bounded else -1
     fold = plan.fold
     folded = fold and (tuple(sorted(one.function for one in fold.aggregates)), len(fold.by))
     size = plan.limit.bit_length() // 4
-    return (folded, tuple(sorted(leaves)), hours.bit_length(), bool(plan.services), size)
+    return (folded, tuple(sorted(leaves)), span, bool(plan.services), size)
 
 
 def _leaves(tree: Filter, found: set[str]) -> None:

@@ -1,0 +1,201 @@
+"""Settling while writes are in flight: entries that come and go between the calls of one query."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from query.stats import parse_aggregates
+from records.predicates import Fold
+from tests.support.fake_store import FakeCluster, FakeEntry, make_entry
+from tests.unit.query.divergent import Case, cases, numbered
+from tests.unit.query.helpers import coordinator, keys, plan, row, soon
+
+COUNT = Fold((), parse_aggregates("count,sum(x)"))
+
+
+def entry(number: int, shard: int = 0) -> FakeEntry:
+    """Two rows with x=1."""
+    rows = [row(number * 10 + i, f"{number} {i}", x=1) for i in range(2)]
+    return make_entry(number, shard, rows, received_at=number)
+
+
+def arriving(cluster: FakeCluster, when: str, call: int, late: FakeEntry, node: str) -> None:
+    """Adds `late` to `node` just before the given call of a method anywhere."""
+    seen = 0
+
+    def on_call(_: str, method: str) -> None:
+        nonlocal seen
+        if method == when:
+            seen += 1
+            if seen == call:
+                cluster.stores[node].add(late)
+
+    for store in cluster.stores.values():
+        store.on_call = on_call
+
+
+async def count(reader: Any) -> tuple[int, int]:
+    """(count, sum of x) by a fold."""
+    asked = plan()
+    answer = await reader.fold(replace(asked, scan=replace(asked.scan, fold=COUNT)), soon())
+    assert answer.complete
+    found = answer.table.to_pylist()[0]
+    return found["count"], found["sum(x)"]
+
+
+@pytest.mark.parametrize("when", ["scan", "entries"])
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+async def test_an_acked_entry_that_reaches_the_data_owner_meanwhile_counts_once(
+    when: str, call: int
+) -> None:
+    """n1 and n2 hold it (acked); n0, the data owner, gets it at any moment of the read.
+
+    Before its scan, between scan and list, between list and repeated scan: once each time, in rows and
+    in folds. Never lost: that would be an acked row missing from a complete answer.
+    """
+    for folded in (False, True):
+        cluster = FakeCluster()
+        cluster.write(entry(1))
+        late = cluster.write(entry(2), on=["n1", "n2"])
+        arriving(cluster, when, call, late, "n0")
+        async with coordinator(cluster) as reader:
+            if folded:
+                assert await count(reader) == (4, 4)
+            else:
+                answer = await reader.query(plan(), soon())
+                assert answer.complete
+                assert len(keys(answer.table)) == len(set(keys(answer.table))) == 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cases(fewest=2),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 12)), max_size=6),
+    st.booleans(),
+)
+def test_new_entries_at_any_moment_cause_neither_errors_nor_doubles(
+    case: Case, moments: list[tuple[int, int]], folded: bool
+) -> None:
+    """Unacked entries drop in on single nodes at random calls; the acked rows come once, always."""
+
+    async def run() -> None:
+        cluster = case.cluster()
+        acked = cluster.written.copy()
+        late = [(f"n{n}", at, entry(100 + i)) for i, (n, at) in enumerate(moments)]
+        calls = 0
+
+        def on_call(_: str, __: str) -> None:
+            nonlocal calls
+            calls += 1
+            for node, at, one in late:
+                if at == calls:
+                    cluster.stores[node].add(one)
+
+        for store in cluster.stores.values():
+            store.on_call = on_call
+        async with coordinator(cluster) as reader:
+            if folded:
+                low = sum(1 for _ in _rows(acked))
+                found, _ = await count(reader)
+                assert low <= found <= low + 2 * len(late)
+                return
+            answer = await reader.query(plan(), soon())
+        assert answer.complete
+        found_keys = set(keys(answer.table))
+        assert len(found_keys) == answer.table.num_rows
+        assert {key for key in _rows(acked)} <= found_keys
+
+    asyncio.run(run())
+
+
+def _rows(entries: list[FakeEntry]) -> list[tuple]:
+    from tests.support.fake_store import brute_rows, key_tuple
+
+    return [key_tuple(key) for key, _ in brute_rows(entries, plan(limit="10000").scan)]
+
+
+async def test_a_data_owner_that_dies_while_it_is_compared_is_replaced() -> None:
+    """n0 gives its rows, then dies: the read starts anew without it and is complete."""
+    cluster = FakeCluster()
+    cluster.write(entry(1))
+    cluster.write(entry(2), on=["n1", "n2"])
+    cluster.write(entry(3), on=["n0", "n1"])
+
+    def on_call(node: str, method: str) -> None:
+        if method == "entries":
+            cluster.stores["n0"].dead = True
+
+    for store in cluster.stores.values():
+        store.on_call = on_call
+    async with coordinator(cluster) as reader:
+        answer = await reader.query(plan(), soon())
+
+    assert answer.complete
+    assert answer.table.num_rows == 6
+
+
+async def test_a_holder_that_dies_before_its_supplement_is_replaced_by_another() -> None:
+    """n1 listed an entry that n0 lacks, and dies; n2 has it as well."""
+    cluster = FakeCluster()
+    cluster.write(entry(1))
+    cluster.write(entry(2), on=["n1", "n2"])
+    listed = 0
+
+    def on_call(node: str, method: str) -> None:
+        nonlocal listed
+        listed += method == "entries"
+        if method == "scan" and listed >= 2 and node in ("n1", "n2"):
+            cluster.stores[node].dead = (
+                not any(s.dead for s in cluster.stores.values()) or cluster.stores[node].dead
+            )
+
+    for store in cluster.stores.values():
+        store.on_call = on_call
+    async with coordinator(cluster) as reader:
+        answer = await reader.query(plan(), soon())
+
+    assert any(store.dead for store in cluster.stores.values())
+    assert answer.table.num_rows == 4 or not answer.complete
+
+
+async def test_a_wiped_owner_is_not_supplemented_entry_by_entry() -> None:
+    """n0 lost its disk: with more than `rebase_entries` missing another owner becomes the base."""
+    cluster = FakeCluster()
+    for number in range(30):
+        cluster.write(entry(number), on=["n1", "n2"])
+    async with coordinator(cluster, rebase_entries=10) as reader:
+        answer = await reader.query(plan(), soon())
+        assert await count(reader) == (60, 60)
+
+    assert answer.complete
+    assert answer.table.num_rows == 60
+    assert answer.stats["repaired"] == 0
+
+
+async def test_overlaps_in_different_blocks_never_double_rows_and_folds_say_so() -> None:
+    """Two owners keep the same entry in blocks of different age, with an overlap between them.
+
+    Rows: the sequence is the backstop, each comes once. A fold cannot tell: it is not complete.
+    """
+    cluster = FakeCluster()
+
+    def cut(number: int, first: int, last: int, block: int) -> FakeEntry:
+        rows = [numbered("a", seq) for seq in range(first, last + 1)]
+        spans = ((first, last),)
+        return make_entry(number, 0, rows, seqs=spans, producer="a", block=block)
+
+    cluster.write(cut(1, 1, 4, 10), on=["n0"])
+    cluster.write(cut(1, 1, 4, 30), on=["n1", "n2"])
+    cluster.write(cut(2, 3, 6, 20), on=["n1", "n2"])
+    async with coordinator(cluster) as reader:
+        answer = await reader.query(plan(fields="x"), soon())
+        asked = plan()
+        folded = await reader.fold(replace(asked, scan=replace(asked.scan, fold=COUNT)), soon())
+
+    assert sorted(answer.table["x"].to_pylist()) == [1, 2, 3, 4, 5, 6]
+    assert not folded.complete
+    assert "different blocks" in folded.missing[0]["reason"]
