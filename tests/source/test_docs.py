@@ -2,7 +2,7 @@
 
 import ast
 import re
-import typing
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +10,11 @@ import pytest
 
 from node.cli import build_parser
 from records.errors import QuorumlogError
+from tests.support.docs_tables import declared_metrics, setting_names
 from tests.support.source import ROOT, documentation, product_files, tree
 
 OPERATIONS = ROOT / "docs" / "operations.md"
 PROTOCOL = ROOT / "docs" / "protocol.md"
-METRIC_MAKERS = {"counter", "gauge", "histogram"}
 ROUTE_MAKERS = {"get", "post", "put", "delete", "route", "add_get", "add_post", "add_put"}
 
 
@@ -41,8 +41,7 @@ def first_text(call: ast.Call) -> str | None:
 
 def metrics() -> set[str]:
     """Names of all metrics that are declared anywhere."""
-    names = {first_text(call) for _, call in calls(METRIC_MAKERS)}
-    return {name for name in names if name and name.startswith("quorumlog_")}
+    return {one.name for one in declared_metrics()}
 
 
 def routes() -> set[str]:
@@ -75,16 +74,6 @@ def _class_codes(node: ast.ClassDef) -> Iterator[str]:
             and isinstance(line.value, ast.Constant)
         ):
             yield str(line.value.value)
-
-
-def settings() -> dict[str, set[str]]:
-    """Table -> names of settings, of the classes that the node fills from its file."""
-    from tests.support.settings_tables import TABLES
-
-    return {
-        table: {name for kind in kinds for name in typing.get_type_hints(kind)}
-        for table, kinds in TABLES.items()
-    }
 
 
 @pytest.mark.parametrize("name", sorted(metrics()))
@@ -136,10 +125,7 @@ def test_each_route_is_described(path: str) -> None:
     assert re.search(rf"[ `]{re.escape(path)}[`? ]", PROTOCOL.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(
-    ("table", "name"),
-    sorted((table, name) for table, names in settings().items() for name in names),
-)
+@pytest.mark.parametrize(("table", "name"), sorted(setting_names()))
 def test_each_setting_is_described(table: str, name: str) -> None:
     """In docs/operations.md, under its table's heading."""
     text = OPERATIONS.read_text(encoding="utf-8")
@@ -173,8 +159,6 @@ def test_the_quick_start_exists() -> None:
     assert made <= targets
     parser = build_parser()
     for line in re.findall(r"^(?:\.venv/bin/)?quorumlog ([^#\n]+)", blocks, re.M):
-        import shlex
-
         parser.parse_args(shlex.split(line.strip()))
 
 
