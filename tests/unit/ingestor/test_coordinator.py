@@ -297,6 +297,21 @@ async def test_a_caller_that_leaves_does_not_end_its_write() -> None:
         assert path.writer.tasks_running == 0
 
 
+async def test_a_caller_that_leaves_while_its_write_is_held_does_not_end_it_either() -> None:
+    """It left before there was even a ring; its rows are written when there is one."""
+    views = FakeViews(FakeView(ready=False))
+    async with write_path(views=views) as path:
+        writing = asyncio.create_task(path.write(body_batch(rows(3))))
+        await asyncio.sleep(0.02)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        views.put(FakeView(index=2))
+        await asyncio.sleep(0.1)
+
+        assert len(path.replicas.visible()) == 3
+
+
 async def test_what_is_pending_is_bounded() -> None:
     """Beyond `pending_bytes` a write is refused at once, definite, with a time to come back."""
     settings = WriteSettings(pending_bytes=2_000)

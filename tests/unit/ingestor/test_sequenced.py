@@ -351,12 +351,23 @@ async def test_a_new_epoch_fences_the_old_one() -> None:
         assert epoch == 2
         sealed = [n for n in "abc" if path.replicas[n].producer_epochs[KEY] == 2]
         assert len(sealed) >= 2
+        puts = path.replicas["a"].calls.count("put")
         with pytest.raises(Fenced) as caught:
             await path.write(numbered_batch([3]))
         assert caught.value.details["epoch"] == 2
+        assert path.replicas["a"].calls.count("put") == puts
         fresh = await path.write(numbered_batch([1], epoch=2, text="new"))
         assert (fresh.accepted, fresh.ack_till) == (1, 1)
         assert await path.writer.new_producer_epoch(*KEY, path.deadline()) == 3
+
+
+async def test_a_new_epoch_is_newer_than_any_that_an_owner_knows() -> None:
+    """Epoch 7 was sealed behind this leader's back: the next one is 8, not 2."""
+    async with write_path() as path:
+        await path.write(numbered_batch([1]), ack="all")
+        path.replicas["b"].producer_epochs[KEY] = path.replicas["c"].producer_epochs[KEY] = 7
+
+        assert await path.writer.new_producer_epoch(*KEY, path.deadline()) == 8
 
 
 async def test_owners_fence_an_epoch_that_this_leader_has_not_heard_of() -> None:
