@@ -19,7 +19,7 @@ A put registers nothing while it waits, so puts cannot deadlock.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from records.block import BlockHeader, EntryHeader, ProducerKey, Spans
 from records.errors import BlockCorrupt, StaleRingEpoch, StaleShardEpoch
@@ -32,13 +32,9 @@ from records.messages import (
     SealRequest,
 )
 from storage.holdings import BlockPlace, Holdings
+from storage.judge import Judge, Judgement, Pair, Proof, Writing, length
 from storage.log_format import Record, RecordType
-from storage.producers import GroupKey, group_key
-
-#: What comparing showed: whether all rows are equal, and the sequences that are not.
-Proof = tuple[bool, Spans]
-#: (index of the entry in the block, held entry: its number, or -1 - index of an earlier one in the block)
-Pair = tuple[int, int]
+from storage.producers import group_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +68,6 @@ class Verdict:
         return PutReply(self.statuses, self.duplicate_rows, self.conflict_seqs, producers)
 
 
-@dataclass(slots=True)
-class _Judgement:
-    """What one entry came to, while a block is judged."""
-
-    status: EntryStatus
-    duplicates: int = 0
-    conflicts: Spans = ()
-    waits: set[int] = field(default_factory=set)
-    pairs: list[tuple[Pair, Spans | None]] = field(default_factory=list)
-
-
 @dataclass(frozen=True, slots=True)
 class _Pending:
     """A put whose records are being written."""
@@ -101,8 +86,7 @@ class Engine:
         self.dirty_fences: set[int] = set()
         self._durable_ring_epoch = 0
         self._pending: dict[int, _Pending] = {}
-        self._pending_ids: dict[bytes, int] = {}
-        self._pending_groups: dict[GroupKey, set[int]] = {}
+        self.writing = Writing()
 
     # -- puts -------------------------------------------------------------------------------------
 
@@ -118,124 +102,16 @@ class Engine:
         if options.ring_epoch < self.ring_epoch:
             raise StaleRingEpoch("a newer ring is known here", epoch=self.ring_epoch)
         _check_entries(header.entries)
-        found: list[_Judgement] = []
-        for index in range(len(header.entries)):
-            found.append(self._judge(header, index, options.repair, proofs, found))
+        judge = Judge(self.holdings, self.fences, self.writing, header, options.repair, proofs)
+        found = [judge.judge(index) for index in range(len(header.entries))]
         if waits := {put for one in found for put in one.waits}:
             return Wait(tuple(sorted(waits)))
         if pairs := tuple(pair for one in found for pair in one.pairs):
             return Compare(pairs)
         return self._verdict(header, options, found)
 
-    def _judge(
-        self,
-        header: BlockHeader,
-        index: int,
-        repair: bool,
-        proofs: Mapping[Pair, Proof],
-        before: Sequence[_Judgement],
-    ) -> _Judgement:
-        entry = header.entries[index]
-        if entry.sequenced and not repair:
-            if entry.shard_epoch < self.fences.get(entry.shard, (0, ""))[0]:
-                return _Judgement(EntryStatus.STALE)
-            newest = self.holdings.producers.newest_epoch(entry.shard, entry.producer_key)
-            if entry.producer_epoch < newest:
-                return _Judgement(EntryStatus.FENCED)
-        if entry.entry_id in self._pending_ids:
-            put = self._pending_ids[entry.entry_id]
-            return _Judgement(EntryStatus.DUPLICATE, waits={put})
-        same = self._same_id(header, index, before)
-        if same is not None:
-            return self._judge_known(entry, index, same, proofs)
-        return self._judge_overlaps(header, index, repair, proofs, before)
-
-    def _same_id(
-        self, header: BlockHeader, index: int, before: Sequence[_Judgement]
-    ) -> tuple[int, bytes] | None:
-        """(held number, its hash) of the entry with the same id, here or earlier in the block."""
-        entry = header.entries[index]
-        number = self.holdings.table.find(entry.entry_id)
-        if number is not None:
-            return number, self.holdings.content_hash(number)
-        for other, judged in enumerate(before):
-            twin = header.entries[other]
-            if judged.status is EntryStatus.STORED and twin.entry_id == entry.entry_id:
-                return -1 - other, twin.content_hash
-        return None
-
-    def _judge_known(
-        self, entry: EntryHeader, index: int, same: tuple[int, bytes], proofs: Mapping[Pair, Proof]
-    ) -> _Judgement:
-        number, content_hash = same
-        duplicate = _Judgement(EntryStatus.DUPLICATE, entry.row_count)
-        if content_hash == entry.content_hash:
-            return duplicate
-        proof = proofs.get((index, number))
-        if proof is None:
-            return _Judgement(EntryStatus.CONFLICT, pairs=[((index, number), None)])
-        return duplicate if proof[0] else _Judgement(EntryStatus.CONFLICT, 0, proof[1])
-
-    def _judge_overlaps(
-        self,
-        header: BlockHeader,
-        index: int,
-        repair: bool,
-        proofs: Mapping[Pair, Proof],
-        before: Sequence[_Judgement],
-    ) -> _Judgement:
-        entry = header.entries[index]
-        result = _Judgement(EntryStatus.STORED)
-        if not entry.seqs:
-            return result
-        result.waits |= self._pending_overlaps(entry)
-        overlapped: set[tuple[int, int]] = set()
-        conflicts: set[tuple[int, int]] = set()
-        for held, spans in self._overlapping(header, index, before):
-            overlapped.update(spans)
-            proof = proofs.get((index, held))
-            if proof is None:
-                result.pairs.append(((index, held), spans))
-            else:
-                conflicts.update(proof[1])
-        result.conflicts = merged(conflicts)
-        result.duplicates = _length(overlapped) - _length(result.conflicts)
-        if result.conflicts and not repair:
-            result.status = EntryStatus.CONFLICT
-        return result
-
-    def _overlapping(
-        self, header: BlockHeader, index: int, before: Sequence[_Judgement]
-    ) -> list[tuple[int, Spans]]:
-        """(held, sequences in common) for each stored entry that overlaps this one."""
-        entry = header.entries[index]
-        found: list[tuple[int, Spans]] = []
-        if self.holdings.producers.overlap(entry):
-            producer = self.holdings.table.producers.find(group_key(entry))
-            first, last = entry.seqs[0][0], entry.seqs[-1][1]
-            assert producer is not None
-            for number in self.holdings.table.producer_entries(producer, first, last):
-                found.append((number, common(entry.seqs, self.holdings.spans(number)[0])))
-        for other, judged in enumerate(before):
-            twin = header.entries[other]
-            stored = judged.status is EntryStatus.STORED and twin.sequenced
-            if stored and group_key(twin) == group_key(entry):
-                found.append((-1 - other, common(entry.seqs, twin.seqs)))
-        return [(held, spans) for held, spans in found if spans]
-
-    def _pending_overlaps(self, entry: EntryHeader) -> set[int]:
-        puts = set()
-        for put in self._pending_groups.get(group_key(entry), ()):
-            pending = self._pending[put]
-            for index in pending.verdict.accepted:
-                other = pending.header.entries[index]
-                same = other.sequenced and group_key(other) == group_key(entry)
-                if same and common(entry.seqs, other.seqs):
-                    puts.add(put)
-        return puts
-
     def _verdict(
-        self, header: BlockHeader, options: PutOptions, found: Sequence[_Judgement]
+        self, header: BlockHeader, options: PutOptions, found: Sequence[Judgement]
     ) -> Verdict:
         accepted = tuple(i for i, one in enumerate(found) if one.status is EntryStatus.STORED)
         records: list[Record] = []
@@ -278,23 +154,13 @@ class Engine:
     def begin(self, put: int, header: BlockHeader, verdict: Verdict) -> None:
         """The put's records are on their way; until `apply` or `abandon` others wait for it."""
         self._pending[put] = _Pending(header, verdict)
-        for index in verdict.accepted:
-            entry = header.entries[index]
-            self._pending_ids[entry.entry_id] = put
-            if entry.seqs:
-                self._pending_groups.setdefault(group_key(entry), set()).add(put)
+        self.writing.add(put, [header.entries[index] for index in verdict.accepted])
 
     def abandon(self, put: int) -> None:
         """Writing failed. The rows may exist after a restart; nobody was told that they do."""
         pending = self._pending.pop(put)
-        for index in pending.verdict.accepted:
-            entry = pending.header.entries[index]
-            self._pending_ids.pop(entry.entry_id, None)
-            if entry.seqs:
-                group = self._pending_groups.get(group_key(entry), set())
-                group.discard(put)
-                if not group:
-                    self._pending_groups.pop(group_key(entry), None)
+        entries = [pending.header.entries[index] for index in pending.verdict.accepted]
+        self.writing.discard(put, entries)
 
     def apply(self, put: int, place: BlockPlace | None) -> None:
         """The put's records are durable; `place` is its block's, None if no entry was accepted."""
@@ -381,32 +247,7 @@ class Engine:
 
 def _check_entries(entries: Sequence[EntryHeader]) -> None:
     for entry in entries:
-        if entry.seqs and _length(entry.seqs) != entry.row_count:
+        if entry.seqs and length(entry.seqs) != entry.row_count:
             raise BlockCorrupt("an entry has another number of rows than of sequences")
         if any(b[0] <= a[1] for a, b in zip(entry.seqs, entry.seqs[1:], strict=False)):
             raise BlockCorrupt("an entry's sequences do not ascend")
-
-
-def _length(spans: object) -> int:
-    return sum(b - a + 1 for a, b in merged(spans))
-
-
-def common(left: Spans, right: Spans) -> Spans:
-    """The sequences in both; each side ascends."""
-    found = []
-    for a, b in left:
-        for c, d in right:
-            if max(a, c) <= min(b, d):
-                found.append((max(a, c), min(b, d)))
-    return tuple(found)
-
-
-def merged(spans: object) -> Spans:
-    """The union as disjoint, ascending spans."""
-    result: list[tuple[int, int]] = []
-    for a, b in sorted(spans):  # type: ignore[call-overload]
-        if result and a <= result[-1][1] + 1:
-            result[-1] = (result[-1][0], max(b, result[-1][1]))
-        else:
-            result.append((a, b))
-    return tuple(result)

@@ -218,6 +218,8 @@ class HotSet:
             table = self._parquet(place, body, head.columns).read(names, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise BlockCorrupt(f"Parquet: {error}", ordinal=place.ordinal) from error
+        if not set(names) <= set(table.schema.names):
+            raise BlockCorrupt("the body lacks a column of the header", ordinal=place.ordinal)
         if table.num_rows != place.rows:
             raise BlockCorrupt(f"{table.num_rows} rows in the body", ordinal=place.ordinal)
         table = table.unify_dictionaries()

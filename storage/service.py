@@ -8,6 +8,7 @@ has seen every put before it.
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,14 @@ import pyarrow as pa
 
 from records.block import BlockHeader, ProducerKey
 from records.block_codec import EncodedBlock, open_body, parse_prefix
-from records.errors import BlockCorrupt, DeadlineExceeded, DiskFull, NotReady, StorageFailed
+from records.errors import (
+    BlockCorrupt,
+    DeadlineExceeded,
+    DiskFull,
+    NotReady,
+    Overloaded,
+    StorageFailed,
+)
 from records.ids import EntryId
 from records.messages import (
     EntriesReply,
@@ -37,12 +45,13 @@ from runtime.metrics import Metrics
 from runtime.tasks import Supervisor, Workers
 from storage.catalog import Checkpointer, QuarantineNote
 from storage.compare import EntryRows, differing_entries, differing_seqs
-from storage.engine import Compare, Engine, Pair, Proof, Verdict, Wait
+from storage.engine import Compare, Engine, Verdict, Wait
 from storage.fetch import fetch_blocks
 from storage.gauges import Gauges
 from storage.holdings import BlockPlace
 from storage.home import Home
 from storage.hot import HotSet, use_system_memory
+from storage.judge import Pair, Proof
 from storage.log_format import Record, RecordType, check_block
 from storage.opening import Opened
 from storage.scan import run_scan
@@ -92,7 +101,7 @@ class StorageService:
         self._ready = False
         self._disk_low = False
         self._free_bytes = 0
-        self._next_put = 0
+        self._next_put = self._scans = 0
         self._writing: dict[int, _Write] = {}
         self._flush_task: asyncio.Task[None] | None = None
 
@@ -106,15 +115,17 @@ class StorageService:
             StorageFailed: no log file can be opened.
         """
         use_system_memory()
-        self._workers = Workers(self.settings.workers, "storage")
+        self._workers = Workers(self.settings.workers, "storage-scan")
+        self._chores = Workers(1, "storage-chore")
         self._home = Home(self.directory, self.node_id)
         try:
-            opened = await self._workers.run(Opened, self._home)
+            opened = await self._chores.run(Opened, self._home)
             self._adopt(opened)
             self._wal.start(opened.end)
         except BaseException:
             self._home.close()
             self._workers.close()
+            self._chores.close()
             raise
         self._look_at_disk()
         self._supervisor = Supervisor("storage")
@@ -159,6 +170,7 @@ class StorageService:
             await asyncio.wait([self._flush_task])
         await self._flush()
         self._workers.close()
+        self._chores.close()
         self._catalog.close()
         assert self._home is not None
         self._home.close()
@@ -180,7 +192,7 @@ class StorageService:
 
     def _check_writable(self) -> None:
         self._check_ready()
-        if self._disk_low:
+        if self._disk_low or self._wal.failed_for_space:
             self._gauges.refused.labels("disk").inc()
             raise DiskFull(
                 f"node {self.node_id} has {self._free_bytes} bytes left", retry_after_seconds=5.0
@@ -216,6 +228,8 @@ class StorageService:
         parts = parse_prefix(block.data)
         if parts.total_bytes != len(block.data):
             raise BlockCorrupt(f"{len(block.data)} bytes, the prefix says {parts.total_bytes}")
+        if block.header.rows and "timestamp" not in block.header.columns:
+            raise BlockCorrupt("a block with rows has no timestamps")
         if self.settings.verify_puts:
             check_block(memoryview(block.data))
 
@@ -298,14 +312,14 @@ class StorageService:
                 place = holdings.blocks[int(row["block"])]
                 held[pair] = (place, int(row["index"])) if place is not None else None
         self._gauges.comparisons.inc(len(wanted.pairs))
-        return await self._reading(_compare_pairs, self._hot, block, wanted, held)
+        return await self._reading(self._chores, _compare_pairs, self._hot, block, wanted, held)
 
     # -- reading ----------------------------------------------------------------------------------
 
-    async def _reading(self, work: Callable[..., T], *args: Any) -> T:
+    async def _reading(self, pool: Workers, work: Callable[..., T], *args: Any) -> T:
         """Runs `work` on a worker; a block that turns out damaged is set aside before the error rises."""
         try:
-            return await self._workers.run(work, *args)
+            return await pool.run(work, *args)
         except BlockCorrupt as error:
             ordinal = error.details.get("ordinal")
             if ordinal is not None:
@@ -320,16 +334,20 @@ class StorageService:
             DeadlineExceeded: `deadline_ms` passed.
         """
         self._check_ready()
+        if self._scans >= self.settings.scans_max:
+            self._gauges.refused.labels("scans").inc()
+            raise Overloaded("too many scans wait", retry_after_seconds=0.5)
         started = self._clock.monotonic()
         deadline = Deadline.after(self._clock, request.deadline_ms / 1000)
-        cancelled = asyncio.Event()
+        cancelled = threading.Event()
+        self._scans += 1
         try:
             while True:
                 snapshot = take_snapshot(self._engine.holdings, request)
                 budget = self._budget(deadline, cancelled)
                 try:
                     reply, table = await self._reading(
-                        run_scan, snapshot, request, self._hot, budget
+                        self._workers, run_scan, snapshot, request, self._hot, budget
                     )
                     break
                 except BlockCorrupt as error:  # set aside by now: the next snapshot is without it
@@ -339,11 +357,12 @@ class StorageService:
             self._gauges.scan_timeouts.inc()
             raise
         finally:
+            self._scans -= 1
             cancelled.set()
         self._gauges.count_scan(reply, self._clock.monotonic() - started)
         return reply, table
 
-    def _budget(self, deadline: Deadline, cancelled: asyncio.Event) -> Budget:
+    def _budget(self, deadline: Deadline, cancelled: threading.Event) -> Budget:
         return Budget(
             lambda: cancelled.is_set() or deadline.expired,
             self.settings.max_groups,
@@ -368,7 +387,7 @@ class StorageService:
             wanted = self._places_of(entry_ids)
             try:
                 return await self._reading(
-                    fetch_blocks, self._hot, wanted, self.settings.max_fetch_bytes
+                    self._workers, fetch_blocks, self._hot, wanted, self.settings.max_fetch_bytes
                 )
             except BlockCorrupt as error:
                 if "ordinal" not in error.details:
@@ -402,7 +421,7 @@ class StorageService:
             "a damaged block was set aside", ordinal=ordinal, entries=len(numbers), reason=reason
         )
         assert self._home is not None
-        await self._workers.run(_copy_damaged, self._home, place)
+        await self._chores.run(_copy_damaged, self._home, place)
 
     # -- fences and producers ---------------------------------------------------------------------
 
@@ -447,8 +466,11 @@ class StorageService:
 
     async def _watch_disk(self) -> None:
         self._look_at_disk()
-        if self._wal.failure is not None and not self._disk_low and self._wal.failed_for_space:
-            await self._workers.run(self._wal.resume)
+        if self._wal.failed_for_space and not self._disk_low:
+            try:
+                await self._chores.run(self._wal.resume)
+            except OSError as error:
+                log.warning("the log stays closed", error=error)
 
     def _look_at_disk(self) -> None:
         self._free_bytes = self._free(self.directory)
@@ -476,17 +498,17 @@ class StorageService:
             return
         batch = checkpointer.batch()
         try:
-            await self._workers.run(self._catalog.write, batch)
+            await self._chores.run(self._catalog.write, batch)
         except Exception as error:  # noqa: BLE001 - it is only a checkpoint: made anew, from memory
             log.error("the catalog could not be written", error=error)
             self._gauges.catalog_failures.inc()
             checkpointer.forget()
-            await self._workers.run(self._catalog.create)
+            await self._chores.run(self._catalog.create)
 
     # -- asking -----------------------------------------------------------------------------------
 
     def digest(self, shard: int) -> tuple[int, bytes]:
-        """The root of a shard's Merkle tree: (entries filed, once for each hour they touch; sum of hashes)."""
+        """The root of a shard's Merkle tree: (entries, once for each hour they touch; sum of hashes)."""
         return self._engine.holdings.digest(shard, MIN_MICROS, MAX_MICROS)
 
     def status(self) -> dict[str, Any]:

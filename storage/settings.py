@@ -27,8 +27,10 @@ class StorageSettings:
     disk_interval_seconds: float = 1.0
     #: Seconds between writes of the catalog. More means a longer log tail to read at start.
     catalog_interval_seconds: float = 0.5
-    #: Threads for scans, fetches and comparisons.
+    #: Threads for scans and fetches.
     workers: int = 2
+    #: Scans that may run or wait; beyond it they get 429. Each holds a byte per entry of the node.
+    scans_max: int = 64
     #: Groups of one fold; beyond it the answer is cut and says so.
     max_groups: int = 100_000
     #: Values that quantiles and distinct counts of one fold may carry.

@@ -99,6 +99,7 @@ class _LogFile:
             sync_directory(directory)
         except OSError:
             os.close(self.fd)
+            self.path.unlink(missing_ok=True)
             raise
 
     def frame(self, record: Record, meta: bytes, out: list[bytes | memoryview]) -> Written:
@@ -205,6 +206,8 @@ class Wal:
     def start(self, previous: Position) -> None:
         """Opens the first new file and starts the writer. `previous`: the durable end of the last file.
 
+        On a full disk it starts read-only: what is stored can be read, `resume` opens the log later.
+
         Raises:
             StorageFailed: no file can be opened.
         """
@@ -213,7 +216,10 @@ class Wal:
         try:
             self._open()
         except OSError as error:
-            raise StorageFailed(f"the log cannot be opened: {error}") from error
+            self.failure = error
+            if not self.failed_for_space:
+                raise StorageFailed(f"the log cannot be opened: {error}") from error
+            log.error("the disk is full: the log is closed", error=error)
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 

@@ -55,10 +55,11 @@ def in_range(value: Any, low: Any, high: Any) -> bool:
         if isinstance(value, str) and isinstance(bound, str):
             a, b = value, bound
         else:
-            a, b = as_number(value), as_number(bound)  # type: ignore[assignment]
+            a, b = as_number(value), as_number(bound)
             if a is None or b is None:
                 return False
-        if (sign == 1 and a < b) or (sign == -1 and a >= b):
+        below = a < b  # type: ignore[operator]
+        if below == (sign == 1):
             return False
     return True
 

@@ -5,8 +5,9 @@ import pytest
 from records.block_codec import EncodedBlock
 from records.errors import BlockCorrupt, StaleRingEpoch, StaleShardEpoch
 from records.messages import EntryStatus, PutOptions, SealRequest
-from storage.engine import Compare, Engine, Verdict, Wait, common, merged
+from storage.engine import Compare, Engine, Verdict, Wait
 from storage.holdings import BlockPlace
+from storage.judge import common, merged
 from storage.log_format import RecordType
 from tests.unit.storage.samples import Entry, block_of, plain, row, sequenced
 

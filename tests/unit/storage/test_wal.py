@@ -208,12 +208,30 @@ async def test_no_file_can_be_opened(tmp_path: Path) -> None:
     """A directory that cannot be written to is said at start."""
 
     def allocate(fd: int, offset: int, length: int) -> None:
-        raise OSError(errno.ENOSPC, "full")
+        raise OSError(errno.EROFS, "read-only file system")
 
     log = RunningLog(tmp_path, LogHooks(allocate=allocate))
 
     with pytest.raises(StorageFailed):
         log.wal.start(Position(0, 0))
+
+
+async def test_a_full_disk_at_start_is_a_log_without_appends(tmp_path: Path) -> None:
+    """The node can still be read; once there is room, `resume` opens the log."""
+    full = True
+
+    def allocate(fd: int, offset: int, length: int) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "full")
+        os.posix_fallocate(fd, offset, length)
+
+    async with RunningLog(tmp_path, LogHooks(allocate=allocate)) as log:
+        with pytest.raises(StorageFailed):
+            log.begin(FENCE)
+        full = False
+        log.wal.resume()
+
+        await log.begin(FENCE)
 
 
 async def test_stop_writes_what_waits(tmp_path: Path) -> None:
