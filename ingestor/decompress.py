@@ -40,11 +40,11 @@ class Decoder:
         InvalidRequest: damaged, or cut short (`finish`).
     """
 
-    def __init__(self, encoding: str, limits: Limits, *, wire_bytes: int | None = None) -> None:
+    def __init__(self, encoding: str, limits: Limits) -> None:
         self.encoding = normal_encoding(encoding)
         self.wire_bytes = 0
         self.decoded_bytes = 0
-        self._wire_budget = limits.wire_bytes if wire_bytes is None else wire_bytes
+        self._wire_budget = limits.wire_bytes
         self._decoded_budget = limits.decoded_bytes
         self._member: Any = None
         self._members = 0

@@ -7,6 +7,8 @@ service `_failed`, durable with the good ones in the same write.
 """
 
 import base64
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +42,15 @@ class Source:
 class Intake:
     """Makes batches. Holds the learned schemas; safe for threads."""
 
-    def __init__(self, limits: Limits, enrich: EnrichSettings) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        enrich: EnrichSettings,
+        on_rejected: Callable[[str, Mapping[str, int]], None] = lambda *_: None,
+    ) -> None:
+        """`on_rejected(surface, count by code)` is told of bad rows."""
         self.limits = limits
+        self._on_rejected = on_rejected
         self._enrich = enrich
         self._learned = LearnedSchemas(limits)
 
@@ -114,6 +123,8 @@ class Intake:
             RejectedRow(row.number, row.code, row.reason, row.seq)
             for row in bad[:MAX_LISTED_REJECTS]
         )
+        if bad:
+            self._on_rejected(source.surface, Counter(row.code for row in bad))
         failed = failed_table(bad, service, source.received_at, self.limits) if bad else None
         return Batch(
             source.tenant,

@@ -32,7 +32,7 @@ from ingestor.options import Options, matches
 from ingestor.parsers.base import quoted
 from ingestor.parsers.row_columns import ATTRIBUTES, OVERFLOW, json_text
 from ingestor.timestamps import read_times
-from records.columns import CORE_NAMES, CORE_TYPES, DICTIONARY
+from records.columns import CORE_NAMES, CORE_TYPES, DICTIONARY, REQUIRED_NAMES
 
 pc: Any = pyarrow.compute
 
@@ -102,6 +102,9 @@ class Canonical:
             good = np.ones(self.rows, bool)
             good[list(self.bad)] = False
             table = table.filter(pa.array(good))
+            emptied = [n for n in table.schema.names if table[n].null_count == table.num_rows]
+            kept = set(REQUIRED_NAMES)
+            table = table.drop_columns([name for name in emptied if name not in kept])
         return table
 
 
@@ -248,13 +251,17 @@ class _Mapping:
             fresh, words = normal_levels(column, name)
             if level is None:
                 level, own = fresh, words
-                if name not in _NUMBER_LEVELS:
-                    del self.left[name]
-            elif level.null_count:
+                taken = True
+            elif level.null_count == 0:
+                break
+            else:
                 missing = level.is_null()
+                taken = not pc.any(pc.and_(pc.invert(missing), column.is_valid())).as_py()
                 level = pc.coalesce(level.cast(pa.string()), fresh.cast(pa.string()))
                 level = level.dictionary_encode()
                 own = _coalesced_words(own, words, missing, self.rows)
+            if taken and name not in _NUMBER_LEVELS:
+                del self.left[name]
         if level is None:
             self.made["level"] = constant(DEFAULT_LEVEL, self.rows)
             return

@@ -17,8 +17,9 @@ from records.errors import InvalidRequest
 
 pc: Any = pyarrow.compute
 
-#: Names that a request gives itself (TraceHub's service and producer, a tenant).
+#: Names of services and producers that a request gives itself, and of tenants.
 IDENTIFIER = re.compile(r"[A-Za-z0-9_.:/@-]{1,128}")
+TENANT = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 def check_identifier(value: Any, what: str) -> str:
@@ -27,7 +28,8 @@ def check_identifier(value: Any, what: str) -> str:
     Raises:
         InvalidRequest: details `reason` is `bad_service` or `bad_producer`, after `what`.
     """
-    if isinstance(value, str) and IDENTIFIER.fullmatch(value) and value not in (".", ".."):
+    allowed = TENANT if what == "tenant" else IDENTIFIER
+    if isinstance(value, str) and allowed.fullmatch(value) and value not in (".", ".."):
         return value
     shown = quoted(value) if value is not None else "nothing"
     raise InvalidRequest(

@@ -131,7 +131,7 @@ def _slow(
             raise TooLarge(f"more than {limits.document_rows} rows in one document")
         wrong = _wrong(fields, raw, width, limits)
         if wrong is not None:
-            bad.append(BadRow(number, *wrong, raw[: limits.failed_row_bytes]))
+            bad.append(BadRow(number, *wrong, raw.rstrip(b"\r\n")[: limits.failed_row_bytes]))
             continue
         numbers.append(number)
         for index in range(width):

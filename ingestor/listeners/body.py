@@ -1,0 +1,205 @@
+"""Reading a request's body: within budgets of bytes and time, in pieces if it is long.
+
+A slow client may keep a connection, not a share of memory: silence within a body ends it, and so does a
+body that takes long without keeping up a least rate. Lines are cut into pieces by content alone (bytes
+and line ends, not by how the network cut them), so that a resend has the same pieces and identities.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+from ingestor.decompress import Decoder
+from ingestor.limits import Limits
+from records.errors import InvalidRequest, TooLarge
+from runtime.clock import Clock
+
+#: Encoded bytes that are decoded on the event loop; more go to a thread.
+INLINE_BYTES = 16 << 10
+#: A stream has no limit of bytes; one that decodes to more than the budget of a whole body and to so
+#: many times its wire bytes is a bomb. Repetitive logs reach a hundred.
+BOMB_RATIO = 200
+_NEWLINE = b"\n"
+
+
+class SlowClient(InvalidRequest):
+    """The body did not come in time; nothing of what is missing was used."""
+
+    code = "REQUEST_TIMEOUT"
+    http_status = 408
+
+
+class Stream(Protocol):
+    """aiohttp's StreamReader, as far as it is needed."""
+
+    async def readany(self) -> bytes:
+        """The next bytes; empty at the end."""
+        ...
+
+
+Run = Callable[..., Awaitable[Any]]
+
+
+class BodyReader:
+    """One request's body. `wire`: the chunks as they came are kept for passing the request on."""
+
+    def __init__(
+        self, stream: Stream, length: int | None, encoding: str, limits: Limits, clock: Clock
+    ) -> None:
+        self._stream = stream
+        self._limits = limits
+        self._clock = clock
+        self._encoding = encoding
+        self._decoder = Decoder(encoding, limits)  # raises UnsupportedMedia at once
+        self.wire: list[bytes] = []
+        self.wire_bytes = 0
+        if length is not None and length > limits.wire_bytes:
+            self._too_long = length
+        else:
+            self._too_long = 0
+
+    async def whole(self, run: Run) -> bytes:
+        """All of the body, decoded.
+
+        Raises:
+            TooLarge, InvalidRequest (damaged, cut short), SlowClient.
+        """
+        if self._too_long:
+            limit = self._limits.wire_bytes
+            raise TooLarge(f"the body has {self._too_long} bytes; at most {limit}", limit=limit)
+        async for chunk in self._chunks():
+            self.wire.append(chunk)
+            if self.wire_bytes > self._limits.wire_bytes:
+                limit = self._limits.wire_bytes
+                raise TooLarge(f"the body is over {limit} bytes", limit=limit)
+        if self._encoding == "identity" or self.wire_bytes <= INLINE_BYTES // 4:
+            return self._decode()
+        return await run(self._decode)
+
+    def _decode(self) -> bytes:
+        pieces = [piece for chunk in self.wire for piece in self._decoder.feed(chunk)]
+        self._decoder.finish()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def pieces(self, run: Run) -> AsyncIterator[bytes]:
+        """Whole lines in pieces of at most `piece_bytes` and `piece_rows`; bodies of any length.
+
+        Raises:
+            InvalidRequest (damaged, cut short), SlowClient, TooLarge (the decoded budget of a piece).
+        """
+        unbounded = replace(self._limits, decoded_bytes=1 << 62, wire_bytes=1 << 62)
+        self._decoder = Decoder(self._encoding, unbounded)
+        cutter = LineCutter(self._limits)
+        async for chunk in self._chunks():
+            if self._encoding == "identity" or len(chunk) <= INLINE_BYTES // 4:
+                decoded = list(self._decoder.feed(chunk))
+            else:
+                decoded = await run(lambda data: list(self._decoder.feed(data)), chunk)
+            self._check_ratio()
+            for part in decoded:
+                for piece in cutter.feed(part):
+                    yield piece
+        self._decoder.finish()
+        for piece in cutter.finish():
+            yield piece
+
+    def _check_ratio(self) -> None:
+        decoded, wire = self._decoder.decoded_bytes, self._decoder.wire_bytes
+        if decoded > self._limits.decoded_bytes and decoded > BOMB_RATIO * wire:
+            text = f"{wire} bytes decode to over {decoded}"
+            raise TooLarge(text, limit=self._limits.decoded_bytes)
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        limits, clock = self._limits, self._clock
+        begun = clock.monotonic()
+        while True:
+            try:
+                chunk = await asyncio.wait_for(self._stream.readany(), limits.idle_seconds)
+            except TimeoutError:
+                text = f"the body stopped for {limits.idle_seconds:g} s at byte {self.wire_bytes}"
+                raise SlowClient(text) from None
+            if not chunk:
+                return
+            self.wire_bytes += len(chunk)
+            elapsed = clock.monotonic() - begun
+            slowest = self.wire_bytes / limits.body_bytes_per_second
+            if elapsed > limits.body_seconds and elapsed > slowest:
+                rate = limits.body_bytes_per_second
+                raise SlowClient(f"the body came slower than {rate} bytes/s for {elapsed:.0f} s")
+            yield chunk
+
+
+class LineCutter:
+    """Cuts decoded bytes into pieces of whole lines, by content alone.
+
+    A piece ends at the last line end within its first `piece_bytes`, or at line end `piece_rows` if that
+    comes first. A line beyond `row_bytes_max` is cut just above it, so that the parser refuses the
+    row while memory holds no more of it.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._lines = 0
+        self._skipping = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The pieces that are complete with `data`."""
+        pieces: list[bytes] = []
+        if self._skipping:
+            end = data.find(_NEWLINE)
+            if end < 0:
+                return pieces
+            data = data[end:]
+            self._skipping = False
+        self._add(data)
+        limits = self._limits
+        while self._size >= limits.piece_bytes or self._lines >= limits.piece_rows:
+            piece = self._cut()
+            if piece is None:
+                break
+            pieces.append(piece)
+        return pieces
+
+    def _add(self, data: bytes) -> None:
+        if data:
+            self._parts.append(data)
+            self._size += len(data)
+            self._lines += data.count(_NEWLINE)
+
+    def finish(self) -> list[bytes]:
+        """What is left, as the last pieces."""
+        pieces: list[bytes] = []
+        while self._size:
+            piece = self._cut(last=True)
+            if piece is None:
+                break
+            pieces.append(piece)
+        return pieces
+
+    def _cut(self, last: bool = False) -> bytes | None:
+        whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        end = self._end_of_piece(whole)
+        if end is None and last:
+            end = len(whole)
+        if end is None and len(whole) > self._limits.row_bytes_max:
+            self._skipping = True
+            whole = whole[: self._limits.row_bytes_max + 1]
+        self._parts, self._size, self._lines = [], 0, 0
+        self._add(whole if end is None else whole[end:])
+        return None if end is None else whole[:end]
+
+    def _end_of_piece(self, whole: bytes) -> int | None:
+        limits = self._limits
+        end = whole.rfind(_NEWLINE, 0, limits.piece_bytes) + 1
+        full = len(whole) >= limits.piece_bytes
+        if full and end == 0:
+            end = whole.find(_NEWLINE, limits.piece_bytes) + 1
+        if end and whole.count(_NEWLINE, 0, end) >= limits.piece_rows:
+            at = -1
+            for _ in range(limits.piece_rows):
+                at = whole.find(_NEWLINE, at + 1)
+            return at + 1
+        return end if full and end else None
