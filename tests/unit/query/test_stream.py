@@ -1,0 +1,187 @@
+"""Streams: all rows in order over one snapshot, in bounded memory, at the consumer's pace."""
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from query import stream as stream_module
+from query.coordinator import ReadCoordinator
+from query.plan import QueryPlan, plan_rows
+from records.errors import QuorumUnavailable
+from runtime.metrics import Metrics
+from tests.support.fake_store import FakeCluster, brute_rows, key_tuple, make_entry
+from tests.unit.query.divergent import Case, cases
+from tests.unit.query.helpers import NOW, coordinator, keys, row
+
+
+@pytest.fixture(autouse=True)
+def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of a few rows, so that little data makes many."""
+    monkeypatch.setattr(stream_module, "GROUP_ROWS_MIN", 3)
+
+
+def asked(**params: str) -> QueryPlan:
+    """The plan of a stream."""
+    return plan_rows(params.items(), NOW, stream=True)
+
+
+async def drained(reader: ReadCoordinator, plan: QueryPlan) -> list[tuple]:
+    """All keys, in the order given out."""
+    found: list[tuple] = []
+    async with aclosing(reader.stream(plan)) as stream:
+        async for table in stream:
+            found += keys(table)
+        assert stream.complete
+    return found
+
+
+def filled(entries: int = 30, **shape: Any) -> FakeCluster:
+    """Equal owners; four rows an entry, that interleave in time."""
+    cluster = FakeCluster(**shape)
+    for number in range(entries):
+        rows = [row(number + i * 17, f"{number} {i}") for i in range(4)]
+        cluster.write(make_entry(number, number % 4, rows, received_at=NOW + number))
+    return cluster
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cases(fewest=2),
+    st.sampled_from(["asc", "desc"]),
+    st.integers(0, 9),
+    st.booleans(),
+    st.sampled_from([None, 0, 1, 2]),
+)
+def test_a_stream_is_all_rows_in_order_once(
+    case: Case, order: str, limit: int, spread: bool, dead: int | None
+) -> None:
+    """Divergent owners, one of them dead perhaps, shards dealt to one or several groups."""
+
+    async def run() -> None:
+        cluster = case.cluster()
+        if dead is not None:
+            cluster.stores[f"n{dead}"].dead = True
+        plan = asked(order=order, **({"limit": str(limit)} if limit else {}))
+        async with coordinator(cluster, page_rows=3, spread_shards=spread) as reader:
+            found = await drained(reader, plan)
+        assert found == [key_tuple(key) for key, _ in brute_rows(case.entries, plan.scan)]
+
+    asyncio.run(run())
+
+
+async def test_rows_received_after_the_start_stay_out() -> None:
+    """The snapshot is fixed at the first page: rows that arrive meanwhile do not come."""
+    cluster = filled()
+    at_start = [key_tuple(key) for key, _ in brute_rows(cluster.written, asked().scan)]
+    found: list[tuple] = []
+    async with (
+        coordinator(cluster, page_rows=8) as reader,
+        aclosing(reader.stream(asked())) as stream,
+    ):
+        number = 100
+        async for table in stream:
+            found += keys(table)
+            late = [row(i * 11, "late") for i in range(4)]
+            cluster.write(make_entry(number, number % 4, late, received_at=NOW + number))
+            number += 1
+
+    assert number > 105
+    assert found == at_start
+
+
+async def test_a_stream_ends_as_a_page_began() -> None:
+    """A cursor works for a stream: the rest of the rows over the page's snapshot."""
+    cluster = filled()
+    async with coordinator(cluster) as reader:
+        first = await reader.query(plan_rows([("limit", "10")], NOW), reader.deadline(asked()))
+        rest = await drained(reader, asked(cursor=first.next_cursor or ""))
+
+    everything = [key_tuple(key) for key, _ in brute_rows(cluster.written, asked().scan)]
+    assert keys(first.table) + rest == everything
+
+
+async def test_a_slow_consumer_holds_two_pages_of_each_group_at_most() -> None:
+    """Nothing is read ahead beyond one page a group, however long the consumer waits."""
+    cluster = filled()
+    async with (
+        coordinator(cluster, page_rows=4, spread_shards=True) as reader,
+        aclosing(reader.stream(asked(consistency="one"))) as stream,
+    ):
+        await anext(stream)
+        await asyncio.sleep(0.05)
+        before = cluster.calls("scan")
+        await asyncio.sleep(0.05)
+        assert cluster.calls("scan") == before
+
+    assert before <= 3 + 2 * 4
+
+
+async def test_a_closed_stream_leaves_nothing_running() -> None:
+    """The client leaves in the middle: reads on their way are cancelled, places are free."""
+    cluster = filled()
+    metrics = Metrics()
+    async with coordinator(cluster, metrics, page_rows=4) as reader:
+        async with aclosing(reader.stream(asked())) as stream:
+            await anext(stream)
+            for store in cluster.stores.values():
+                store.delay_seconds = 30.0
+            await asyncio.sleep(0.02)
+
+        assert len(asyncio.all_tasks()) == 1
+        assert metrics.snapshot()["quorumlog_query_running"] == 0
+
+
+async def test_an_owner_that_dies_in_the_middle_is_not_noticed() -> None:
+    """Pages after its death come from other owners: same rows, same order, still complete."""
+    cluster = filled()
+    wanted = [key_tuple(key) for key, _ in brute_rows(cluster.written, asked().scan)]
+    found: list[tuple] = []
+    async with (
+        coordinator(cluster, page_rows=8) as reader,
+        aclosing(reader.stream(asked())) as stream,
+    ):
+        async for table in stream:
+            found += keys(table)
+            cluster.stores["n0"].dead = True
+        assert stream.complete
+
+    assert found == wanted
+
+
+async def test_what_cannot_be_read_completely_is_told() -> None:
+    """Two of three owners die: the stream goes on, and knows that it is not complete."""
+    cluster = filled()
+    async with (
+        coordinator(cluster, page_rows=8) as reader,
+        aclosing(reader.stream(asked())) as stream,
+    ):
+        await anext(stream)
+        assert stream.complete
+        cluster.stores["n1"].dead = cluster.stores["n2"].dead = True
+        async for _ in stream:
+            pass
+        assert not stream.complete
+        assert {one["shard"] for one in stream.missing.values()} == {0, 1, 2, 3}
+
+
+async def test_no_owner_at_all_is_an_error_before_the_first_row() -> None:
+    """503 instead of an empty stream."""
+    cluster = filled()
+    for store in cluster.stores.values():
+        store.dead = True
+    async with coordinator(cluster) as reader:
+        with pytest.raises(QuorumUnavailable):
+            await anext(reader.stream(asked()))
+
+
+async def test_no_rows_is_an_empty_stream() -> None:
+    """Nothing matches: no table at all."""
+    async with coordinator(filled()) as reader:
+        plan = asked()
+        plan = replace(plan, scan=replace(plan.scan, filter=("eq", "level", "none")))
+        assert await drained(reader, plan) == []
