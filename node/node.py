@@ -32,7 +32,7 @@ from ingestor.admission import Admission
 from ingestor.coordinator import WriteCoordinator
 from ingestor.enrich import EnrichSettings
 from ingestor.limits import Limits
-from ingestor.listeners.http import HttpIngest
+from ingestor.listeners.http import RUNNER_OPTIONS, HttpIngest
 from ingestor.write_settings import WriteSettings
 from node.settings import Settings
 from query import http as query_http
@@ -261,7 +261,11 @@ class Node:
         if self.reader is not None:
             app.router.add_routes(query_http.routes(self.reader))
         self._runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, read_bufsize=READ_BUFFER_BYTES
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            read_bufsize=READ_BUFFER_BYTES,
+            **RUNNER_OPTIONS,
         )
         await self._runner.setup()
         node = self.settings.node
