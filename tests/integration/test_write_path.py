@@ -193,7 +193,7 @@ async def test_one_owner_away_and_back(tmp_path: Path) -> None:
         missed = await path.write(numbered_batch([3, 4]))
         disks.away = {"a"}
         with pytest.raises(QuorumUnavailable):
-            await path.write(numbered_batch([5]), ack="all", seconds=0.3)
+            await path.write(numbered_batch([5]), ack="all", seconds=1)
         disks.away = set()
         after = await path.write(numbered_batch([6]), ack="all")
 
@@ -211,13 +211,13 @@ async def test_a_takeover_keeps_every_ack_and_fences_the_old_leader(tmp_path: Pa
             assert (await old.write(numbered_batch([3, 4]))).ack_till == 4
             disks.away = {"b", "c"}
             with pytest.raises(QuorumUnavailable):
-                await old.write(numbered_batch([5, 6]), seconds=0.3)
+                await old.write(numbered_batch([5, 6]), seconds=1)
             disks.away = set()
             view = views_of("abc", "z", "z", 2)
             async with write_path(disks, view, seed=2) as new:
                 taken = await new.write(numbered_batch([7]))
                 with pytest.raises((NotLeader, NotReady)):
-                    await old.write(numbered_batch([8]), seconds=0.3)
+                    await old.write(numbered_batch([8]), seconds=1)
 
         assert (taken.ack_till, taken.missing) == (7, ())
         for pair in ("ab", "bc", "ac"):

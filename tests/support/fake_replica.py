@@ -81,6 +81,7 @@ class FakeReplica:
     """One storage node. `down`: refuses connections; `frozen`: takes calls and never answers.
 
     `broken`: the error that every call of that name meets; `always`: that all calls meet.
+    `gate`: what all calls wait for.
     """
 
     node: str
@@ -95,6 +96,7 @@ class FakeReplica:
     always: Exception | None = None
     broken: dict[str, Exception] = field(default_factory=dict)
     delay: float = 0.0
+    gate: asyncio.Event | None = None
     calls: list[str] = field(default_factory=list)
     blocks: list[bytes] = field(default_factory=list)
     put_sizes: list[int] = field(default_factory=list)
@@ -107,6 +109,8 @@ class FakeReplica:
             raise ConnectionLost(f"{self.node} refused the connection", definite=True)
         if self.frozen:
             await deadline.wait(asyncio.Event().wait())
+        if self.gate is not None:
+            await deadline.wait(self.gate.wait())
         if fault.delay:
             await deadline.wait(asyncio.sleep(fault.delay))
         else:

@@ -1,7 +1,8 @@
 """Batches and a write path over fake replicas, for the tests of the ingestor."""
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,14 @@ def empty_table() -> pa.Table:
             "message": pa.array([], pa.string()),
         }
     )
+
+
+async def until(happened: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Returns once `happened()`; the machine may be slow, so only its absence fails."""
+    limit = Deadline.after(SystemClock(), seconds)
+    while not happened():
+        assert not limit.expired, "it did not happen"
+        await asyncio.sleep(0.005)
 
 
 @dataclass

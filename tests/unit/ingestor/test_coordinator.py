@@ -28,6 +28,7 @@ from tests.support.write_path import (
     body_batch,
     rows,
     table_of,
+    until,
     write_path,
 )
 
@@ -62,11 +63,12 @@ async def test_the_ack_waits_for_w_and_no_longer() -> None:
 async def test_a_late_owner_is_counted_and_still_stores() -> None:
     """After a won quorum the third put goes on in the background."""
     async with write_path() as path:
-        path.replicas["c"].faults.append(Fault(delay=0.1))
+        path.replicas["c"].gate = asyncio.Event()
         await path.write(body_batch(rows(3)))
         assert not path.replicas["c"].held
 
-        await asyncio.sleep(0.2)
+        path.replicas["c"].gate.set()
+        await until(lambda: path.writer.tasks_running == 0)
 
         assert path.replicas["c"].held
         assert path.metric("quorumlog_write_late_replicas_total") == 1
@@ -103,7 +105,7 @@ async def test_a_write_that_stays_below_w_is_refused_as_unknown() -> None:
         path.replicas["a"].down = path.replicas["b"].down = True
 
         with pytest.raises(QuorumUnavailable) as caught:
-            await path.write(body_batch(rows(3)), seconds=0.3)
+            await path.write(body_batch(rows(3)), seconds=0.5)
 
         assert caught.value.to_dict()["definite"] is False
         assert caught.value.details["acks"] == 1
@@ -270,9 +272,9 @@ async def test_ack_levels_raise_and_never_lower() -> None:
         assert (await path.write(body_batch(rows(1, text="one")), ack="one")).durable == 2
         assert (await path.write(body_batch(rows(1, text="two")), ack="1")).durable == 2
         with pytest.raises(QuorumUnavailable):
-            await path.write(body_batch(rows(1, text="all")), ack="all", seconds=0.2)
+            await path.write(body_batch(rows(1, text="all")), ack="all", seconds=0.5)
         with pytest.raises(QuorumUnavailable):
-            await path.write(body_batch(rows(1, text="three")), ack="3", seconds=0.2)
+            await path.write(body_batch(rows(1, text="three")), ack="3", seconds=0.5)
         with pytest.raises(InvalidRequest):
             await path.write(body_batch(rows(1)), ack="4")
         with pytest.raises(InvalidRequest):
@@ -282,19 +284,21 @@ async def test_ack_levels_raise_and_never_lower() -> None:
 async def test_a_caller_that_leaves_does_not_end_its_write() -> None:
     """Cancelled in mid-flight: the rows still reach a quorum, and nothing is left behind."""
     async with write_path() as path:
+        gate = asyncio.Event()
         for node in "abc":
-            path.replicas[node].faults.append(Fault(delay=0.1))
+            path.replicas[node].gate = gate
         writing = asyncio.create_task(path.write(body_batch(rows(3))))
-        await asyncio.sleep(0.05)
+        await until(lambda: "put" in path.replicas["a"].calls)
         writing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await writing
+        assert not path.replicas.visible()
 
-        await asyncio.sleep(0.2)
+        gate.set()
+        await until(lambda: path.writer.tasks_running == 0)
 
         assert len(path.replicas.visible()) == 3
         assert path.writer.pending_bytes == 0
-        assert path.writer.tasks_running == 0
 
 
 async def test_a_caller_that_leaves_while_its_write_is_held_does_not_end_it_either() -> None:
@@ -307,9 +311,7 @@ async def test_a_caller_that_leaves_while_its_write_is_held_does_not_end_it_eith
         with pytest.raises(asyncio.CancelledError):
             await writing
         views.put(FakeView(index=2))
-        await asyncio.sleep(0.1)
-
-        assert len(path.replicas.visible()) == 3
+        await until(lambda: len(path.replicas.visible()) == 3)
 
 
 async def test_what_is_pending_is_bounded() -> None:
@@ -377,7 +379,7 @@ async def test_a_stale_ring_that_never_arrives_is_an_unknown_outcome() -> None:
         for node in "abc":
             path.replicas[node].always = StaleRingEpoch("newer", epoch=9)
         with pytest.raises(QuorumUnavailable):
-            await path.write(body_batch(rows(1)), seconds=0.2)
+            await path.write(body_batch(rows(1)), seconds=0.5)
 
 
 async def test_an_owner_that_is_lost_after_the_send_is_asked_again() -> None:
@@ -414,7 +416,7 @@ async def test_a_reply_about_other_entries_is_no_ack(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(path.replicas["a"], "put_now", short)
         path.replicas["b"].down = True
         with pytest.raises(QuorumUnavailable) as caught:
-            await path.write(body_batch(rows(1)), seconds=0.2)
+            await path.write(body_batch(rows(1)), seconds=0.5)
 
         assert caught.value.details["acks"] == 1
 
@@ -423,17 +425,19 @@ async def test_a_request_that_cannot_be_encoded_fails_alone() -> None:
     """Two requests share a block; one has a column that no Parquet file can hold."""
     settings = WriteSettings(linger_seconds=0.5)
     async with write_path(settings=settings) as path:
-        path.replicas["a"].faults.append(Fault(delay=0.1))
-        path.replicas["b"].faults.append(Fault(delay=0.1))
+        path.replicas["a"].gate = path.replicas["b"].gate = asyncio.Event()
         first = asyncio.create_task(path.write(body_batch(rows(1))))
-        await asyncio.sleep(0.05)
+        await until(lambda: "put" in path.replicas["a"].calls)
         odd = table_of(rows(1, text="odd")).append_column(
             "odd", pa.array([None], pa.month_day_nano_interval())
         )
         bad = Batch("default", odd, Identity(b"s", b"odd"))
         good = asyncio.create_task(path.write(body_batch(rows(2, text="good"))))
+        poisoned = asyncio.create_task(path.write(bad))
+        await asyncio.sleep(0.05)
+        path.replicas["a"].gate.set()
         with pytest.raises(QuorumlogError):
-            await path.write(bad, seconds=1)
+            await poisoned
         await first
 
         assert (await good).accepted == 2

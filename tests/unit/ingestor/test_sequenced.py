@@ -17,7 +17,7 @@ from records.errors import (
 from records.intervals import SeqIntervals
 from records.messages import PutOptions
 from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews, Fault
-from tests.support.write_path import numbered_batch, table_of, write_path
+from tests.support.write_path import numbered_batch, table_of, until, write_path
 
 KEY = ("default", "shop", "p1")
 
@@ -122,10 +122,10 @@ async def test_conflicts_on_different_owners_are_all_taken_out() -> None:
         await path.write(numbered_batch([1]), ack="all")
         path.replicas["b"].down = path.replicas["c"].down = True
         with pytest.raises(QuorumUnavailable):
-            await path.write(numbered_batch([2], text="old"), seconds=0.2)
+            await path.write(numbered_batch([2], text="old"), seconds=0.5)
         path.replicas["b"].down, path.replicas["a"].down = False, True
         with pytest.raises(QuorumUnavailable):
-            await path.write(numbered_batch([3], text="old"), seconds=0.2)
+            await path.write(numbered_batch([3], text="old"), seconds=0.5)
         path.replicas["a"].down = path.replicas["c"].down = False
 
         result = await path.write(numbered_batch([1, 2, 3, 4]), ack="all")
@@ -153,7 +153,7 @@ async def test_what_one_owner_alone_holds_is_not_acked() -> None:
         await path.write(numbered_batch([1, 2, 3]), ack="all")
         path.replicas["b"].down = path.replicas["c"].down = True
         with pytest.raises(QuorumUnavailable) as caught:
-            await path.write(numbered_batch([4]), seconds=0.2)
+            await path.write(numbered_batch([4]), seconds=0.5)
         assert caught.value.details["acks"] == 1
         path.replicas["b"].down = path.replicas["c"].down = False
 
@@ -167,9 +167,9 @@ async def test_answers_of_one_producer_come_in_order() -> None:
     async with write_path() as path:
         await path.write(numbered_batch([1]), ack="all")
         for node in "abc":
-            path.replicas[node].faults.append(Fault(delay=0.2))
+            path.replicas[node].faults.append(Fault(delay=0.3))
         first = asyncio.create_task(path.write(numbered_batch([2, 3])))
-        await asyncio.sleep(0.05)
+        await until(lambda: path.replicas["c"].calls.count("put") == 2)
         second = await path.write(numbered_batch([4]))
 
         assert first.done()
@@ -210,7 +210,7 @@ async def test_a_new_leader_seals_before_it_accepts() -> None:
     replicas["b"].down = replicas["c"].down = True
     async with write_path(replicas) as path:
         with pytest.raises(NotReady):
-            await path.write(numbered_batch([1]), seconds=0.3)
+            await path.write(numbered_batch([1]), seconds=0.5)
         assert "put" not in replicas["a"].calls
 
         replicas["b"].down = False
@@ -227,7 +227,7 @@ async def test_one_sealed_owner_of_three_is_not_enough() -> None:
         replicas[node].broken["seal"] = ConnectionLost("reset")
     async with write_path(replicas) as path:
         with pytest.raises(NotReady):
-            await path.write(numbered_batch([1]), seconds=0.2)
+            await path.write(numbered_batch([1]), seconds=0.5)
 
         assert all("put" not in replicas[node].calls for node in "abc")
 
@@ -239,7 +239,7 @@ async def test_one_owner_of_three_cannot_say_what_a_producer_has() -> None:
         replicas[node].broken["producer_states"] = ConnectionLost("reset")
     async with write_path(replicas) as path:
         with pytest.raises(NotReady) as caught:
-            await path.write(numbered_batch([1]), seconds=0.2)
+            await path.write(numbered_batch([1]), seconds=0.5)
 
         assert caught.value.to_dict()["definite"] is True
         assert all("put" not in replicas[node].calls for node in "abc")
@@ -255,10 +255,10 @@ async def test_a_zombie_leader_gets_no_ack_and_learns_who_leads() -> None:
         blocks = [len(replicas[node].held) for node in "abc"]
 
         with pytest.raises((NotReady, NotLeader)):
-            await old.write(numbered_batch([3]), seconds=0.2)
+            await old.write(numbered_batch([3]), seconds=0.5)
         old_view.put(led_by("b", 2, "a", index=2))
         with pytest.raises(NotLeader) as caught:
-            await old.write(numbered_batch([3]), seconds=0.2)
+            await old.write(numbered_batch([3]), seconds=0.5)
 
         assert caught.value.details["leader"]["node"] == "b"
         assert [len(replicas[node].held) for node in "abc"] == blocks
@@ -311,7 +311,7 @@ async def test_a_thin_tail_is_put_again_before_it_counts() -> None:
         await old.write(numbered_batch([1, 2, 3]), ack="all")
         replicas["b"].down = replicas["c"].down = True
         with pytest.raises(QuorumUnavailable):
-            await old.write(numbered_batch([4, 5, 6]), seconds=0.2)
+            await old.write(numbered_batch([4, 5, 6]), seconds=0.5)
     replicas["b"].down = replicas["c"].down = False
     async with write_path(replicas, FakeViews(led_by("b", 2, "b"))) as new:
         result = await new.write(numbered_batch([7]))
@@ -330,7 +330,7 @@ async def test_a_tail_that_cannot_be_fetched_stays_missing() -> None:
         await old.write(numbered_batch([1]), ack="all")
         replicas["b"].down = replicas["c"].down = True
         with pytest.raises(QuorumUnavailable):
-            await old.write(numbered_batch([2]), seconds=0.2)
+            await old.write(numbered_batch([2]), seconds=0.5)
     replicas["b"].down = replicas["c"].down = False
     replicas["a"].faults.append(Fault(error=QuorumUnavailable("broken"), call="entries"))
     async with write_path(replicas, FakeViews(led_by("b", 2, "b"))) as new:
