@@ -52,7 +52,7 @@ from runtime.tasks import Workers
 
 T = TypeVar("T")
 
-RUNNER_OPTIONS = {"auto_decompress": False}
+RUNNER_OPTIONS: dict[str, Any] = {"auto_decompress": False}
 #: Decoded bytes that are parsed on the event loop: less than a millisecond's work.
 INLINE_BYTES = 4 << 10
 #: Pieces of one stream that may be under way to the owners while the next is read.
