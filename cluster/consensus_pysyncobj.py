@@ -1,14 +1,7 @@
 """Consensus on PySyncObj 0.3.17: the adapter between asyncio and the Raft thread.
 
-PySyncObj ticks on a thread of its own; results come back by call_soon_threadsafe to a future that
-may be done already. The outcome of each attempt is one of
-
-    SUCCESS                                                    committed and applied on this node
-    QUEUE_FULL MISSING_LEADER REQUEST_DENIED NOT_LEADER DISCARDED         surely not committed
-    LEADER_CHANGED UNKNOWN_OUTCOME, a time-out, a full notify pipe                     unknown
-
-and a proposal is repeated under ONE request id until its deadline, so that it is applied once
-whichever attempts get through. It is `NotCommitted` only if no attempt was ever unknown.
+It owns the start order, the threads, and the way back from the Raft thread to the loop; proposals
+are consensus_proposals', the replicated object and the node consensus_raft's.
 """
 
 import asyncio
@@ -20,18 +13,14 @@ from dataclasses import asdict
 from typing import Any
 
 import pysyncobj.syncobj
-from pysyncobj import FAIL_REASON, SyncObjConf
+from pysyncobj import SyncObjConf
 from pysyncobj.journal import MemoryJournal
 
 from cluster import consensus_unpickler
-from cluster.consensus import (
-    CommandRefused,
-    ConsensusSettings,
-    NotCommitted,
-    OutcomeUnknown,
-)
+from cluster.consensus import ConsensusSettings
 from cluster.consensus_failstop import EXIT_CONFIG, FailStop, fail_stop, refuse
 from cluster.consensus_journal import DurableJournal
+from cluster.consensus_proposals import Proposer
 from cluster.consensus_raft import (
     LEADER,
     ROLE_NAMES,
@@ -39,38 +28,19 @@ from cluster.consensus_raft import (
     MetaState,
     RaftCounters,
     RaftNode,
-    Watchdog,
-    WatchdogRule,
 )
 from cluster.consensus_start import DUMP_FILE, Prepared, prepare
 from cluster.consensus_unpickler import Refusals
-from cluster.state import (
-    COMMAND_BYTES_MAX,
-    DEDUPE_RESULTS,
-    SUPPORTED_LEVEL,
-    ClusterState,
-    encode_command,
-)
-from cluster.state_ops import OPS
-from records.errors import InvalidRequest
+from cluster.consensus_watchdog import Watchdog, WatchdogRule
+from cluster.state import ClusterState
 from runtime.clock import Clock
 from runtime.logs import get_logger
 
 log = get_logger(__name__)
-IN_FLIGHT_MAX = DEDUPE_RESULTS // 4
 _BATCH_BYTES = 262_144
 _QUEUE = 10_000
 _BIND_SECONDS = 3.0
 _TRANSFER_SECONDS = 0.5
-_DEFINITE = {
-    FAIL_REASON.QUEUE_FULL: "queue full",
-    FAIL_REASON.MISSING_LEADER: "no leader",
-    FAIL_REASON.REQUEST_DENIED: "denied",
-    FAIL_REASON.NOT_LEADER: "not leader",
-    FAIL_REASON.DISCARDED: "discarded",
-}
-_BACKOFF_SECONDS = (0.01, 0.02, 0.05, 0.1)
-
 _prepared: dict[str, DurableJournal] = {}
 _install_lock = threading.Lock()
 
@@ -98,16 +68,13 @@ class PySyncObjConsensus:
         self._counters = RaftCounters()
         self._meta = MetaState(self._applied, self._counters, stop_process)
         self._names = {address: node for node, address in settings.peers.items()}
-        self._outcomes = {"committed": 0, "refused": 0, "not_committed": 0, "unknown": 0}
-        self._retries = 0
-        self._late_results = 0
-        self._full_pipes = 0
-        self._counter = 0
+        self._proposer = Proposer(
+            settings.node_id, self._meta, clock, settings.attempt_seconds * settings.time_scale
+        )
         self._node: RaftNode | None = None
         self._prepared: Prepared | None = None
         self._watchdog: Watchdog | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._in_flight = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._changed = asyncio.Event()
         self._wake_pending = False
         self._stopped = False
@@ -134,6 +101,7 @@ class PySyncObjConsensus:
             prepared.release()
             raise
         self._node, self._prepared = node, prepared
+        self._proposer.node, self._proposer.incarnation = node, prepared.incarnation
         try:
             await self._wait_bound(node)
         except BaseException:
@@ -208,6 +176,7 @@ class PySyncObjConsensus:
         self._stopped = True
         self._changed.set()
         node, self._node = self._node, None
+        self._proposer.node = None
         if node is None:
             return
         if node.role == LEADER and node.otherNodes:
@@ -311,101 +280,7 @@ class PySyncObjConsensus:
             NotCommitted, OutcomeUnknown, CommandRefused: see the port.
             InvalidRequest: no such operation, or a feature level that this binary does not know.
         """
-        self._check(op, args)
-        deadline = asyncio.get_running_loop().time() + timeout
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._in_flight.acquire()
-        except TimeoutError:
-            self._outcomes["not_committed"] += 1
-            raise NotCommitted(f"{IN_FLIGHT_MAX} proposals are in flight") from None
-        try:
-            return await self._propose(op, args, deadline)
-        finally:
-            self._in_flight.release()
-
-    def _check(self, op: str, args: Mapping[str, Any]) -> None:
-        if op not in OPS:
-            raise InvalidRequest(f"no operation {op!r}")
-        level = args.get("level", 0)
-        if op == "SetFeatureLevel" and (not isinstance(level, int) or level > SUPPORTED_LEVEL):
-            raise InvalidRequest(f"this binary knows feature levels up to {SUPPORTED_LEVEL}")
-
-    async def _propose(self, op: str, args: Mapping[str, Any], deadline: float) -> Any:
-        self._counter += 1
-        rid = (self.settings.node_id, self.incarnation, self._counter)
-        command = encode_command(op, args, rid, level=1, at=self._clock.wall_micros())
-        if len(command) > COMMAND_BYTES_MAX:
-            self._outcomes["refused"] += 1
-            raise CommandRefused("TOO_LARGE", f"a command has at most {COMMAND_BYTES_MAX} bytes")
-        result, why = await self._attempts(command, deadline)
-        if result is None or (result[0] == "err" and result[1] == "STALE_REQUEST"):
-            return self._give_up(op, why if result is None else None)
-        if result[0] == "err":
-            self._outcomes["refused"] += 1
-            raise CommandRefused(str(result[1]), f"{op}: {result[2]}")
-        self._outcomes["committed"] += 1
-        return result[1]
-
-    def _give_up(self, op: str, definite: str | None) -> Any:
-        if definite is None:
-            self._outcomes["unknown"] += 1
-            raise OutcomeUnknown(f"{op}: no answer in time; it may be committed")
-        self._outcomes["not_committed"] += 1
-        raise NotCommitted(f"{op}: {definite}", leader=self.leader_hint())
-
-    async def _attempts(self, command: bytes, deadline: float) -> tuple[Any, str | None]:
-        """(result, -), or (None, why it is surely not committed), or (None, None) if unknown."""
-        loop = asyncio.get_running_loop()
-        ever_unknown = False
-        why: str | None = "no time"
-        for number in range(1 << 30):
-            attempt_ends = min(
-                deadline, loop.time() + self.settings.attempt_seconds * self.settings.time_scale
-            )
-            if self._node is None:
-                return None, None if ever_unknown else "stopped"
-            if loop.time() >= deadline:
-                break
-            result, reason = await self._attempt(command, attempt_ends)
-            if reason == FAIL_REASON.SUCCESS:
-                return result, None
-            why = _DEFINITE.get(reason) if reason is not None else None
-            ever_unknown = ever_unknown or why is None
-            self._retries += 1
-            pause = _BACKOFF_SECONDS[min(number, len(_BACKOFF_SECONDS) - 1)]
-            await self._clock.sleep(max(0.0, min(pause, deadline - loop.time())))
-        return None, None if ever_unknown else why
-
-    async def _attempt(self, command: bytes, until: float) -> tuple[Any, int | None]:
-        """(result, FAIL_REASON) of one submission; the reason is None after a time-out."""
-        if self._node is None or self._node.reachable_leader() is None:
-            return None, FAIL_REASON.MISSING_LEADER  # nothing was submitted
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[tuple[Any, int]] = loop.create_future()
-
-        def settle(result: Any, reason: int) -> None:
-            if answer.done():
-                self._late_results += 1
-            else:
-                answer.set_result((result, reason))
-
-        def callback(result: Any, reason: int) -> None:
-            # On the tick thread: an exception here would make PySyncObj apply the entry again.
-            try:
-                loop.call_soon_threadsafe(settle, result, reason)
-            except Exception:  # noqa: BLE001 - the loop is closed, the caller is gone
-                self._counters.callback_errors += 1
-
-        try:
-            self._meta.apply(command, callback=callback)  # pyright: ignore[reportCallIssue]
-        except BlockingIOError:
-            self._full_pipes += 1  # queued all the same: wait for it
-        try:
-            async with asyncio.timeout_at(until):
-                return await answer
-        except TimeoutError:
-            return None, None
+        return await self._proposer.propose(op, args, timeout)
 
     # -- status ------------------------------------------------------------------------------
 
@@ -421,10 +296,10 @@ class PySyncObjConsensus:
             "state_hash": self.snapshot().history.hex(),
             "checkpoint": self.snapshot().checkpoint.number,
             "checkpoint_hash": self.snapshot().checkpoint.digest.hex(),
-            "proposals": dict(self._outcomes),
-            "proposal_retries": self._retries,
-            "late_results": self._late_results,
-            "full_pipes": self._full_pipes,
+            "proposals": dict(self._proposer.outcomes),
+            "proposal_retries": self._proposer.retries,
+            "late_results": self._proposer.late_results,
+            "full_pipes": self._proposer.full_pipes,
             "foreign_globals": Refusals.count,
             **asdict(self._counters),
         }

@@ -176,7 +176,8 @@ class LeaseTable:
     def _waiting_for_the_first(self, state: ClusterState, live: list[str], now: float) -> bool:
         if self._first_live is None:
             self._first_live = now
-        if state.leaders or self._expected <= set(live):
+        heard = {node for node in live if not self._pulses[node].granted}
+        if state.leaders or self._expected <= heard:
             return False
         return now - self._first_live < self.rules.initial_wait
 

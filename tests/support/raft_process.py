@@ -15,7 +15,7 @@ from cluster import consensus_journal, consensus_raft
 from cluster.consensus import ConsensusSettings, StartRefused
 from cluster.consensus_pysyncobj import PySyncObjConsensus
 from cluster.consensus_start import load_secret
-from cluster.lease_keeper import FoundingSettings, LeaseKeeper
+from cluster.lease_keeper import FoundingSettings, LeaseKeeper, LeaseRules
 from records.errors import QuorumlogError
 from runtime.clock import SystemClock
 
@@ -91,6 +91,7 @@ class Manager:
             self.consensus,
             SystemClock(),
             FoundingSettings(**founding),
+            rules=LeaseRules(ttl=2.0, initial_wait=8.0),  # heartbeats come from the test
             expected_ingestors=frozenset(self.config["settings"]["peers"]),
         )
         await self.keeper.run()
@@ -119,7 +120,7 @@ class Manager:
     async def do_raw(self, hexed: str) -> Any:
         """Puts any bytes into the log, as a proposer with a bug would."""
         until = asyncio.get_running_loop().time() + 3.0
-        result, reason = await self.consensus._attempt(bytes.fromhex(hexed), until)
+        result, reason = await self.consensus._proposer.attempt(bytes.fromhex(hexed), until)
         return [result, reason]
 
     async def do_barrier(self, timeout: float = 2.0) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from cluster.consensus import (
     OutcomeUnknown,
     StartRefused,
 )
-from cluster.consensus_pysyncobj import IN_FLIGHT_MAX, PySyncObjConsensus
+from cluster.consensus_proposals import IN_FLIGHT_MAX
+from cluster.consensus_pysyncobj import PySyncObjConsensus
 from records.errors import InvalidRequest
 from runtime.clock import SystemClock
 from tests.support.raft_group import free_ports, put_schema
@@ -130,7 +131,7 @@ async def test_the_outcome_table(
         commands.append(command)
         return None, reasons[min(len(commands), len(reasons)) - 1]
 
-    monkeypatch.setattr(alone, "_attempt", attempt)
+    monkeypatch.setattr(alone._proposer, "attempt", attempt)
 
     with pytest.raises(error):
         await alone.propose("Noop", {}, 0.2)
@@ -143,7 +144,7 @@ async def test_an_unknown_outcome_is_repeated_under_the_same_id_and_applied_once
     alone: PySyncObjConsensus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first attempt is committed and its answer lost; the second one gets the stored answer."""
-    original = alone._attempt
+    original = alone._proposer.attempt
     lost = []
 
     async def attempt(command: bytes, until: float) -> tuple[Any, int | None]:
@@ -153,7 +154,7 @@ async def test_an_unknown_outcome_is_repeated_under_the_same_id_and_applied_once
         lost.append(answer)
         return None, FAIL_REASON.UNKNOWN_OUTCOME
 
-    monkeypatch.setattr(alone, "_attempt", attempt)
+    monkeypatch.setattr(alone._proposer, "attempt", attempt)
 
     assert await alone.propose("PutSchema", put_schema("s"), 5.0) == 1
     assert lost == [(["ok", 1], FAIL_REASON.SUCCESS)]
@@ -170,7 +171,7 @@ async def test_more_than_the_limit_in_flight_wait_and_then_are_refused(
         await waiting.wait()
         return ["ok", None], FAIL_REASON.SUCCESS
 
-    monkeypatch.setattr(alone, "_attempt", attempt)
+    monkeypatch.setattr(alone._proposer, "attempt", attempt)
     tasks = [asyncio.create_task(alone.propose("Noop", {}, 5.0)) for _ in range(IN_FLIGHT_MAX)]
     await asyncio.sleep(0)
 

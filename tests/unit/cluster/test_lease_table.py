@@ -65,6 +65,21 @@ def test_the_first_assignment_waits_for_the_expected_ingestors_but_not_for_ever(
     assert counts(late) == {"a": 4, "b": 4}
 
 
+def test_the_first_assignment_waits_until_the_expected_are_heard_not_only_registered() -> None:
+    """At the start of a reign everybody lives by a gift, but only those heard get shards."""
+    known = state("a", "b", "c")
+    made = LeaseTable("a", expected=("a", "b", "c"))
+    made.begin(known, 0.0, None)
+    early = made.sweep(known, 0.0)
+    for name in "bc":
+        made.heard(name, 1, 0.1)
+
+    plan = made.sweep(known, 0.1)
+
+    assert early == Plan()
+    assert counts(plan) == {"a": 3, "b": 3, "c": 2}
+
+
 def test_a_silent_node_loses_its_shards_after_the_ttl_and_not_before() -> None:
     """0.5 s of CLOCK_BOOTTIME; its shards go to those who lead fewest, under the next epoch."""
     held = state("a", "b", "c", a=[0, 1, 2], b=[3, 4, 5], c=[6, 7])
