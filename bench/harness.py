@@ -115,8 +115,14 @@ def ingest(plan: Plan, folder: Path) -> dict[str, Any]:
         "cells": [asdict(cell) for cell in cells],
         "disk_bytes_per_row": disk,
         "peak_memory_bytes": memory,
-        "postgres": "measured" if plan.postgres and peers.postgres_binaries() else "not found",
+        "postgres": _postgres_state(plan),
     }
+
+
+def _postgres_state(plan: Plan) -> str:
+    if not plan.postgres:
+        return "left out"
+    return "measured" if peers.postgres_binaries() else "no server found on this machine"
 
 
 def _all_points(

@@ -1,0 +1,246 @@
+"""The command line against a real cluster: up, send, query, and what a user does wrong."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import free_port_base
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(150)]
+
+
+class Shell:
+    """Runs `quorumlog` in processes of their own, with a state folder of the test's."""
+
+    def __init__(self, home: Path, base: int) -> None:
+        self.home, self.base = home, base
+        self.data = home / "data"
+        self.environment = {
+            **os.environ,
+            "XDG_STATE_HOME": str(home / "state"),
+            "QUORUMLOG_SERVER": ",".join(f"http://127.0.0.1:{base + 10 * i}" for i in range(3)),
+        }
+
+    def start(self, *words: str) -> "subprocess.Popen[str]":
+        """The command, running."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "node", *words],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment,
+        )  # fmt: skip
+
+    def run(self, *words: str, code: int = 0) -> str:
+        """What the command says on stdout; its exit code must be `code`."""
+        process = self.start(*words)
+        out, err = process.communicate(timeout=100)
+        assert process.returncode == code, f"{words}: {process.returncode}\n{out}\n{err}"
+        return out
+
+    def code(self, *words: str) -> int:
+        """The exit code alone."""
+        process = self.start(*words)
+        process.communicate(timeout=100)
+        return process.returncode
+
+    def json(self, *words: str, code: int = 0) -> dict:
+        """The result with --json."""
+        return json.loads(self.run(*words, "--json", code=code))
+
+    def pids(self) -> list[int]:
+        """The nodes' processes, from cluster.json."""
+        cluster = json.loads((self.data / "cluster.json").read_text(encoding="utf-8"))
+        return [node["pid"] for node in cluster["nodes"]]
+
+    def rows(self) -> int:
+        """All rows that a reader sees."""
+        found = self.json("stats", "--by", "level")["rows"]
+        return sum(row["count"] for row in found)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (a zombie counts as ended)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A detached cluster of three, stopped at the end with the signal that `up` would send."""
+    shell = Shell(tmp_path_factory.mktemp("cli"), free_port_base(3))
+    base = str(shell.base)
+    shell.run("up", "--data", str(shell.data), "--port-base", base, "--no-demo", "--detach")
+    pids = shell.pids()
+    yield shell
+    pids = shell.pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + 20
+    while not all(gone(pid) for pid in pids):
+        assert time.monotonic() < until, "a node did not end"
+        time.sleep(0.1)
+
+
+def test_a_file_is_sent_found_and_not_doubled(shell: Shell) -> None:
+    """JSON lines, then the same again, then the same after the state was lost, then grown."""
+    file = shell.home / "shop.jsonl"
+    shell.run("simulate", "--rows", "30000", "--seed", "1", "--to", str(file))
+    before = shell.rows()
+
+    first = shell.json("send", str(file))
+    again = shell.json("send", str(file))
+    for state in (shell.home / "state").rglob("*.json"):
+        state.unlink()
+    lost = shell.json("send", str(file))
+    with file.open("ab") as out:
+        out.write(b'{"message":"one more","service":"tail"}\n')
+    grown = shell.json("send", str(file))
+
+    assert (first["accepted"], first["duplicates"], first["rejected"]) == (30_000, 0, 0)
+    assert (again["rows"], again["rows_before"]) == (0, 30_000)
+    assert (lost["accepted"], lost["duplicates"]) == (0, 30_000)
+    assert (grown["accepted"], grown["rows_before"]) == (1, 30_000)
+    assert shell.rows() == before + 30_001
+
+
+def test_formats_of_files_are_told_apart(shell: Shell) -> None:
+    """A gzipped array, CSV, plain lines: the rows can be found by what they say."""
+    rows = [{"message": f"array row {number}", "service": "formats"} for number in range(50)]
+    files = {
+        "a.json.gz": gzip.compress(json.dumps(rows, indent=2).encode()),
+        "b.csv": b"timestamp,message,path\n2026-01-02T00:00:00Z,csv row,/x\n",
+        "c.log": b"plain row one\n\nplain row two\n",
+    }
+    for name, data in files.items():
+        (shell.home / name).write_bytes(data)
+        shell.run("send", str(shell.home / name), "--service", "formats")
+
+    found = shell.json("query", "--service", "formats", "--limit", "1000", "--order", "asc")
+    messages = [row["message"] for row in found["rows"]]
+
+    assert sorted(message for message in messages if message.startswith("array")) == sorted(
+        row["message"] for row in rows
+    )
+    assert {"csv row", "plain row one", "plain row two"} <= set(messages)
+    assert found["complete"]
+
+
+def test_bad_rows_are_named_by_their_line_and_cost_only_themselves(shell: Shell) -> None:
+    """Exit code 3; a blank line counts as a line, as in any editor."""
+    file = shell.home / "bad.jsonl"
+    good = '{"message":"good","service":"badfile"}'
+    file.write_text(f"{good}\n\n{{broken\n{good}\n[1]\n", encoding="utf-8")
+
+    told = shell.json("send", str(file), code=3)
+
+    assert (told["accepted"], told["rejected"]) == (2, 2)
+    assert [row["row"] for row in told["rejected_rows"]] == [3, 5]
+    assert len(shell.json("query", "--service", "badfile")["rows"]) == 2
+
+
+def test_streams_have_no_cap_and_go_into_files(shell: Shell) -> None:
+    """NDJSON, CSV and Arrow of all rows; text too."""
+    total = shell.rows()
+    path = shell.home / "all.out"
+
+    shell.run("query", "--format", "ndjson", "--limit", "all", "-o", str(path))
+    assert path.read_bytes().count(b"\n") == total
+    shell.run("query", "--format", "arrow", "--limit", "all", "-o", str(path))
+    import pyarrow as pa
+
+    with pa.OSFile(str(path)) as file:
+        assert pa.ipc.open_stream(file).read_all().num_rows == total
+    assert len(shell.run("query", "--limit", "all").splitlines()) >= total
+
+
+def test_hostile_text_does_not_reach_a_terminal_alive(shell: Shell) -> None:
+    """ESC, C1 and bidi characters of a message come out as visible escapes."""
+    file = shell.home / "hostile.jsonl"
+    row = {"service": "hostile", "message": "a\x1b[2Jb\x9b31m\u202ec"}
+    file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    shell.run("send", str(file))
+
+    out = shell.run("query", "--service", "hostile")
+
+    assert "a\\x1b[2Jb\\x9b31m\\u202ec" in out
+    assert "\x1b" not in out
+
+
+def test_status_ring_doctor_and_histogram_answer(shell: Shell) -> None:
+    """With all nodes alive each of them is content."""
+    status = shell.json("status")
+    assert status["healthy"]
+    assert len(status["nodes"]) == 3
+    assert len(shell.json("ring")["shards"]) == 32
+    verdicts = {one["name"]: one["verdict"] for one in shell.json("doctor")["findings"]}
+    assert verdicts["cluster"] == "ok"
+    assert "node1" in shell.run("status")
+    assert (
+        sum(row["count"] for row in shell.json("histogram", "--step", "1h")["rows"]) == shell.rows()
+    )
+
+
+def test_a_second_up_joins_and_ctrl_c_keeps_the_data(tmp_path: Path) -> None:
+    """In the foreground with the demo: rows arrive; SIGINT ends all nodes; `up` brings the rows back."""
+    shell = Shell(tmp_path, free_port_base(1))
+    words = ("up", "--data", str(shell.data), "--nodes", "1", "--port-base", str(shell.base))
+    up = shell.start(*words)
+    until = time.monotonic() + 60
+    while not (shell.data / "cluster.json").exists() or shell.rows() == 0:
+        assert up.poll() is None, up.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.5)
+    joined = shell.run("up", "--data", str(shell.data), "--no-demo", "--detach")
+    first = shell.rows()
+    (pid,) = shell.pids()
+
+    up.send_signal(signal.SIGINT)
+    _, told = up.communicate(timeout=30)
+
+    assert joined == ""
+    assert (up.returncode, gone(pid)) == (0, True), told
+    assert "the data stays" in told
+    shell.run("up", "--data", str(shell.data), "--no-demo", "--detach")
+    try:
+        assert shell.rows() >= first > 0
+    finally:
+        for one in shell.pids():
+            os.kill(one, signal.SIGTERM)
+
+
+def test_a_dead_node_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
+    """kill -9 of one of three: `up` says so, `status` exits with 3, rows can still be sent."""
+    shell = Shell(tmp_path, free_port_base(3))
+    up = shell.start(
+        "up", "--data", str(shell.data), "--port-base", str(shell.base), "--no-demo"
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 60
+        while not (shell.data / "cluster.json").exists():
+            assert up.poll() is None, up.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        os.kill(shell.pids()[2], signal.SIGKILL)
+        file = tmp_path / "x.jsonl"
+        file.write_text('{"message":"still here"}\n', encoding="utf-8")
+
+        assert shell.json("send", str(file))["accepted"] == 1
+        until = time.monotonic() + 20
+        while shell.code("status") != 3:
+            assert time.monotonic() < until
+            time.sleep(0.5)
+    finally:
+        up.send_signal(signal.SIGTERM)
+        _, told = up.communicate(timeout=30)
+
+    assert "node3" in told
+    assert "killed by SIGKILL" in told
+    assert up.returncode == 0
