@@ -49,7 +49,8 @@ def _fast(
     if lines is None or lines[1] > limits.row_bytes_max or not is_utf8(body):
         return None, None
     try:
-        first = read_row(body[: body.find(b"\n")], limits)
+        end = body.find(b"\n")
+        first = read_row(body[:end] if end >= 0 else body, limits)
     except RowError:
         return None, None
     key = (key, tuple(first))
