@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from records.errors import InvalidSettings
+
 
 @dataclass(frozen=True, slots=True)
 class QuerySettings:
@@ -30,5 +32,11 @@ class QuerySettings:
     repair_delay_seconds: float = 1.0
     #: Repairs waiting; more are dropped and counted (anti-entropy finds them as well).
     repair_queue_max: int = 64
-    #: Threads for merging and encoding answers.
-    threads: int = 2
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if not isinstance(value, bool) and value <= 0:
+                raise InvalidSettings(f"query {name} must be positive, got {value}")
+        if self.queue_seconds > self.timeout_seconds:
+            raise InvalidSettings("query queue_seconds must not exceed timeout_seconds")
