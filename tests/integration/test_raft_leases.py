@@ -27,10 +27,11 @@ class Pulse:
 
     def __init__(self, group: RaftGroup) -> None:
         self._group = group
+        self._ended = False
         self._task = asyncio.create_task(self._beat())
 
     async def _beat(self) -> None:
-        while True:
+        while not self._ended:  # wait_for of Python 3.11 may swallow a cancellation
             for manager in self._group.running:
                 for node in [m.node for m in self._group.running]:
                     with contextlib.suppress(CallFailed, ConnectionError, TimeoutError):
@@ -38,9 +39,8 @@ class Pulse:
             await asyncio.sleep(0.1)
 
     async def stop(self) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        self._ended = True
+        await self._task
 
 
 async def assigned(group: RaftGroup) -> dict[str, Any]:
