@@ -1,9 +1,9 @@
 """Layer 4: the read path. Any node with the role `query` answers for the whole cluster.
 
-    http -> plan (+ language, times, cursor, stats, fields) -> coordinator -> scatter -> settle -> merge | fold
-         <- rows_out, encode                                       `-> read_repair, behind the answer
+    http -> plan (language, times, cursor, stats, fields) -> coordinator -> scatter -> settle -> merge | fold
+         <- rows_out, encode                                    `-> read_repair, behind the answer
 
-* `plan`, `language`, `times`, `cursor`, `stats`, `fields`: text in, plans out. Pure; errors name the parameter.
+* `plan`, `language`, `times`, `cursor`, `stats`, `fields`: text in, plans out. Pure; errors name what is wrong.
 * `scatter`: each shard's rows from one owner, digests from R-1 others; one request a node; failover, hedging.
 * `settle` with `compare`: where digests differ, entry lists, the union, supplements. `merge`, `fold`: tables.
 * `stream`: pages of any length over one snapshot. `encode`, `rows_out`: JSON, NDJSON, CSV, Arrow, by column.
@@ -16,12 +16,13 @@ that was there at its start comes exactly once. A body that breaks is never well
 Why not simply …?
 
 * … take the rows of all owners and make them distinct? N times the work and the wire; a digest is 24 bytes.
-* … trust the data owner's list when owners differ? An entry may reach it between scan and list: it would be in
-  the list and not in the rows, an acknowledged row missing from a "complete" answer. `settle` looks again.
+* … trust the data owner's list when owners differ? An entry may reach it between scan and list: it would be
+  in the list and not in the rows, an acknowledged row missing from a "complete" answer. `settle` looks again.
 * … deal the shards of a query over all their owners? Blocks hold the rows of a whole owner set, so every node
-  would open every block to use a part of it. Measured in one process, 1 M rows, N=3: 2.5 times the CPU.
-  `spread_shards` does it all the same, for nodes with cores to spare.
-* … fix the snapshot by time? Clocks differ. It is the largest `received_at` that R owners of each shard know.
-* … send a cut-off stream an orderly end with a note in it? Whoever reads with a plain HTTP client would take it
-  for the whole. The missing end is the one signal that every client understands.
+  would open every block to use a part of it: three nodes in one process took 2.5 times as long as one for the
+  same 1 M rows. `spread_shards` does it all the same, for nodes with cores to spare.
+* … fix the snapshot by our clock? Clocks differ. It is the largest `received_at` that R owners of each shard
+  know of.
+* … give a stream that fails an orderly end with a note in it? Whoever reads with a plain HTTP client would take
+  it for the whole. The missing end is the one signal that every client understands.
 """

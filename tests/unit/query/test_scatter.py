@@ -152,6 +152,23 @@ async def test_a_slow_owner_that_still_wins_is_used() -> None:
     assert sum(len(part.shards) for part in found.parts) == 4
 
 
+async def test_without_credit_a_slow_owner_is_given_more_time() -> None:
+    """What is slow because all is slow must not be done twice: hedges are bounded by a budget."""
+    cluster = filled()
+    cluster.stores["n0"].delay_seconds = 0.2
+    latencies, metrics = Latencies(0.05), Metrics()
+    run = scatter(cluster, needed=1, latencies=latencies, metrics=metrics)
+    for _ in range(20):
+        latencies.observe(run._kind, 0.001)
+    while latencies.spend():
+        pass
+
+    found = await run.run(SHARDS)
+
+    assert found.base == dict.fromkeys(SHARDS, "n0")
+    assert metrics.snapshot()["quorumlog_query_hedges_total"] == 0
+
+
 async def test_without_another_owner_the_slow_one_is_waited_for() -> None:
     """N=1: nobody else can answer; slow is not dead."""
     cluster = filled(nodes=2, n=1, w=1, r=1)
