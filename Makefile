@@ -16,7 +16,8 @@ install: .venv/.installed  ## the environment alone, from the lock
 	@echo "installing locked dependencies into .venv (a minute the first time) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e ./client -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  -e ./client -e .
 	@touch $@
 
 up: install  ## three nodes on loopback with sample logs; Ctrl-C stops, data stays
