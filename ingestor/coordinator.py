@@ -26,7 +26,14 @@ from ingestor.shards import Piece, unsequenced_pieces
 from ingestor.waiting import newer_ring, ready_view
 from ingestor.write_metrics import WriteMetrics
 from ingestor.write_settings import WriteSettings
-from records.errors import Conflict, NotReady, QuorumlogError, QuorumUnavailable, StaleRingEpoch
+from records.errors import (
+    Conflict,
+    NotReady,
+    QuorumlogError,
+    QuorumUnavailable,
+    Refused,
+    StaleRingEpoch,
+)
 from runtime.clock import Clock
 from runtime.deadline import Deadline
 from runtime.entropy import Entropy
@@ -173,6 +180,7 @@ class WriteCoordinator:
     ) -> WriteResult:
         received_at = batch.received_at or self._clock.wall_micros()
         mine: Mine = set()
+        begun_before = False
         view = await ready_view(self._views, deadline)
         while True:
             pieces = await self._route(batch, view, received_at)
@@ -182,7 +190,12 @@ class WriteCoordinator:
                 return self._counted(entries, view)
             except StaleRingEpoch as stale:
                 self._metrics.rerouted.inc()
+                begun_before = True
                 view = await newer_ring(self._views, view, stale, deadline)
+            except Refused as error:
+                if begun_before:
+                    error.details.setdefault("definite", False)
+                raise
 
     async def _route(self, batch: Batch, view: ClusterView, received_at: int) -> list[Piece]:
         settings = self._settings
@@ -202,6 +215,6 @@ class WriteCoordinator:
             self._metrics.conflicts.inc(count)
             raise Conflict(
                 f"{count} rows: this key is held with other bytes",
-                definite=len(refused) == len(entries),
+                definite=not any(one.tally.acks for one in entries),
             )
         return counted(entries, view, self._metrics)

@@ -140,7 +140,8 @@ class Submission:
         facts = {"acks": acks, "needed": self.needed, "durable": f"{acks}/{owners}"}
         if self.disk_full:
             text = f"too many disks are full: {', '.join(sorted(self.full))}"
-            self.fail(DiskFull(text, retry_after_seconds=5, definite=not self.mine, **facts))
+            definite = self.full.issuperset(self.piece.owners) and not self.mine
+            self.fail(DiskFull(text, retry_after_seconds=5, definite=definite, **facts))
         else:
             text = f"{acks} of {owners} owners confirmed, {self.needed} needed"
             self.fail(QuorumUnavailable(text, retry_after_seconds=1, **facts))
