@@ -9,6 +9,7 @@ Look-ups by id go through an open-addressing table of entry numbers, hashed by m
 Art of Computer Programming", volume 3, 6.4); the id column decides.
 """
 
+from array import array
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ ENTRY_TYPE = np.dtype([
 ])  # fmt: skip
 NO_ID = bytes(ID_BYTES)
 _MULTIPLIER = 0x9E3779B97F4A7C15
+_U64 = (1 << 64) - 1
 
 
 class Names:
@@ -55,72 +57,76 @@ class Names:
         return self._numbers.get(value)
 
 
-def _hash(key: bytes) -> int:
-    mixed = int.from_bytes(key[:8], "little") ^ int.from_bytes(key[8:], "little")
-    return mixed * _MULTIPLIER & 0xFFFFFFFFFFFFFFFF
-
-
 class IdIndex:
-    """Entry numbers by 16-byte key. Invariant: at most 2/3 full; 0 is empty, number n is stored as n + 1."""
+    """Entry numbers by 16-byte key. Invariant: at most 2/3 full; 0 is empty, number n is stored as n + 1.
 
-    __slots__ = ("_slots", "_used")
+    The slots are an `array`: reading one element of it is several times cheaper than of a numpy array.
+    """
+
+    __slots__ = ("_mask", "_shift", "_slots", "_used")
 
     def __init__(self) -> None:
-        self._slots = np.zeros(1024, "<u4")
+        self._clear(1024)
+
+    def _clear(self, size: int) -> None:
+        self._slots = array("I", bytes(4 * size))
+        self._mask, self._shift = size - 1, 65 - size.bit_length()
         self._used = 0
 
-    @property
-    def _shift(self) -> int:
-        return 65 - len(self._slots).bit_length()
+    def _slot(self, key: bytes) -> int:
+        mixed = int.from_bytes(key[:8], "little") ^ int.from_bytes(key[8:], "little")
+        return (mixed * _MULTIPLIER & _U64) >> self._shift
 
     def add(self, key: bytes, number: int, keys: np.ndarray) -> None:
         """Adds a number. `keys` is the key column, long enough for all numbers added so far."""
         if (self._used + 1) * 3 > len(self._slots) * 2:
             self._grow(keys)
-        self._insert(key, number)
-
-    def _insert(self, key: bytes, number: int) -> None:
-        slots, mask = self._slots, len(self._slots) - 1
-        at = _hash(key) >> self._shift
+        slots, mask, at = self._slots, self._mask, self._slot(key)
         while slots[at]:
             at = (at + 1) & mask
         slots[at] = number + 1
         self._used += 1
 
+    def _numbers(self) -> np.ndarray:
+        slots = np.frombuffer(self._slots, "<u4")
+        return slots[slots != 0].astype(np.int64) - 1
+
     def _grow(self, keys: np.ndarray) -> None:
-        numbers = self._slots[self._slots != 0].astype(np.int64) - 1
-        self._slots = np.zeros(len(self._slots) * 4, "<u4")
-        self._used = 0
+        numbers = self._numbers()
+        self._clear(len(self._slots) * 4)
         self.add_all(numbers, keys)
 
     def add_all(self, numbers: np.ndarray, keys: np.ndarray) -> None:
         """Adds many, vectorised: each round gives every free slot to one of those that want it."""
         while (self._used + len(numbers)) * 3 > len(self._slots) * 2:
-            kept = self._slots[self._slots != 0].astype(np.int64) - 1
-            numbers = np.concatenate((kept, numbers))
-            self._slots, self._used = np.zeros(len(self._slots) * 4, "<u4"), 0
-        mask = len(self._slots) - 1
+            numbers = np.concatenate((self._numbers(), numbers))
+            self._clear(len(self._slots) * 4)
+        slots = np.frombuffer(self._slots, "<u4")
         halves = np.ascontiguousarray(keys[numbers]).view("<u8").reshape(-1, 2)
         mixed = (halves[:, 0] ^ halves[:, 1]) * np.uint64(_MULTIPLIER)
         at = (mixed >> np.uint64(self._shift)).astype(np.int64)
         while len(numbers):
-            free = self._slots[at] == 0
-            self._slots[at[free]] = numbers[free] + 1
-            placed = self._slots[at] == numbers + 1
+            free = slots[at] == 0
+            slots[at[free]] = numbers[free] + 1
+            placed = slots[at] == numbers + 1
             self._used += int(placed.sum())
-            numbers, at = numbers[~placed], (at[~placed] + 1) & mask
+            numbers, at = numbers[~placed], (at[~placed] + 1) & self._mask
 
     def find(self, key: bytes, keys: np.ndarray, flags: np.ndarray) -> list[int]:
         """Numbers under `key` whose rows are not gone, in no order."""
-        slots, mask = self._slots, len(self._slots) - 1
-        at = _hash(key) >> self._shift
+        slots, mask, at = self._slots, self._mask, self._slot(key)
         found: list[int] = []
         while slots[at]:
-            number = int(slots[at]) - 1
+            number = slots[at] - 1
             if keys[number].tobytes() == key and not flags[number] & GONE:
                 found.append(number)
             at = (at + 1) & mask
         return found
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the slots take."""
+        return 4 * len(self._slots)
 
 
 class EntryTable:
@@ -211,4 +217,4 @@ class EntryTable:
     @property
     def memory_bytes(self) -> int:
         """What the columns and indexes take."""
-        return self.rows.nbytes + self._ids._slots.nbytes + self._previous._slots.nbytes
+        return self.rows.nbytes + self._ids.memory_bytes + self._previous.memory_bytes

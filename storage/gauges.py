@@ -1,7 +1,9 @@
 """The metrics of a storage node, declared once."""
 
+from collections import Counter
+
 from records.block import BlockHeader
-from records.messages import EntryStatus, ScanReply
+from records.messages import ScanReply
 from runtime.metrics import Metrics
 from storage.engine import Verdict
 
@@ -56,10 +58,9 @@ class Gauges:
 
     def count_put(self, header: BlockHeader, verdict: Verdict) -> None:
         """Counts what became of a block's entries."""
-        for entry, status in zip(header.entries, verdict.statuses, strict=True):
-            self._entries.labels(str(status)).inc()
-            if status is EntryStatus.STORED:
-                self._rows.inc(entry.row_count)
+        for status, count in Counter(verdict.statuses).items():
+            self._entries.labels(str(status)).inc(count)
+        self._rows.inc(sum(header.entries[index].row_count for index in verdict.accepted))
         self._duplicates.inc(sum(verdict.duplicate_rows))
         for spans in verdict.conflict_seqs:
             self._conflicts.inc(sum(b - a + 1 for a, b in spans))

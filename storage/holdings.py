@@ -122,11 +122,26 @@ class Holdings:
         self.rows = int(rows["row_count"][live].sum())
         self.bytes = sum(place.length for place in self.blocks if place)
         self.received_max = int(rows["received"][live].max()) if len(live) else 0
-        ids, low, high = rows["id"], rows["min_ts"].tolist(), rows["max_ts"].tolist()
-        shards = rows["shard"].tolist()
-        for n in live.tolist():
-            hours = hours_touched(low[n], high[n])
-            self.tree(shards[n]).add(ids[n].tobytes(), self.content_hash(n), hours)
+        self._load_trees(rows, live)
+
+    def _load_trees(self, rows: np.ndarray, live: np.ndarray) -> None:
+        """Files all live entries: those of one hour by the thousand, the others one by one."""
+        first = rows["min_ts"][live] // MICROS_PER_HOUR
+        single = first == rows["max_ts"][live] // MICROS_PER_HOUR
+        for n in live[~single].tolist():
+            hours = hours_touched(int(rows["min_ts"][n]), int(rows["max_ts"][n]))
+            tree = self.tree(int(rows["shard"][n]))
+            tree.add(rows["id"][n].tobytes(), self.content_hash(n), hours)
+        simple, first = live[single], first[single]
+        for shard in np.unique(rows["shard"][simple]).tolist():
+            chosen = rows["shard"][simple] == shard
+            numbers = simple[chosen]
+            ids = _cells(rows["id"][numbers])
+            hashes = _cells(rows["hash"][numbers])
+            for position, number in enumerate(numbers.tolist()) if self.extras else ():
+                if number in self.extras:
+                    hashes[position] = self.extras[number][0]
+            self.tree(shard).add_many(ids, hashes, first[chosen])
 
     # -- removing ---------------------------------------------------------------------------------
 
@@ -235,6 +250,12 @@ class Holdings:
 
 def _spans(values: Sequence[Sequence[int]]) -> Spans:
     return tuple((int(a), int(b)) for a, b in values)
+
+
+def _cells(column: np.ndarray) -> list[bytes]:
+    """The 16-byte cells of a column."""
+    data = np.ascontiguousarray(column).tobytes()
+    return [data[at : at + 16] for at in range(0, len(data), 16)]
 
 
 def _without_previous(ref: EntryRef) -> EntryRef:

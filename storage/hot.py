@@ -53,7 +53,6 @@ class _Head:
     """What scans need of a block beside its columns."""
 
     parts: BlockParts
-    columns: tuple[str, ...]
     sidecar: Sidecar
 
 
@@ -104,7 +103,6 @@ class HotSet:
         self._columns = _Cache(cache_bytes)
         self._parts = _Cache(PARTS_BYTES)
         self._headers = _Cache(HEADERS_KEPT)
-        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._verified: set[int] = set()
         self._bytes = metrics.gauge("quorumlog_hot_bytes", "Bytes of decoded columns in memory")
         asked = metrics.counter(
@@ -151,11 +149,10 @@ class HotSet:
         if found is None:
             parts, data = self._front(place)
             try:
-                header, side = decode_header(data), decode_sidecar(data)
+                side = decode_sidecar(data)
             except (BlockCorrupt, EnvelopeCorrupt) as error:
                 raise BlockCorrupt(error.message, ordinal=place.ordinal) from error
-            columns = self._names.setdefault(header.columns, header.columns)
-            found = _Head(parts, columns, side)
+            found = _Head(parts, side)
             self._parts.put(place.ordinal, found, _PART_BYTES + _rollup_bytes(side))
         return found
 
@@ -180,7 +177,24 @@ class HotSet:
 
     def names(self, place: BlockPlace) -> tuple[str, ...]:
         """The names of the block's columns."""
-        return self._head(place).columns
+        if not place.rows:
+            return ()
+        footer, _ = self._footer(place)
+        return tuple(footer.schema.names)
+
+    def _footer(self, place: BlockPlace) -> tuple[pq.FileMetaData, memoryview | None]:
+        """The Parquet footer; with the body if it had to be read for it."""
+        key = (place.ordinal, "footer")
+        footer = self._parts.get(key)
+        if footer is not None:
+            return footer, None
+        body = self._body(place)
+        try:
+            footer = pq.read_metadata(pa.BufferReader(pa.py_buffer(body)))
+        except (pa.ArrowException, OSError) as error:
+            raise BlockCorrupt(f"Parquet: {error}", ordinal=place.ordinal) from error
+        self._parts.put(key, footer, _FOOTER_BYTES)
+        return footer, body
 
     def sidecar(self, place: BlockPlace) -> Sidecar:
         """The decoded sidecar of a block."""
@@ -194,51 +208,46 @@ class HotSet:
         """
         found: dict[str, pa.Array] = {}
         absent: list[str] = []
-        present = self._head(place).columns if place.rows else ()
         for name in dict.fromkeys(names):
             array = self._columns.get((place.ordinal, name))
             if array is not None:
                 found[name] = array
-            elif name in present:
+            else:
                 absent.append(name)
         self._hits.inc(len(found))
-        if absent:
+        if absent and place.rows:
             self._misses.inc(len(absent))
             found.update(self._decode(place, absent))
         return found
 
+    def _body(self, place: BlockPlace) -> memoryview:
+        """A block's Parquet file; all checksums are verified the first time."""
+        if place.ordinal not in self._verified:
+            data = self.raw(place)
+            return memoryview(data)[parse_prefix(data).body[0] :]
+        start, end = self._head(place).parts.body
+        return memoryview(self._pread(place, start, end - start))
+
     def _decode(self, place: BlockPlace, names: list[str]) -> dict[str, pa.Array]:
-        head = self._head(place)
-        if place.ordinal in self._verified:
-            start, end = head.parts.body
-            body = memoryview(self._pread(place, start, end - start))
-        else:
-            body = memoryview(self.raw(place))[head.parts.body[0] :]
+        footer, body = self._footer(place)
+        present = tuple(footer.schema.names)
+        wanted = [name for name in names if name in present]
+        if not wanted:
+            return {}
         try:
-            table = self._parquet(place, body, head.columns).read(names, use_threads=False)
+            file = open_body(body if body is not None else self._body(place), present, footer)
+            table = file.read(wanted, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise BlockCorrupt(f"Parquet: {error}", ordinal=place.ordinal) from error
-        if not set(names) <= set(table.schema.names):
-            raise BlockCorrupt("the body lacks a column of the header", ordinal=place.ordinal)
         if table.num_rows != place.rows:
             raise BlockCorrupt(f"{table.num_rows} rows in the body", ordinal=place.ordinal)
         table = table.unify_dictionaries()
         found = {}
-        for name in names:
+        for name in wanted:
             found[name] = array = _one_array(table.column(name))
             self._columns.put((place.ordinal, name), array, array.nbytes)
         self._bytes.set(self._columns.size)
         return found
-
-    def _parquet(
-        self, place: BlockPlace, body: memoryview, columns: tuple[str, ...]
-    ) -> pq.ParquetFile:
-        key = (place.ordinal, "footer")
-        metadata = self._parts.get(key)
-        file = open_body(body, columns, metadata)
-        if metadata is None:
-            self._parts.put(key, file.metadata, _FOOTER_BYTES)
-        return file
 
     def forget(self, ordinal: int) -> None:
         """Drops what is kept of a block that turned out damaged."""
