@@ -28,6 +28,7 @@ from cluster.replica_client import ReplicaSet
 from cluster.server import PeerServer, StorageOperations
 from cluster.state_types import Member
 from cluster.view import ConsensusViews
+from dashboard import app as dashboard
 from ingestor.admission import Admission
 from ingestor.coordinator import WriteCoordinator
 from ingestor.enrich import EnrichSettings
@@ -260,6 +261,8 @@ class Node:
             app.router.add_routes(self.ingest.routes())
         if self.reader is not None:
             app.router.add_routes(query_http.routes(self.reader))
+        if self._has("dashboard"):
+            app.router.add_routes(dashboard.routes())
         self._runner = web.AppRunner(
             app,
             access_log=None,
