@@ -53,9 +53,13 @@ def level_of(value: object, source: str = "level") -> str:
     return LEVEL_OF_WORD.get(word, word) or DEFAULT_LEVEL
 
 
+_ZEROS = pa.array(np.zeros(1 << 16, np.int32))
+
+
 def constant(value: str, rows: int) -> pa.Array:
     """A dictionary column that says `value` in each row."""
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([value]))
+    zeros = _ZEROS[:rows] if rows <= len(_ZEROS) else pa.array(np.zeros(rows, np.int32))
+    return pa.DictionaryArray.from_arrays(zeros, pa.array([value], pa.string()))
 
 
 def normal_levels(column: pa.Array, source: str) -> tuple[pa.Array, pa.Array | None]:
@@ -69,7 +73,7 @@ def normal_levels(column: pa.Array, source: str) -> tuple[pa.Array, pa.Array | N
     distinct = list(dict.fromkeys(levels))
     level_at = np.array([distinct.index(level) for level in levels], np.int32)
     mask = np.asarray(encoded.is_null())
-    indices = np.asarray(encoded.indices.fill_null(0))
+    indices = np.asarray(encoded.indices.fill_null(0) if encoded.null_count else encoded.indices)
     if not words:
         return pa.nulls(len(column), DICTIONARY), None
     normal = pa.DictionaryArray.from_arrays(

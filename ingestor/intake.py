@@ -161,7 +161,7 @@ def failed_table(bad: list[BadRow], service: str, received_at: int, limits: Limi
     rows = len(bad)
     texts = [_as_text(row.raw[: limits.failed_row_bytes]) for row in bad]
     columns = {
-        "timestamp": pa.array([received_at] * rows).view(CORE_TYPES["timestamp"]),
+        "timestamp": pa.array([received_at] * rows, pa.int64()).view(CORE_TYPES["timestamp"]),
         "service": constant(FAILED_SERVICE, rows),
         "level": constant("error", rows),
         "message": pa.array(texts, pa.string()),

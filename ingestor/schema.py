@@ -35,6 +35,9 @@ from ingestor.timestamps import read_times
 from records.columns import CORE_NAMES, CORE_TYPES, DICTIONARY, REQUIRED_NAMES
 
 pc: Any = pyarrow.compute
+STRING = pa.string()
+#: Typed, since pyarrow's inference looks for pandas at each call: longer than a small request takes.
+EMPTY, NOTHING = pa.scalar("", STRING), pa.scalar(None, STRING)
 
 STRONG_TIME = ("timestamp", "@timestamp", "_time")
 WEAK_TIME = ("time", "ts", "datetime")
@@ -145,10 +148,10 @@ def _prepared(source: dict[str, pa.Array], rows: int, options: Options) -> dict[
             if pa.types.is_string(column.type) and matches(name, options.decolorize):
                 columns[name] = pc.replace_substring_regex(column, _ANSI, "")
     for name, value in options.extra:
-        columns[name] = pa.repeat(value, rows)
+        columns[name] = pa.repeat(pa.scalar(value, STRING), rows)
     if options.source:
         known = columns.get("source")
-        fill = pa.repeat(options.source, rows)
+        fill = pa.repeat(pa.scalar(options.source, STRING), rows)
         columns["source"] = fill if known is None else pc.coalesce(text_of(known), fill)
     return columns
 
@@ -162,10 +165,14 @@ def _stream(columns: dict[str, pa.Array], names: tuple[str, ...], rows: int) -> 
     for name in used:
         value = text_of(columns[name])
         value = pc.replace_substring(pc.replace_substring(value, "\\", "\\\\"), '"', '\\"')
-        parts.append(pc.binary_join_element_wise(f'{name}="', value, '"', ""))
-    joined = pc.binary_join_element_wise(*parts, ",", null_handling="skip")
-    braced = pc.binary_join_element_wise("{", joined, "}", "")
+        parts.append(pc.binary_join_element_wise(_text(f'{name}="'), value, _text('"'), EMPTY))
+    joined = pc.binary_join_element_wise(*parts, _text(","), null_handling="skip")
+    braced = pc.binary_join_element_wise(_text("{"), joined, _text("}"), EMPTY)
     return braced.dictionary_encode()
+
+
+def _text(value: str) -> pa.Scalar:
+    return pa.scalar(value, STRING)
 
 
 def text_of(column: pa.Array) -> pa.Array:
@@ -174,10 +181,10 @@ def text_of(column: pa.Array) -> pa.Array:
         return column
     if pa.types.is_floating(column.type):
         texts = [None if value is None else json_text(value) for value in column.to_pylist()]
-        return pa.array(texts, pa.string())
+        return pa.array(texts, STRING)
     if pa.types.is_dictionary(column.type):
         return column.cast(column.type.value_type)
-    return column.cast(pa.string())
+    return column.cast(STRING)
 
 
 class _Mapping:
@@ -257,7 +264,7 @@ class _Mapping:
             else:
                 missing = level.is_null()
                 taken = not pc.any(pc.and_(pc.invert(missing), column.is_valid())).as_py()
-                level = pc.coalesce(level.cast(pa.string()), fresh.cast(pa.string()))
+                level = pc.coalesce(level.cast(STRING), fresh.cast(STRING))
                 level = level.dictionary_encode()
                 own = _coalesced_words(own, words, missing, self.rows)
             if taken and name not in _NUMBER_LEVELS:
@@ -266,7 +273,7 @@ class _Mapping:
             self.made["level"] = constant(DEFAULT_LEVEL, self.rows)
             return
         if level.null_count:
-            level = level.cast(pa.string()).fill_null(DEFAULT_LEVEL).dictionary_encode()
+            level = level.cast(STRING).fill_null(DEFAULT_LEVEL).dictionary_encode()
         self.made["level"] = level
         if own is not None and own.null_count < self.rows:
             self.made["severity_text"] = own
@@ -285,7 +292,7 @@ class _Mapping:
                 found = text
                 del self.left[name]
                 continue
-            empty = pc.fill_null(pc.equal(found, ""), True)
+            empty = pc.fill_null(pc.equal(found, EMPTY), True)
             if not pc.any(empty).as_py():
                 break
             lost = pc.any(pc.and_(pc.invert(empty), text.is_valid())).as_py()
@@ -293,8 +300,8 @@ class _Mapping:
             if not lost:
                 del self.left[name]
         if found is None:
-            found = pa.repeat("", self.rows)
-        self.made["message"] = found.fill_null("") if found.null_count else found
+            found = pa.repeat(EMPTY, self.rows)
+        self.made["message"] = found.fill_null(EMPTY) if found.null_count else found
 
     def names(self, name: str, sources: tuple[str, ...], default: str) -> None:
         """A dictionary column of names; the sources other than `name` itself stay fields."""
@@ -303,8 +310,8 @@ class _Mapping:
             column = self.left.get(source)
             if column is None:
                 continue
-            text = _without_empty(text_of(column))
-            found = text if found is None else pc.coalesce(found, text)
+            text = _without_empty(text_of(column).dictionary_encode())
+            found = text if found is None else _first_of(found, text)
             if found.null_count == 0:
                 break
         self.left.pop(name, None)
@@ -313,8 +320,8 @@ class _Mapping:
                 self.made[name] = constant(default, self.rows)
             return
         if default and found.null_count:
-            found = found.fill_null(default)
-        self.made[name] = found.dictionary_encode()
+            found = found.cast(STRING).fill_null(default).dictionary_encode()
+        self.made[name] = found
 
     def ids(self, name: str, sources: tuple[str, ...]) -> None:
         """A column of trace, span, parent or request ids."""
@@ -356,17 +363,22 @@ def _shown(value: object) -> object:
     return json_text(value) if isinstance(value, bool | float) else value
 
 
-def _without_empty(text: pa.Array) -> pa.Array:
-    empty = pc.equal(text, "")
-    if not pc.any(empty).as_py():
-        return text
-    return pc.if_else(empty, pa.scalar(None, pa.string()), text)
+def _without_empty(names: pa.DictionaryArray) -> pa.Array:
+    """The column with empty names as null; only the distinct names are looked at."""
+    if pc.index(names.dictionary, EMPTY).as_py() < 0:
+        return names
+    texts = names.cast(STRING)
+    return pc.if_else(pc.equal(texts, EMPTY), NOTHING, texts).dictionary_encode()
+
+
+def _first_of(one: pa.Array, other: pa.Array) -> pa.Array:
+    return pc.coalesce(one.cast(STRING), other.cast(STRING)).dictionary_encode()
 
 
 def _coalesced_words(
     own: pa.Array | None, words: pa.Array | None, missing: pa.Array, rows: int
 ) -> pa.Array:
-    none = pa.nulls(rows, pa.string())
-    first = none if own is None else own.cast(pa.string())
-    second = none if words is None else words.cast(pa.string())
+    none = pa.nulls(rows, STRING)
+    first = none if own is None else own.cast(STRING)
+    second = none if words is None else words.cast(STRING)
     return pc.if_else(missing, second, first).dictionary_encode().cast(DICTIONARY)

@@ -145,11 +145,11 @@ def _read_alike(column: pa.Array, work: _Work) -> bool:
         return False
     if first.isdigit():
         return _read_all_digits(column, work)
-    sample = column.take(pa.array(np.linspace(0, len(column) - 1, 16).astype(np.int64)))
+    sample = column if len(column) <= 16 else column.take(pa.array(_spread(len(column))))
     for kind in (_BARE,) if len(first) == 10 else (_ZONED, _ZONED_FINE, _BARE):
         try:
             sample.cast(kind)  # a cast that fails costs ten times one that succeeds
-            values = column.cast(kind).cast(pa.int64())
+            values = column.cast(kind).view(pa.int64())
         except pa.ArrowInvalid:
             continue
         present = np.asarray(values.is_valid())
@@ -161,6 +161,10 @@ def _read_alike(column: pa.Array, work: _Work) -> bool:
         work.micros[present] = numbers[present]
         return True
     return False
+
+
+def _spread(size: int) -> Array:
+    return np.arange(16) * (size - 1) // 15
 
 
 def _read_all_digits(column: pa.Array, work: _Work) -> bool:
@@ -345,7 +349,7 @@ def _read_decimals(column: pa.Array, at: Array, work: _Work) -> None:
     if at.size == 0:
         return
     parts = parts.drop_null()
-    negative = np.asarray(pc.equal(parts.field("sign"), "-"))
+    negative = np.asarray(pc.equal(parts.field("sign"), pa.scalar("-", pa.string())))
     whole = np.asarray(parts.field("whole").cast(pa.int64()))
     fraction = parts.field("fraction")
     digits = np.asarray(pc.binary_length(fraction)).astype(np.int64)

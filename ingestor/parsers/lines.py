@@ -21,7 +21,7 @@ def text_lines(body: bytes) -> pa.Array:
     offsets = np.concatenate(([0], ends)).astype(np.int32)
     lines = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(body))
     lines = pc.utf8_rtrim(lines, characters="\r\n")
-    full = pc.not_equal(lines, "")
+    full = pc.not_equal(lines, pa.scalar("", pa.string()))
     return lines if pc.all(full).as_py() else lines.filter(full)
 
 
