@@ -4,11 +4,16 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import yaml
 
+from cluster.cluster_http import VERSION as TOLD_BY_NODES
+from node.commands.inspecting import VERSION as TOLD_BY_COMMAND
+from node.install_check import PACKAGES
 from tests.support.source import ROOT, imports, packages, product_files, project, tree
 
 #: Longer files want to be split (layout.md aims at 150 lines, and splits past 400).
@@ -27,6 +32,16 @@ HOMES = {
     "zstandard": ("ingestor/decompress.py", "node/send_source.py"),
     "cryptography": ("cluster/consensus_*.py",),
     "rich": ("node/*.py", "node/commands/*.py"),
+    "aiohttp": (
+        "cluster/*http*.py",
+        "cluster/server.py",
+        "ingestor/listeners/*.py",
+        "query/http.py",
+        "dashboard/*.py",
+        "node/node.py",
+        "node/cli_api.py",
+        "client/quorumlog/*.py",
+    ),
     "duckdb": (),
     "uvloop": ("node/*.py", "node/commands/*.py"),
 }
@@ -76,8 +91,6 @@ def test_the_packages_are_the_root_folders() -> None:
 
 def test_the_installation_check_knows_all_packages() -> None:
     """Guard 3 looks at each of them."""
-    from node.install_check import PACKAGES
-
     assert set(PACKAGES) == set(packages())
 
 
@@ -125,3 +138,14 @@ def test_each_dependency_is_locked() -> None:
 
     names = {re.split(r"[\[<>=;! ]", one, maxsplit=1)[0].lower() for one in wanted} - {"quorumlog"}
     assert names <= locked
+
+
+def test_all_say_the_same_version() -> None:
+    """Server, client, command line, /health and image move together."""
+    client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text(encoding="utf-8"))
+    compose = yaml.safe_load((ROOT / "docker-compose.cluster.yml").read_text(encoding="utf-8"))
+    version = project()["project"]["version"]
+
+    assert client["project"]["version"] == version
+    assert version == TOLD_BY_NODES == TOLD_BY_COMMAND
+    assert compose["x-node"]["image"] == f"quorumlog-server:{version}"
