@@ -53,30 +53,46 @@ def _canonical(name: str, array: pa.Array, received_at: int) -> list[Any]:
     if pa.types.is_timestamp(kind):
         return _times(array, received_at if name == "timestamp" else None)
     if pa.types.is_boolean(kind):
-        return [b"b", *_values(array, pc.fill_null(array, False).cast(pa.uint8()).to_numpy())]
+        filled = pc.fill_null(array, False) if array.null_count else array
+        return [b"b", *_values(array, filled.cast(pa.uint8()).to_numpy())]
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _numbers(array)
     return _texts(array if pa.types.is_string(kind) else array.cast(pa.string()))
 
 
 def _values(array: pa.Array, values: np.ndarray) -> list[Any]:
+    """Which are null (nothing, if none is), and the values with nulls filled."""
+    if array.null_count == 0:
+        return [b"\0", np.ascontiguousarray(values)]
     valid = np.packbits(array.is_valid().to_numpy(zero_copy_only=False))
-    return [valid, np.ascontiguousarray(values)]
+    return [b"\1", valid, np.ascontiguousarray(values)]
+
+
+def _filled(array: pa.Array) -> np.ndarray:
+    return (pc.fill_null(array, 0) if array.null_count else array).to_numpy()
 
 
 def _times(array: pa.Array, absent: int | None) -> list[Any]:
-    micros = array.cast(pa.timestamp("us", tz="UTC"), safe=False).cast(pa.int64())
-    if absent is not None:
-        micros = pc.if_else(pc.equal(micros, absent), pa.scalar(None, pa.int64()), micros)
-    return [b"t", *_values(micros, pc.fill_null(micros, 0).to_numpy())]
+    if array.type.unit != "us":
+        array = array.cast(pa.timestamp("us", tz="UTC"), safe=False)
+    micros = array.view(pa.int64())
+    if absent is not None and absent in (values := _filled(micros)):
+        micros = pa.array(values, mask=(values == absent) | ~_valid(micros))
+    return [b"t", *_values(micros, _filled(micros))]
+
+
+def _valid(array: pa.Array) -> np.ndarray:
+    return array.is_valid().to_numpy(zero_copy_only=False)
 
 
 def _numbers(array: pa.Array) -> list[Any]:
-    exact = pc.fill_null(array, 0).to_numpy()
+    exact = _filled(array)
+    whole = exact.dtype.kind in "iu"
     floats = exact.astype(np.float64) + 0.0
-    floats[np.isnan(floats)] = np.nan
+    if not whole:
+        floats[np.isnan(floats)] = np.nan
     parts = [b"n", *_values(array, floats)]
-    if exact.dtype.kind in "iu" and np.abs(floats).max(initial=0.0) >= 2.0**53:
+    if whole and np.abs(floats).max(initial=0.0) >= 2.0**53:
         parts.append(np.ascontiguousarray(exact.astype(np.int64)))
     return parts
 

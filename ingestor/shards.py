@@ -20,6 +20,7 @@ import pyarrow as pa
 from ingestor.batch import Batch, Identity, Sequence
 from ingestor.content_hash import content_hash
 from records.block import EntryHeader, Spans
+from records.columns import CORE_TYPES
 from records.ids import (
     EntryId,
     ProducerEpoch,
@@ -82,7 +83,14 @@ def codes_and_names(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
 
 def times_of(table: pa.Table) -> np.ndarray:
     """The timestamps of the rows, int64 microseconds."""
-    return table["timestamp"].cast(pa.int64()).to_numpy()
+    return _ints(table["timestamp"])
+
+
+def _ints(column: pa.ChunkedArray) -> np.ndarray:
+    """64-bit values without nulls; without a copy, and without the cost of a cast, if in one chunk."""
+    if column.num_chunks == 1 and column.type in (pa.int64(), CORE_TYPES["timestamp"]):
+        return column.chunk(0).view(pa.int64()).to_numpy()
+    return column.cast(pa.int64()).to_numpy()
 
 
 def unsequenced_pieces(
@@ -269,7 +277,7 @@ def sequences_of(table: pa.Table) -> np.ndarray:
     """The column `seq`; empty for a table without rows."""
     if table.num_rows == 0:
         return np.array([], np.int64)
-    return table["seq"].cast(pa.int64()).to_numpy()
+    return _ints(table["seq"])
 
 
 def sequenced_piece(
