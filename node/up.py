@@ -48,6 +48,7 @@ class UpOptions:
     port_base: int | None
     demo: bool
     detach: bool
+    json: bool = False
 
 
 class _Stopped(KeyboardInterrupt):
@@ -163,7 +164,8 @@ def up(options: UpOptions, say: Callable[[str], None]) -> int:
     started: list[NodeProcess] = []
     _stop_on_signals()
     try:
-        started += [processes.start(node) for node in missing]
+        founding = not (options.folder / "cluster.json").exists()
+        started += [processes.start(node, founding) for node in missing]
         by_id = {one.plan.id: one for one in (*running, *started)}
         everyone = [by_id[node.id] for node in plan.nodes]
         say(f"starting {len(started)} of {len(plan.nodes)} nodes in {options.folder} ...")
@@ -175,7 +177,7 @@ def up(options: UpOptions, say: Callable[[str], None]) -> int:
     except BaseException:
         processes.stop(started)
         raise
-    say(_greeting(plan, options))
+    print(_result(plan, options), flush=True)
     if options.detach:
         if options.demo and new:
             _send_history(plan, say)
@@ -271,6 +273,13 @@ def _command() -> str:
         return str(called.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(called)
+
+
+def _result(plan: ClusterPlan, options: UpOptions) -> str:
+    """What is printed when the cluster is ready: cluster.json, or a greeting."""
+    if options.json:
+        return (options.folder / "cluster.json").read_text(encoding="utf-8").rstrip()
+    return _greeting(plan, options)
 
 
 def _greeting(plan: ClusterPlan, options: UpOptions) -> str:

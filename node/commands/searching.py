@@ -239,4 +239,6 @@ async def run_fold(options: argparse.Namespace, path: str) -> int:
         print_table("", columns, [[row.get(name) for name in columns] for row in rows])
     else:
         note("no rows match")
+    if answer.get("cut"):
+        note("there are more groups than are shown: filter more, or group by less")
     return partial(answer)

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     node = commands.add_parser("node", parents=[common], help="run one node in this process")
     node.add_argument("--config", required=True, metavar="FILE", help="its settings (TOML)")
     node.add_argument("--roles", help="comma separated; instead of those in the file")
+    node.add_argument(
+        "--bootstrap",
+        action="store_true",
+        help="the first start of this node: its data folder may be empty",
+    )
     node.set_defaults(run=run_node_command)
 
 
@@ -40,7 +46,13 @@ def run_up(options: argparse.Namespace) -> int:
     check_installation()
     folder = Path(options.data).resolve()
     wanted = UpOptions(
-        folder, options.nodes, options.rf, options.port_base, not options.no_demo, options.detach
+        folder,
+        options.nodes,
+        options.rf,
+        options.port_base,
+        not options.no_demo,
+        options.detach,
+        options.json,
     )
     return up(wanted, note)
 
@@ -52,6 +64,7 @@ def run_node_command(options: argparse.Namespace) -> int:
     check_installation()
     import uvloop
 
+    from cluster.consensus import StartRefused
     from node.node import run_node
     from node.settings import load_settings
     from runtime.logs import configure
@@ -63,5 +76,9 @@ def run_node_command(options: argparse.Namespace) -> int:
     settings = load_settings(Path(options.config), environment)
     configure(settings.node.id, settings.node.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run_node(settings))
+        try:
+            runner.run(run_node(settings, options.bootstrap))
+        except StartRefused as error:
+            print(f"refusing to start: {error.message}", file=sys.stderr)
+            return int(error.details["exit_code"])
     return OK

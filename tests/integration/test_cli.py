@@ -198,14 +198,14 @@ def test_a_second_up_joins_and_ctrl_c_keeps_the_data(tmp_path: Path) -> None:
         assert up.poll() is None, up.communicate()
         assert time.monotonic() < until
         time.sleep(0.5)
-    joined = shell.run("up", "--data", str(shell.data), "--no-demo", "--detach")
+    joined = shell.json("up", "--data", str(shell.data), "--no-demo", "--detach")
     first = shell.rows()
     (pid,) = shell.pids()
 
     up.send_signal(signal.SIGINT)
     _, told = up.communicate(timeout=30)
 
-    assert joined == ""
+    assert [one["pid"] for one in joined["nodes"]] == [pid]
     assert (up.returncode, gone(pid)) == (0, True), told
     assert "the data stays" in told
     shell.run("up", "--data", str(shell.data), "--no-demo", "--detach")
