@@ -7,8 +7,8 @@ from typing import Any
 from ingestor.limits import Limits
 from ingestor.parsers import csv_rows, json_document, json_lines, plain
 from ingestor.parsers.json_document import Document
-from ingestor.parsers.json_lines import Keep
 from ingestor.parsers.learned import LearnedSchemas
+from ingestor.parsers.strict_lines import Keep
 from records.errors import InvalidRequest, UnsupportedMedia
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.json
 
+from ingestor.limits import Limits
 from ingestor.parsers.row_columns import EXACT
 
 pc: Any = pyarrow.compute
@@ -62,6 +63,20 @@ def read_table(body: bytes, fields: list[pa.Field]) -> pa.Table | None:
         )
     except (pa.ArrowException, ValueError, OverflowError):
         return None
+
+
+def read_lines(
+    body: bytes, fields: list[pa.Field], limits: Limits
+) -> tuple[dict[str, pa.Array], int] | None:
+    """(columns, rows) of JSON lines; None at a doubt."""
+    lines = plain_lines(body)
+    if lines is None or lines[1] > limits.row_bytes_max or not is_utf8(body):
+        return None
+    table = read_table(body, fields)
+    if table is None or table.num_rows != lines[0]:
+        return None
+    columns = table_columns(table)
+    return None if columns is None else (columns, lines[0])
 
 
 def flat_columns(struct: pa.StructArray) -> dict[str, pa.Array] | None:

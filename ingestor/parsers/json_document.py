@@ -19,10 +19,11 @@ import pyarrow as pa
 from ingestor.limits import Limits
 from ingestor.parsers.base import BadRow, Parsed, RowError, quoted
 from ingestor.parsers.fast_json import flat_columns, is_utf8, read_table
-from ingestor.parsers.json_lines import SAMPLE_ROWS, SMALL_BYTES, Keep, Teach
+from ingestor.parsers.json_lines import SAMPLE_ROWS, SMALL_BYTES
 from ingestor.parsers.learned import LearnedSchemas
 from ingestor.parsers.row_columns import RowColumns, flatten
 from ingestor.parsers.strict_json import DECODER, LENIENT, checked_object, row_error
+from ingestor.parsers.strict_lines import Keep, Teach
 from records.errors import InvalidRequest, TooLarge
 
 _SPACE = re.compile(r"[ \t\n\r]*")

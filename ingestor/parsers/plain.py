@@ -15,9 +15,10 @@ import pyarrow.compute
 from ingestor.limits import Limits
 from ingestor.parsers import access_log, logfmt
 from ingestor.parsers.base import Parsed
-from ingestor.parsers.json_lines import Keep, parse_json_lines
+from ingestor.parsers.json_lines import parse_json_lines
 from ingestor.parsers.learned import LearnedSchemas
 from ingestor.parsers.lines import only_times, strings, text_lines
+from ingestor.parsers.strict_lines import Keep
 from records.errors import TooLarge
 
 pc: Any = pyarrow.compute

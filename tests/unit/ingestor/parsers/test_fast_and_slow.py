@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestor.limits import Limits
-from ingestor.parsers import csv_rows, json_document, json_lines
+from ingestor.parsers import csv_rows, json_document, json_lines, segments, strict_lines
 from ingestor.parsers.base import Parsed
 from ingestor.parsers.learned import LearnedSchemas
 
@@ -47,7 +47,8 @@ def same(fast: Parsed | None, slow: Parsed) -> None:
 
 
 def fast_lines(body: bytes, learned: LearnedSchemas) -> Parsed | None:
-    return json_lines._fast(body, LIMITS, learned, "k")[0]
+    key = ("k", json_lines._first_keys(body, LIMITS))
+    return json_lines._fast(body, LIMITS, learned, key)
 
 
 # ---- values ----------------------------------------------------------------------------------------
@@ -246,6 +247,76 @@ def test_a_batch_with_a_new_field_is_read_and_the_field_learned(rows: int) -> No
     assert plain_rows(again) == plain_rows(parsed)
 
 
+BLOCK = st.sampled_from(
+    [
+        b'{"msg":"x","n":1,"ok":true,"f":0.5}', b'{"msg":"y","n":2,"ok":false,"f":7}', b'{"msg":"only"}',
+        b'{"msg":"z","n":1.5,"ok":true,"new":"field"}', b'{"msg":5,"n":1}',
+        b'{"msg":"a","n":9007199254740993}',
+        b'{"msg":"a","http":{"path":"/"}}', b'{"tags":[1,2]}', b"broken", b"", b'{"msg":"a"', b'{"f":"text"}',
+        b'{"msg":"\xff"}', b'{"n":true}',
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    blocks=st.lists(st.tuples(BLOCK, st.integers(1, 40)), min_size=3, max_size=30), data=st.data()
+)
+def test_segments_agree_with_the_slow_way(blocks: list[tuple[bytes, int]], data: Any) -> None:
+    """Fast segments and slow ones joined are what the slow way makes of the whole."""
+    body = b"\n".join(line for line, count in blocks for _ in range(count))
+    schema = LearnedSchemas(LIMITS)
+    shape = [{"msg": "x", "n": 1, "ok": True, "f": 0.5}]
+    fields = schema.learn("k", shape)
+    assert fields is not None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "SMALLEST_BYTES", data.draw(st.sampled_from([40, 200])))
+        patch.setattr(segments, "SLOW_SHARE", 1.0)
+        parsed = segments.parse_in_segments(body, fields, LIMITS, keep)
+    if parsed is None:
+        return
+    slow = json_lines.parse_slowly(body, LIMITS, keep)
+
+    assert [(b.number, b.code, b.raw) for b in parsed.bad] == [
+        (b.number, b.code, b.raw) for b in slow.bad
+    ]
+    assert plain_rows(parsed) == plain_rows(slow)
+    assert parsed.row_numbers().tolist() == slow.row_numbers().tolist()
+    assert kinds(parsed) == kinds(slow)
+
+
+def kinds(parsed: Parsed) -> dict[str, str]:
+    """Types by name; a whole number may have been read as a double, as an earlier batch taught."""
+    names = {"int64": "number", "double": "number"}
+    return {name: names.get(str(c.type), str(c.type)) for name, c in parsed.columns.items()}
+
+
+def test_one_bad_line_does_not_slow_all_others() -> None:
+    """20 000 rows and one bad one: counted in lines that were read one by one."""
+    lines = [b'{"msg":"row %d","n":%d}' % (i, i) for i in range(20_000)]
+    lines[7_000] = b'{"msg":}'
+    body = b"\n".join(lines)
+    read = 0
+
+    def counting(segment: bytes, *args: Any) -> Parsed:
+        nonlocal read
+        read += segment.count(b"\n") + 1
+        return strict_lines.parse_slowly(segment, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "parse_slowly", counting)
+        parsed = json_lines.parse_json_lines(body, LIMITS, LearnedSchemas(LIMITS), "k", keep)
+
+    assert [(row.number, row.code, row.raw) for row in parsed.bad] == [
+        (7_001, "bad_json", b'{"msg":}')
+    ]
+    assert (parsed.rows, parsed.total) == (19_999, 20_000)
+    assert parsed.row_numbers()[7_000] == 7_002
+    assert parsed.raw(7_002) == lines[7_001]
+    assert 0 < read < 2_000
+
+
 def test_strings_that_look_like_dates_stay_strings() -> None:
     """pyarrow would infer times; the explicit schema forbids it."""
     body = b'{"d":"2026-11-21","e":"2026-11-21T00:00:00Z"}\n' * 300
@@ -263,7 +334,7 @@ def test_tenants_do_not_share_schemas() -> None:
 
     json_lines.parse_json_lines(body, LIMITS, learned, "good", keep)
 
-    assert json_lines._fast(body, LIMITS, learned, "good")[0] is not None
+    assert learned.get(("good", ("msg", "k0"))) is not None
 
 
 def test_learned_schemas_are_bounded() -> None:
