@@ -42,13 +42,14 @@ class Cluster:
         self.ports = [node.http_port for node in self.plan.nodes]
         folder.mkdir(parents=True)
         (folder / "secret").write_bytes(os.urandom(32))
+        (folder / "secret").chmod(0o600)
         for node in self.plan.nodes:
             node.folder.mkdir()
             node.config.write_text(node_toml(self.plan, node), encoding="utf-8")
         self._running: list[up_process.NodeProcess] = []
 
     def __enter__(self) -> Self:
-        self._running = [up_process.start(node) for node in self.plan.nodes]
+        self._running = [up_process.start(node, bootstrap=True) for node in self.plan.nodes]
         try:
             wait_ready(self._running)
         except BaseException:

@@ -155,7 +155,7 @@ class FollowerOperations:
             await self._clock.sleep(LOOK_SECONDS)
         state = self._consensus.snapshot()
         newer = state.applied_index > int(head["after"])
-        payload = to_bytes(state) if newer else b""
+        payload = to_bytes(state, full=False) if newer else b""
         return {"leader": self._consensus.leader_hint()}, payload
 
     async def _propose(self, head: dict[str, Any], _: memoryview, deadline: Deadline) -> Answer:
@@ -168,4 +168,4 @@ class FollowerOperations:
 
     async def _barrier(self, head: dict[str, Any], _: memoryview, deadline: Deadline) -> Answer:
         state = await self._consensus.barrier(deadline.clamp(float(head["timeout"])))
-        return {}, to_bytes(state)
+        return {}, to_bytes(state, full=False)

@@ -8,6 +8,7 @@ under way run to their end in the background (late replicas), and their answers 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -100,10 +101,9 @@ class QuorumCall(Generic[T]):
 
     async def _rest(self, seconds: float) -> None:
         jittered = self._deadline.clamp(seconds * self._caller.entropy.uniform(0.75, 1.25))
-        try:
-            await asyncio.wait_for(self._settled.wait(), jittered)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(jittered):  # wait_for can swallow a cancellation on 3.11
+                await self._settled.wait()
 
 
 async def ask_quorum(
@@ -163,8 +163,7 @@ async def ask_quorum(
 
 
 async def _wait(changed: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(changed.wait(), seconds)
-    except TimeoutError:
-        return
-    changed.clear()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await changed.wait()
+        changed.clear()

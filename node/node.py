@@ -18,6 +18,7 @@ from cluster.cluster_http import ClusterApi, status_operation
 from cluster.consensus import ConsensusSettings
 from cluster.consensus_follower import FollowerConsensus, FollowerOperations
 from cluster.consensus_pysyncobj import PySyncObjConsensus
+from cluster.consensus_start import load_secret
 from cluster.events import EventLog
 from cluster.http_front import front_middleware
 from cluster.http_transport import HttpTransport, cluster_token
@@ -39,6 +40,7 @@ from node.settings import Settings
 from query import http as query_http
 from query.coordinator import ReadCoordinator
 from query.settings import QuerySettings
+from records.errors import InvalidSettings
 from runtime.clock import SystemClock
 from runtime.entropy import SystemEntropy
 from runtime.logs import get_logger
@@ -54,18 +56,43 @@ log = get_logger(__name__)
 READ_BUFFER_BYTES = 1 << 20
 
 
+STORE_FOLDER, RAFT_FOLDER = "store", "raft"
+
+
+def _check_not_wiped(settings: Settings) -> None:
+    """Refuses to start on an empty disk under an old name: what was promised there is gone.
+
+    Raises:
+        InvalidSettings: names the folder and the ways out.
+    """
+    folder = settings.node.data / STORE_FOLDER
+    if "storage" in settings.node.roles and not (folder / "node.json").exists():
+        raise InvalidSettings(
+            f"{folder} holds no store. If this is the node's first start, add --bootstrap; if its disk"
+            " was lost, it is a new node: give it a new id"
+        )
+
+
 class Node:
     """A running node. `start` returns when the HTTP port is open; readiness follows by itself."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, bootstrap: bool = False) -> None:
+        """`bootstrap`: this is the node's first start, so its data folder may be empty.
+
+        Raises:
+            StartRefused, InvalidSettings: what a part refuses to start with.
+        """
         self.settings = settings
+        self._bootstrap = bootstrap
+        if not bootstrap:
+            _check_not_wiped(settings)
         self.clock = SystemClock()
         self.entropy = SystemEntropy()
         self.metrics = Metrics()
         self.events = EventLog()
         self.workers = Workers(settings.node.worker_threads)
         self.supervisor = Supervisor("node")
-        secret = settings.cluster.secret_file.read_bytes()
+        secret = load_secret(settings.cluster.secret_file)
         token = cluster_token(secret)
         node = settings.node
         self.transport = HttpTransport(node.id, token, self._address_of, self._observed)
@@ -101,22 +128,22 @@ class Node:
             return None
         node = self.settings.node
         settings = build(StorageSettings, self.settings.table("storage"), "storage")
-        return StorageService(node.data / "store", node.id, settings, self.clock, self.metrics)
+        return StorageService(node.data / STORE_FOLDER, node.id, settings, self.clock, self.metrics)
 
     def _make_consensus(self, secret: bytes) -> PySyncObjConsensus | FollowerConsensus:
         node, cluster = self.settings.node, self.settings.cluster
         if node.id not in cluster.managers:
             return FollowerConsensus(node.id, self.transport, tuple(cluster.managers), self.clock)
-        directory = node.data / "raft"
+        public = node.host in ("0.0.0.0", "::")  # noqa: S104 - then Raft binds its own address only
         settings = ConsensusSettings(
             node_id=node.id,
             cluster_id=cluster.id,
             raft_address=cluster.managers[node.id],
             peers=cluster.managers,
-            directory=directory,
+            directory=node.data / RAFT_FOLDER,
             secret=secret,
-            bootstrap=not directory.exists(),
-            bind_address=f"{node.host}:{node.raft_port}",
+            bootstrap=self._bootstrap,
+            bind_address=None if public else f"{node.host}:{node.raft_port}",
         )
         return PySyncObjConsensus(settings, self.clock)
 
@@ -307,9 +334,9 @@ class Node:
         self.workers.close()
 
 
-async def run_node(settings: Settings) -> None:
+async def run_node(settings: Settings, bootstrap: bool = False) -> None:
     """Runs a node until SIGTERM or SIGINT."""
-    node = Node(settings)
+    node = Node(settings, bootstrap)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -131,9 +131,10 @@ def start_process(words: list[str], log: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-def start(plan: NodePlan) -> NodeProcess:
-    """Starts a node."""
-    child = start_process(module_command("node", "--config", str(plan.config)), plan.log)
+def start(plan: NodePlan, bootstrap: bool = False) -> NodeProcess:
+    """Starts a node; `bootstrap` if the cluster is new, so that empty folders are no lost disks."""
+    words = ["node", "--config", str(plan.config), *(["--bootstrap"] if bootstrap else [])]
+    child = start_process(module_command(*words), plan.log)
     plan.pid_file.write_text(f"{child.pid}\n", encoding="ascii")
     return NodeProcess(plan, child.pid, child)
 

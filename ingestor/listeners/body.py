@@ -115,7 +115,8 @@ class BodyReader:
         begun = clock.monotonic()
         while True:
             try:
-                chunk = await asyncio.wait_for(self._stream.readany(), limits.idle_seconds)
+                async with asyncio.timeout(limits.idle_seconds):
+                    chunk = await self._stream.readany()
             except TimeoutError:
                 text = f"the body stopped for {limits.idle_seconds:g} s at byte {self.wire_bytes}"
                 raise SlowClient(text) from None

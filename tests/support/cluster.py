@@ -54,6 +54,7 @@ class LocalCluster:
         self.plan: ClusterPlan = plan_cluster(folder, "ql-test", nodes, None, base)
         self.folder = folder
         self.running: dict[str, NodeProcess] = {}
+        self._founded = False
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "secret").write_bytes(os.urandom(32))
         (folder / "secret").chmod(0o600)
@@ -74,8 +75,9 @@ class LocalCluster:
         """Starts what does not run and waits until all are ready."""
         for node in self.plan.nodes:
             if node.id not in self.running:
-                self.running[node.id] = up_process.start(node)
+                self.running[node.id] = up_process.start(node, bootstrap=not self._founded)
         wait_ready(list(self.running.values()), READY_SECONDS)
+        self._founded = True
 
     def start_one(self, node_id: str) -> None:
         """Starts one node and waits until it is ready."""
