@@ -33,7 +33,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     node.add_argument(
         "--bootstrap",
         action="store_true",
-        help="the first start of this node: its data folder may be empty",
+        default=os.environ.get("QUORUMLOG_BOOTSTRAP") == "1",
+        help="the first start of this node: its data folder may be empty (or QUORUMLOG_BOOTSTRAP=1)",
     )
     node.set_defaults(run=run_node_command)
 

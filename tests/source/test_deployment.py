@@ -127,6 +127,7 @@ def test_each_node_starts_with_settings_that_are_accepted(compose: dict[str, Any
                  for k, v in environment.items()}  # fmt: skip
         settings = load_settings(ROOT / "deploy/compose/cluster.toml", plain)
 
+        assert environment["QUORUMLOG_BOOTSTRAP"] == "${QUORUMLOG_BOOTSTRAP:-0}"
         assert settings.node.id == settings.node.advertise == name
         assert settings.node.data == Path("/data")
         volumes = compose["services"][name]["volumes"]
