@@ -3,7 +3,7 @@
     http -> plan (language, times, cursor, stats, fields) -> coordinator -> scatter -> settle -> merge | fold
          <- rows_out, encode                                    `-> read_repair, behind the answer
 
-* `plan`, `language`, `times`, `cursor`, `stats`, `fields`: text in, plans out. Pure; errors name what is wrong.
+* `plan`, `language`, `times`, `cursor`, `stats`, `fields`: text in, plans out. Pure.
 * `scatter`: each shard's rows from one owner, digests from R-1 others; one request a node; failover, hedging.
 * `settle` with `compare`: where digests differ, entry lists, the union, supplements. `merge`, `fold`: tables.
 * `stream`: pages of any length over one snapshot. `encode`, `rows_out`: JSON, NDJSON, CSV, Arrow, by column.
@@ -23,6 +23,6 @@ Why not simply …?
   same 1 M rows. `spread_shards` does it all the same, for nodes with cores to spare.
 * … fix the snapshot by our clock? Clocks differ. It is the largest `received_at` that R owners of each shard
   know of.
-* … give a stream that fails an orderly end with a note in it? Whoever reads with a plain HTTP client would take
-  it for the whole. The missing end is the one signal that every client understands.
+* … give a stream that fails an orderly end with a note in it? Whoever reads with a plain HTTP client would
+  take it for the whole. The missing end is the one signal that every client understands.
 """

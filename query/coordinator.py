@@ -20,7 +20,7 @@ from query.plan import QueryPlan
 from query.read_repair import ReadRepair
 from query.scatter import Scatter, Scattered, ScatterMetrics
 from query.settings import QuerySettings
-from query.settle import BaseLost, Settled, Settler
+from query.settle import BaseLost, ReadAgain, Settled, Settler
 from query.stream import RowStream
 from query.times import rfc3339
 from records.errors import DeadlineExceeded, NotReady, QuorumUnavailable
@@ -272,11 +272,12 @@ class ReadCoordinator:
             )
             try:
                 settled = await settler.run(found)
-            except BaseLost as lost:
-                self._latencies.suspect(lost.node, self.clock.monotonic())
+            except ReadAgain as again:
+                if isinstance(again, BaseLost):
+                    self._latencies.suspect(again.node, self.clock.monotonic())
                 if attempt < ATTEMPTS and not deadline.expired:
                     continue
-                settled = _unsettled(found, lost)
+                settled = _unsettled(found, again)
             break
         self.repair.submit(settled.comparisons, scan.time)
         self._supplemented.inc(settled.supplemented)
@@ -295,13 +296,11 @@ class ReadCoordinator:
         )
 
 
-def _unsettled(found: Scattered, lost: BaseLost) -> Settled:
+def _unsettled(found: Scattered, again: ReadAgain) -> Settled:
     """The answer when owners failed faster than they could be compared: all we have, and said so."""
     settled = Settled([part.table for part in found.parts], [part.reply for part in found.parts])
     for shard in found.differing():
-        settled.incomplete[shard] = (
-            f"owners differ, and {lost.node} failed while they were compared"
-        )
+        settled.incomplete[shard] = f"owners differ, and while they were compared {again}"
     return settled
 
 

@@ -5,7 +5,10 @@
    scan, the scan saw just the listed entries. Else, or if the union hides rows that it showed, or if another
    owner holds far more, the scan is repeated, with all that the list lacks told to `hide`: so an entry
    that arrives meanwhile is counted once, by the supplement.
+   The first answer is then dropped whole: it shows rows by what was visible before.
 3. The entries that the base lacks, from a holder, by the same plan with `only`.
+4. An entry that arrives only now may overlap a supplement: a holder hides rows then for an entry that nobody
+   was asked for. Where that can be, lists are looked at once more; if it happened, the read begins anew.
 
 Entries that a holder no longer knows are ignored: nobody acknowledged lacks them on R owners.
 """
@@ -18,11 +21,12 @@ import pyarrow as pa
 
 from query.compare import Comparison, Hides, compare, fullest
 from query.merge import SEQUENCED
-from query.scatter import Owners, Part, Scatter, Scattered
+from query.scatter import Digest, Owners, Part, Scatter, Scattered
 from query.settings import QuerySettings
 from query.together import together
 from records.errors import InvalidRequest, QuorumlogError, TooLarge
 from records.ids import EntryId
+from records.intervals import SeqIntervals
 from records.messages import EntriesRequest, ScanReply
 from records.predicates import ScanPlan
 from records.visibility import EntryRef
@@ -39,12 +43,20 @@ ONLY_MAX = 100_000
 Lists = dict[str, tuple[EntryRef, ...]]
 
 
-class BaseLost(Exception):
+class ReadAgain(Exception):
+    """What was compared has changed under our hands: read again."""
+
+
+class BaseLost(ReadAgain):
     """The data owner went away while its answer was being settled: read again without it."""
 
     def __init__(self, node: str) -> None:
-        super().__init__(node)
+        super().__init__(f"{node} failed")
         self.node = node
+
+
+class Overtaken(ReadAgain):
+    """An entry that overlaps a supplement arrived while the supplement was fetched."""
 
 
 @dataclass(slots=True)
@@ -82,12 +94,14 @@ class Settler:
         self._workers = workers
         self._out = Settled()
         self._moved: set[int] = set()
+        self._lists_of: dict[int, Lists] = {}
+        self._answered: dict[tuple[int, str], Digest] = {}
 
     async def run(self, found: Scattered) -> Settled:
         """The tables of all parts, repeated and supplemented where owners differ.
 
         Raises:
-            BaseLost: a data owner failed meanwhile.
+            ReadAgain: a data owner failed meanwhile, or an overlapping entry arrived.
         """
         base = found.base
         differing = [shard for shard in found.differing() if shard in base]
@@ -95,6 +109,7 @@ class Settler:
             await together(self._compare(s, base[s], list(found.digests[s])) for s in differing)
         await together(self._part(part) for part in found.parts)
         await self._supplement()
+        await together(self._verify(s, found.digests[s]) for s in self._out.comparisons)
         return self._out
 
     async def _compare(self, shard: int, base: str, spoken: list[str]) -> None:
@@ -104,6 +119,7 @@ class Settler:
         if len(lists) < self._needed[shard]:
             told = f"{len(lists)} of {self._needed[shard]} owners listed their entries"
             self._out.incomplete[shard] = told
+        self._lists_of[shard] = lists
         chosen = base if base in lists else fullest(lists, base)
         result = await self._workers.run(compare, chosen, lists)
         best = fullest(lists, chosen)
@@ -141,31 +157,32 @@ class Settler:
     # -- the data owners' answers
 
     async def _part(self, part: Part) -> None:
-        """Keeps a part's table, repeats its scan, or both."""
+        """Keeps a part's table, or repeats its scan."""
         compared = [self._out.comparisons[s] for s in part.shards if s in self._out.comparisons]
         moved = self._moved.intersection(part.shards)
         keep = not moved and not any(one.overlaps or one.disputed for one in compared)
-        repeat = set(part.shards) if not keep else await self._unstable(part)
-        if repeat and self._plan.fold is not None:
-            keep, repeat = False, set(part.shards)
-        if keep:
-            self._out.tables.append(part.table)
-            self._out.replies.append(part.reply)
-        if repeat:
-            await self._repeat(part, sorted(repeat))
+        if keep and not await self._unstable(part):
+            self._keep(part.node, part.reply, part.table)
+        else:
+            await self._repeat(part)
 
-    async def _unstable(self, part: Part) -> set[int]:
-        """Shards whose data owner has got more since its scan."""
+    def _keep(self, node: str, reply: ScanReply, table: pa.Table) -> None:
+        self._out.tables.append(table)
+        self._out.replies.append(reply)
+        self._answered |= {(shard, node): digest for shard, digest in reply.digests.items()}
+
+    async def _unstable(self, part: Part) -> bool:
+        """Whether the data owner has got more since its scan, in shards that were compared."""
         watched = [s for s in part.shards if s in self._out.comparisons]
         if not watched:
-            return set()
+            return False
         reply, _ = await self._scan(part.node, self._scatter, (), watched)
         now, then = reply.digests, part.reply.digests
-        return {shard for shard in watched if now.get(shard) != then.get(shard)}
+        return any(now.get(shard) != then.get(shard) for shard in watched)
 
-    async def _repeat(self, part: Part, shards: list[int]) -> None:
+    async def _repeat(self, part: Part) -> None:
         by_base: dict[str, list[int]] = {}
-        for shard in shards:
+        for shard in part.shards:
             known = self._out.comparisons.get(shard)
             by_base.setdefault(known.base if known else part.node, []).append(shard)
         await together(self._rescan(node, group) for node, group in by_base.items())
@@ -176,8 +193,7 @@ class Settler:
             if known := self._out.comparisons.get(shard):
                 hide |= known.base_hide if not known.disputed else {}
         reply, table = await self._scan(node, self._wide(), shards, (), hide=hide)
-        self._out.tables.append(table)
-        self._out.replies.append(reply)
+        self._keep(node, reply, table)
 
     def _wide(self) -> Scatter:
         """The scatter for repeated scans: with the columns that name a sequenced row."""
@@ -249,9 +265,34 @@ class Settler:
                 )
             except BaseLost:
                 return False
-        self._out.tables += [table for _, table in tables]
-        self._out.replies += [reply for reply, _ in tables]
+        for reply, table in tables:
+            self._keep(node, reply, table)
         return True
+
+    async def _verify(self, shard: int, spoken: dict[str, Digest]) -> None:
+        """Looks for entries that came after the lists and overlap a supplement.
+
+        Raises:
+            Overtaken: there is one, so rows may be hidden that nothing else shows, or shown twice.
+        """
+        one, lists = self._out.comparisons[shard], self._lists_of[shard]
+        known = {ref.entry_id: ref for refs in lists.values() for ref in refs}
+        held: dict[tuple, SeqIntervals] = {}
+        for entry in one.wanted:
+            if producer := known[entry].producer:
+                held.setdefault(producer, SeqIntervals()).update(known[entry].seqs)
+        if not held:
+            return
+        nodes = {one.base, *(node for entry in one.wanted for node in one.lacking[entry])}
+        request = EntriesRequest(shard, self._plan.time.start, self._plan.time.end)
+        for node in sorted(nodes):
+            answered = self._answered.get((shard, node))
+            if answered is None or answered == spoken.get(node):
+                continue
+            for ref in await self._entries(node, request) or ():
+                mine = held.get(ref.producer) if ref.entry_id not in known else None
+                if mine is not None and any(mine.overlap(a, b) for a, b in ref.seqs):
+                    raise Overtaken(f"{node} got an overlapping entry meanwhile")
 
     def _holder_hide(self, shards: list[int], ids: list[EntryId]) -> Hides:
         chosen = set(ids)
