@@ -419,6 +419,8 @@ async def test_a_reply_about_other_entries_is_no_ack(monkeypatch: pytest.MonkeyP
             await path.write(body_batch(rows(1)), seconds=0.5)
 
         assert caught.value.details["acks"] == 1
+        failed = 'quorumlog_write_put_failures_total{code="UNKNOWN_OUTCOME",target="a"}'
+        assert path.metrics.snapshot()[failed] >= 1
 
 
 async def test_a_request_that_cannot_be_encoded_fails_alone() -> None:
