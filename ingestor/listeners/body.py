@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from ingestor.decompress import Decoder
 from ingestor.limits import Limits
 from records.errors import InvalidRequest, TooLarge
@@ -51,7 +53,8 @@ class BodyReader:
         self._limits = limits
         self._clock = clock
         self._encoding = encoding
-        self._decoder = Decoder(encoding, limits)  # raises UnsupportedMedia at once
+        most = min(limits.decoded_bytes, limits.document_bytes)
+        self._decoder = Decoder(encoding, replace(limits, decoded_bytes=most))
         self.wire: list[bytes] = []
         self.wire_bytes = 0
         if length is not None and length > limits.wire_bytes:
@@ -143,7 +146,6 @@ class LineCutter:
         self._limits = limits
         self._parts: list[bytes] = []
         self._size = 0
-        self._lines = 0
         self._skipping = False
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -157,7 +159,7 @@ class LineCutter:
             self._skipping = False
         self._add(data)
         limits = self._limits
-        while self._size >= limits.piece_bytes or self._lines >= limits.piece_rows:
+        while self._size >= limits.piece_bytes:
             piece = self._cut()
             if piece is None:
                 break
@@ -168,7 +170,6 @@ class LineCutter:
         if data:
             self._parts.append(data)
             self._size += len(data)
-            self._lines += data.count(_NEWLINE)
 
     def finish(self) -> list[bytes]:
         """What is left, as the last pieces."""
@@ -188,7 +189,7 @@ class LineCutter:
         if end is None and len(whole) > self._limits.row_bytes_max:
             self._skipping = True
             whole = whole[: self._limits.row_bytes_max + 1]
-        self._parts, self._size, self._lines = [], 0, 0
+        self._parts, self._size = [], 0
         self._add(whole if end is None else whole[end:])
         return None if end is None else whole[:end]
 
@@ -198,9 +199,8 @@ class LineCutter:
         full = len(whole) >= limits.piece_bytes
         if full and end == 0:
             end = whole.find(_NEWLINE, limits.piece_bytes) + 1
-        if end and whole.count(_NEWLINE, 0, end) >= limits.piece_rows:
-            at = -1
-            for _ in range(limits.piece_rows):
-                at = whole.find(_NEWLINE, at + 1)
-            return at + 1
+        if end > limits.piece_rows:  # fewer bytes hold fewer lines
+            ends = np.flatnonzero(np.frombuffer(whole, np.uint8, end) == _NEWLINE[0])
+            if len(ends) >= limits.piece_rows:
+                return int(ends[limits.piece_rows - 1]) + 1
         return end if full and end else None
