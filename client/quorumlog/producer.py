@@ -141,6 +141,15 @@ class Producer:
         return self._opened().meta.ack_till
 
     @property
+    def last_seq(self) -> int:
+        """The seq of the newest row taken; after opening, of the newest row that the buffer kept.
+
+        A source with positions of its own goes on behind it after a crash, as long as each of its
+        rows was sent under one epoch.
+        """
+        return self._opened().last_seq
+
+    @property
     def waiting(self) -> int:
         """Rows taken and not yet durable on a quorum."""
         return 0 if self._sender is None else self._sender.waiting

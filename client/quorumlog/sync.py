@@ -160,6 +160,11 @@ class SyncProducer:
         return self._producer.ack_till
 
     @property
+    def last_seq(self) -> int:
+        """The seq of the newest row taken; after opening, of the newest row that the buffer kept."""
+        return self._producer.last_seq
+
+    @property
     def waiting(self) -> int:
         """Rows taken and not yet durable on a quorum."""
         return self._producer.waiting
