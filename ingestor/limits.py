@@ -17,6 +17,13 @@ class Limits:
     #: meets: memory never holds more of a body than this.
     wire_bytes: int = 64 * MIB
     decoded_bytes: int = 512 * MIB
+    #: A body that is read as one document (JSON array, TraceHub, CSV, text), decoded: it is in memory
+    #: as text and as columns at once. JSON lines go in pieces and have no such limit.
+    document_bytes: int = 128 * MIB
+    #: Values that one document or piece may have when it is read row by row, which takes some
+    #: hundred bytes for each; and distinct names beyond which new ones go straight to `attributes`.
+    slow_values: int = 4_000_000
+    slow_names: int = 5_000
     #: Body size from which JSON lines are committed in pieces while the rest arrives, bytes.
     piece_bytes: int = 8 * MIB
     #: A longer row has its message cut to `row_bytes`; beyond `row_bytes_max` it is a bad row.

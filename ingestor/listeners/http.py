@@ -45,6 +45,7 @@ from records.errors import (
     NotLeader,
     NotReady,
     QuorumlogError,
+    TooLarge,
 )
 from runtime.clock import Clock
 from runtime.metrics import Metrics
@@ -269,6 +270,10 @@ class HttpIngest:
     ) -> _Reply:
         if not body.strip():
             raise InvalidRequest("the body is empty", reason="bad_json")
+        most = self._limits.document_bytes
+        if len(body) > most:
+            text = f"{len(body)} bytes in one document; at most {most}. JSON lines may be longer"
+            raise TooLarge(text, limit=most)
         batch = await self._parse(head, body, form, None, b"")
         if head.options.debug:
             return _Reply(Tally(), batch=batch)

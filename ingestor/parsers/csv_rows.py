@@ -68,7 +68,7 @@ def _header(fields: list[str], limits: Limits) -> list[str]:
 
 def _fast(body: bytes, names: list[str], limits: Limits, wants_line: bool) -> Parsed | None:
     """All rows by pyarrow's reader; None at any doubt."""
-    if not is_utf8(body) or len(body) > limits.row_bytes_max or not body.strip(b"\r\n"):
+    if not is_utf8(body) or not body.strip(b"\r\n") or _may_be_long(body, limits):
         return None
     guard = b'"' in body
     if guard:
@@ -92,6 +92,15 @@ def _fast(body: bytes, names: list[str], limits: Limits, wants_line: bool) -> Pa
         columns[MESSAGE_COLUMN] = lines
     columns = {name: column for name, column in columns.items() if column.null_count < rows}
     return Parsed(columns, rows, lambda _: b"")
+
+
+def _may_be_long(body: bytes, limits: Limits) -> bool:
+    """Whether a row could be over the limit."""
+    if len(body) <= limits.row_bytes_max:
+        return False
+    ends = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n"))
+    longest = np.diff(ends, prepend=-1, append=len(body)).max()
+    return b'"' in body or bool(longest > limits.row_bytes_max)
 
 
 def _read(body: bytes, names: list[str]) -> pa.Table:

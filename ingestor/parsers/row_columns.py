@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ingestor.limits import Limits
+from records.errors import TooLarge
 
 #: Names of what we fold; no field of a row can have them (NUL in a name becomes U+FFFD).
 ATTRIBUTES, OVERFLOW = "\0attributes", "\0overflow"
@@ -72,18 +73,32 @@ class RowColumns:
         self._keep = keep
         self._at: dict[str, list[int]] = {}
         self._values: dict[str, list[Any]] = {}
+        self._tail: dict[int, dict[str, Any]] = {}
+        self._count = 0
 
     def add(self, fields: dict[str, Any]) -> None:
-        """One more row."""
+        """One more row.
+
+        Raises:
+            TooLarge: more values than one request may make of us, read row by row.
+        """
         at, values, row = self._at, self._values, self.rows
         for name, value in fields.items():
             if name in at:
                 at[name].append(row)
                 values[name].append(value)
-            else:
+            elif len(at) < self._limits.slow_names or self._keep(name) or name == OVERFLOW:
                 at[name] = [row]
                 values[name] = [value]
+            else:
+                self._tail.setdefault(row, {})[name] = value
         self.rows += 1
+        self._count += len(fields)
+        if self._count > self._limits.slow_values:
+            most = self._limits.slow_values
+            raise TooLarge(
+                f"more than {most} values at once; send less, or as JSON lines", limit=most
+            )
 
     def build(self) -> dict[str, pa.Array]:
         """The columns, each `rows` long."""
@@ -109,7 +124,7 @@ class RowColumns:
             self._at, key=lambda name: (not self._keep(name), -len(self._at[name]), name)
         )
         enough = self.rows / limits.rare_one_in
-        folded: dict[int, dict[str, Any]] = {}
+        folded = self._tail
         for rank, name in enumerate(order):
             at = self._at[name]
             stays = rank < limits.columns_max and len(at) >= enough
