@@ -165,7 +165,7 @@ def up(options: UpOptions, say: Callable[[str], None]) -> int:
     _stop_on_signals()
     try:
         founding = not (options.folder / "cluster.json").exists()
-        started += [processes.start(node, founding) for node in missing]
+        started += [processes.start(node, founding, not options.detach) for node in missing]
         by_id = {one.plan.id: one for one in (*running, *started)}
         everyone = [by_id[node.id] for node in plan.nodes]
         say(f"starting {len(started)} of {len(plan.nodes)} nodes in {options.folder} ...")
@@ -246,7 +246,7 @@ def _start_demo(plan: ClusterPlan, folder: Path, new: bool) -> Any:
         words += ["--history", str(DEMO_HISTORY_SECONDS)]
     for node in plan.nodes:
         words += ["--server", node.url]
-    return processes.start_process(processes.module_command(*words), folder / "demo.log")
+    return processes.start_process(processes.module_command(*words), folder / "demo.log", tied=True)
 
 
 def _send_history(plan: ClusterPlan, say: Callable[[str], None]) -> None:

@@ -4,6 +4,7 @@ A node is its own session, so Ctrl-C at the terminal reaches `up` alone, which t
 by one's own signal. A process is only ever taken for a node of ours if its command line says so.
 """
 
+import ctypes
 import http.client
 import json
 import os
@@ -22,6 +23,8 @@ from node.up_plan import NodePlan
 #: Seconds for a node to end by itself after SIGTERM, before it is killed.
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.1
+#: From linux/prctl.h.
+PR_SET_PDEATHSIG = 1
 #: Looks at a process that shows no words yet, 5 ms apart.
 EXEC_TRIES = 20
 
@@ -118,8 +121,18 @@ def module_command(*words: str) -> list[str]:
     return [sys.executable, "-P", "-m", "node", *words]
 
 
-def start_process(words: list[str], log: Path) -> "subprocess.Popen[bytes]":
-    """Starts a command of ours in a session of its own; what it says goes to `log`."""
+def _end_with_parent() -> None:
+    """In a child before exec: SIGTERM when the parent's thread ends, however it ends (Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def start_process(words: list[str], log: Path, tied: bool = False) -> "subprocess.Popen[bytes]":
+    """Starts a command of ours in a session of its own; what it says goes to `log`.
+
+    `tied`: it is told to stop when we are killed, so that no node is left behind holding its ports.
+    Only for callers without threads, whose main thread lives as long as they do.
+    """
+    before_exec = _end_with_parent if tied and sys.platform.startswith("linux") else None
     with log.open("ab") as out:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
             words,
@@ -128,13 +141,14 @@ def start_process(words: list[str], log: Path) -> "subprocess.Popen[bytes]":
             stderr=out,
             env=_environment(),
             start_new_session=True,
+            preexec_fn=before_exec,
         )
 
 
-def start(plan: NodePlan, bootstrap: bool = False) -> NodeProcess:
+def start(plan: NodePlan, bootstrap: bool = False, tied: bool = False) -> NodeProcess:
     """Starts a node; `bootstrap` if the cluster is new, so that empty folders are no lost disks."""
     words = ["node", "--config", str(plan.config), *(["--bootstrap"] if bootstrap else [])]
-    child = start_process(module_command(*words), plan.log)
+    child = start_process(module_command(*words), plan.log, tied)
     plan.pid_file.write_text(f"{child.pid}\n", encoding="ascii")
     return NodeProcess(plan, child.pid, child)
 

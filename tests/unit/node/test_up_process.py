@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,14 @@ from node import up_process
 from node.cli_errors import CliError
 from node.up_plan import NodePlan
 from node.up_process import NodeProcess, check_ports, find, is_node, stop
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone, or has ended and nobody has taken notice yet (a zombie)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 @pytest.fixture
@@ -116,3 +125,25 @@ def test_children_do_not_inherit_one_nodes_settings(monkeypatch: pytest.MonkeyPa
 
     assert "QUORUMLOG_NODE__HTTP_PORT" not in environment
     assert environment["QUORUMLOG_STORAGE__CACHE_BYTES"] == "1024"
+
+
+def test_a_tied_process_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
+    """kill -9 of `up` leaves no node behind that holds its ports."""
+    code = (
+        "import sys, time; from pathlib import Path; from node.up_process import start_process;"
+        " words = [sys.executable, '-c', 'import time; time.sleep(60)'];"
+        f" child = start_process(words, Path({str(tmp_path / 'log')!r}), tied=True);"
+        " print(child.pid, flush=True); time.sleep(60)"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert starter.stdout is not None
+    pid = int(starter.stdout.readline())
+
+    starter.kill()
+    starter.wait()
+    starter.stdout.close()
+
+    until = time.monotonic() + 10
+    while not ended(pid):
+        assert time.monotonic() < until
+        time.sleep(0.05)
