@@ -106,7 +106,7 @@ class Canonical:
             good[list(self.bad)] = False
             table = table.filter(pa.array(good))
             emptied = [n for n in table.schema.names if table[n].null_count == table.num_rows]
-            kept = set(REQUIRED_NAMES)
+            kept = {*REQUIRED_NAMES, "seq"}
             table = table.drop_columns([name for name in emptied if name not in kept])
         return table
 
