@@ -4,7 +4,7 @@
     scan -> snapshot of the entry table -> blocks that can match -> hot columns -> filter -> rows or folds
 
 The log is the only truth: files of framed records, blocks verbatim. All else is an index over it: the
-entry table (numpy, in memory, about 130 bytes an entry), the Merkle tree, and the catalog, a SQLite
+entry table (numpy, about 150 bytes an entry), the Merkle trees (another 150), and the catalog, a SQLite
 checkpoint of both, so that a start reads only the log's tail. Lose the catalog and the log gives it back.
 
 Why not simply ...

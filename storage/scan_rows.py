@@ -39,26 +39,49 @@ class _Keys:
         return _Keys(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
 
 
+class _Best:
+    """The first `limit` rows seen so far. Sorts only when as many new ones as `limit` have gathered."""
+
+    def __init__(self, plan: ScanPlan) -> None:
+        self._plan = plan
+        self.known: _Keys | None = None
+        self._new: list[_Keys] = []
+        self._new_rows = 0
+
+    def add(self, keys: _Keys) -> None:
+        """Adds candidates, in any order."""
+        if len(keys.ts):
+            self._new.append(keys)
+            self._new_rows += len(keys.ts)
+        if self._new_rows >= self._plan.limit:
+            self.settle()
+
+    def settle(self) -> None:
+        """Sorts what has gathered into `known`."""
+        if self._new:
+            parts = self._new if self.known is None else [self.known, *self._new]
+            self.known = _smallest(_Keys.joined(parts), self._plan)
+            self._new, self._new_rows = [], 0
+
+
 def find_rows(scanner: Scanner) -> pa.Table:
     """The plan's rows; the table always has `_entry`, `_row` and `timestamp`."""
     plan = scanner.plan
     parts = scanner.slices()
     order = sorted(range(len(parts)), key=lambda i: _first_time(parts[i], plan))
-    best: _Keys | None = None
+    best = _Best(plan)
     for visited, index in enumerate(order):
         scanner.budget.check()
         part = parts[index]
-        if plan.limit <= 0 or (best is not None and _beyond(part, best, plan)):
+        if plan.limit <= 0 or (best.known is not None and _beyond(part, best.known, plan)):
             scanner.blocks_pruned += len(order) - visited
             break
-        if scanner.excluded(part):
-            continue
-        found = _candidates(scanner, part, index, best)
-        if len(found.ts):
-            best = _smallest(found if best is None else _Keys.joined([best, found]), plan)
-    if best is None:
-        return _empty(scanner, plan)
-    return _materialise(scanner, parts, best)
+        if not scanner.excluded(part):
+            best.add(_candidates(scanner, part, index, best.known))
+    best.settle()
+    if best.known is None:
+        return _empty()
+    return _materialise(scanner, parts, best.known)
 
 
 def _first_time(part: BlockSlice, plan: ScanPlan) -> int:
@@ -210,7 +233,7 @@ def _within_bytes(scanner: Scanner, table: pa.Table) -> pa.Table:
     return table.slice(0, kept)
 
 
-def _empty(scanner: Scanner, plan: ScanPlan) -> pa.Table:
+def _empty() -> pa.Table:
     columns = [(ENTRY_COLUMN, _ENTRY), (ROW_COLUMN, pa.int32())]
     columns.append(("timestamp", pa.timestamp("us", tz="UTC")))
     return pa.schema(columns).empty_table()

@@ -50,7 +50,7 @@ from storage.fetch import fetch_blocks
 from storage.gauges import Gauges
 from storage.holdings import BlockPlace
 from storage.home import Home
-from storage.hot import HotSet, use_system_memory
+from storage.hot import HotSet, use_steady_memory
 from storage.judge import Pair, Proof
 from storage.log_format import Record, RecordType, check_block
 from storage.opening import Opened
@@ -114,7 +114,7 @@ class StorageService:
             InvalidSettings: another node's directory, or another process has it.
             StorageFailed: no log file can be opened.
         """
-        use_system_memory()
+        use_steady_memory()
         self._workers = Workers(self.settings.workers, "storage-scan")
         self._chores = Workers(1, "storage-chore")
         self._home = Home(self.directory, self.node_id)
