@@ -296,6 +296,7 @@ def _greeting(plan: ClusterPlan, options: UpOptions) -> str:
         f"  {_command()} stats --by service,level{server}",
         f"  {_command()} send FILE{server}",
         f"  curl '{first.url}/query?level=error&limit=5'",
+        f"  {first.url}/ in a browser: nodes, search, rows over time",
     ]
     if not options.detach:
         lines.append("Ctrl-C stops the nodes; the data stays.")
