@@ -1,1 +1,25 @@
-"""chaos"""
+"""Faults, and the proof that nothing was lost: the layer above everything, used by tests and users alike.
+
+A *scenario* starts a real cluster (three processes on loopback), lets *clients* write and read whose
+traffic can be regenerated from a seed, breaks the cluster by a *nemesis* drawn from the same seed,
+heals it, reads everything once more through each node, and hands the recorded *history* to
+*checkers*, pure functions that know nothing of how the cluster works.
+
+corpus.py     a row's content as a function of (seed, client, number): nothing sent need be kept
+history.py    what clients saw, one line before each request and one after; and what was broken when
+workload.py   agents, numbered writers, producers of the client library, readers
+nemesis.py    which faults come when: pure, from the seed · processes.py  kill, pause, and the proof
+net.py        links through a server that speaks Toxiproxy's API, where there is one
+local_cluster.py  real nodes on loopback · deadman.py  ends them if the run itself is killed
+checkers.py   the named invariants · report.py  the verdict in words, the ledger · runner.py  one run
+scenarios/    what is broken in which
+
+Why not simply count the rows? A lost row and a doubled one cancel out; and a count cannot say which
+row, who had acknowledged it, and through which node it is missing.
+
+Why not trust a run without a violation? It counts only if the faults are proven to have bitten (the
+process ended by SIGKILL, its state was T), requests overlapped them, and enough was acknowledged. And
+each checker is tested against a history that has its violation planted.
+
+Source: Jepsen and Maelstrom (history, nemesis, checker), Cassandra's Harry (regenerable rows).
+"""

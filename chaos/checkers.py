@@ -1,0 +1,331 @@
+"""The invariants, by name, as pure functions from a history to a verdict a person understands.
+
+They know what clients asked and were told, and which processes were proven to be away; nothing of how
+the cluster works. A verdict without evidence says so: an invariant that was never put to the test did
+not hold, it was not seen. Each checker is tested against a planted violation.
+
+I1 durability · I2 exactly once · I3 integrity · I4 ack visibility · I5 ack arithmetic · I6 honest
+partial · I9 no ack without a quorum (as seen from outside) · L2 service returns
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from chaos.corpus import row_name, split_name
+from chaos.facts import NEVER, Facts
+from chaos.history import APPEND, OK, READ, History, Op
+
+HOLDS, VIOLATED, UNSEEN = "holds", "violated", "not seen"
+#: Violations that a verdict spells out.
+EXAMPLES_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one invariant. `count` violations, of which some are named in `examples`."""
+
+    id: str
+    name: str
+    status: str
+    text: str
+    count: int = 0
+    examples: tuple[str, ...] = ()
+
+
+def _verdict(
+    id: str, name: str, bad: list[str], if_bad: str, evidence: int, if_good: str, if_none: str
+) -> Verdict:
+    if bad:
+        return Verdict(id, name, VIOLATED, if_bad, len(bad), tuple(bad[:EXAMPLES_MAX]))
+    if not evidence:
+        return Verdict(id, name, UNSEEN, if_none)
+    return Verdict(id, name, HOLDS, if_good)
+
+
+def durability(facts: Facts) -> Verdict:
+    """I1: each row that was acknowledged is in the last read through each node."""
+    bad = []
+    for op in facts.finals:
+        seen = {name for name, _ in op.resp["rows"]}
+        lost = [one for one in facts.promised("", NEVER) if row_name(*one) not in seen]
+        bad += [f"{row_name(*one)} was acknowledged, {op.node} does not find it" for one in lost]
+    many = f"all {facts.acked_count:,} acknowledged rows are found through each of"
+    return _verdict(
+        "I1", "durability", bad, "acknowledged rows are lost",
+        facts.acked_count and len(facts.finals), f"{many} {len(facts.finals)} nodes",
+        "nothing was acknowledged, or there was no last read",
+    )  # fmt: skip
+
+
+def lost_rows(facts: Facts) -> int:
+    """How many different acknowledged rows some last read lacks."""
+    lost: set[tuple[str, int]] = set()
+    for op in facts.finals:
+        seen = {name for name, _ in op.resp["rows"]}
+        lost |= {one for one in facts.promised("", NEVER) if row_name(*one) not in seen}
+    return len(lost)
+
+
+def exactly_once(facts: Facts) -> Verdict:
+    """I2: no answer has a row twice, and no count is above the rows that were ever sent."""
+    bad = []
+    for op in facts.reads:
+        copies = Counter(name for name, _ in op.resp["rows"])
+        bad += [
+            f"{name} {count} times in one answer of {op.node} (op {op.id})"
+            for name, count in copies.items()
+            if count > 1
+        ]
+    for op in facts.counts:
+        for client, count in op.resp["counts"].items():
+            sent = bisect_left(facts.asked_times.get(client, []), op.t_ret or NEVER)
+            if count > sent:
+                bad.append(f"{op.node} counts {count} rows of {client}, {sent} were sent")
+    evidence = len(facts.reads) + len(facts.counts)
+    return _verdict(
+        "I2", "exactly once", bad, "rows are doubled", evidence,
+        f"no row twice in {len(facts.reads):,} answers, no count too high in {len(facts.counts):,}",
+        "nothing was read",
+    )  # fmt: skip
+
+
+def doubled_rows(facts: Facts) -> int:
+    """How many different rows some answer has more than once."""
+    doubled: set[str] = set()
+    for op in facts.reads:
+        copies = Counter(name for name, _ in op.resp["rows"])
+        doubled |= {name for name, count in copies.items() if count > 1}
+    return len(doubled)
+
+
+def integrity(facts: Facts) -> Verdict:
+    """I3: each row read is what some client sent under its name, and was sent before it was read."""
+    services, known = facts.history.head.services, {}
+    bad: list[str] = []
+    rows = 0
+    for op in facts.reads:
+        for name, digest in op.resp["rows"]:
+            rows += 1
+            parts = split_name(name)
+            if parts is None or facts.asked.get(parts[0], {}).get(parts[1], NEVER) > (
+                op.t_ret or NEVER
+            ):
+                bad.append(f"{name}, read from {op.node} (op {op.id}), was sent by nobody")
+                continue
+            if name not in known:
+                known[name] = facts.corpus.digest(*parts, services.get(parts[0], ""))
+            if digest != known[name]:
+                bad.append(f"{name}, read from {op.node} (op {op.id}), is not what was sent")
+    return _verdict(
+        "I3", "integrity", bad, "rows are altered, or come from nowhere", rows,
+        f"{rows:,} rows read are as they were sent, none from nowhere", "no row was read",
+    )  # fmt: skip
+
+
+def ack_visibility(facts: Facts) -> Verdict:
+    """I4: a complete read has every row that was acknowledged before it began, during faults too."""
+    bad, judged = [], 0
+    for op in facts.reads:
+        if op.kind != READ or not op.resp["complete"]:
+            continue
+        judged += 1
+        seen = {name for name, _ in op.resp["rows"]}
+        late = (one for one in facts.promised(op.covers, op.t_inv) if row_name(*one) not in seen)
+        bad += [
+            f"{row_name(*one)}: {op.node} says complete without it (op {op.id})" for one in late
+        ]
+    for op in facts.counts:
+        if not op.resp["complete"]:
+            continue
+        judged += 1
+        for client in facts.acked:
+            due = bisect_left(facts.acked_times[client], op.t_inv)
+            count = op.resp["counts"].get(client, 0)
+            if count < due:
+                bad.append(f"{op.node} counts {count} rows of {client}, {due} were acknowledged")
+    return _verdict(
+        "I4", "ack visibility", bad, "complete reads lack rows acknowledged before they began",
+        judged, f"{judged:,} complete reads during the run had every row acknowledged before",
+        "no read during the run was complete",
+    )  # fmt: skip
+
+
+def ack_arithmetic(facts: Facts) -> Verdict:
+    """I5: what numbered writers are told is consistent; no good row is refused."""
+    bad: list[str] = []
+    told = [op for op in facts.appends if op.outcome == OK and "ack_till" in op.resp]
+    for client in sorted({op.client for op in told}):
+        answers = [op for op in told if op.client == client]
+        bad += _falling(client, answers)
+        for op in answers:
+            till = op.resp["ack_till"]
+            gaps = [(a, b) for a, b in op.resp.get("missing", ()) if a <= till]
+            bad += [
+                f"{client}: missing {a}-{b} lies under ackTill {till} (op {op.id})" for a, b in gaps
+            ]
+            if client in facts.history.head.sequenced:
+                bad += _stored_but_absent(facts, op)
+        if client in facts.history.head.sequenced:
+            bad += _acks_of_unsent(facts, client, answers)
+    for op in facts.appends:
+        for number in op.resp.get("rejected", ()):
+            bad.append(f"{row_name(op.client, number)} is a good row and was refused (op {op.id})")
+        if op.resp.get("conflict"):
+            bad.append(f"{op.client}: CONFLICT although the same bytes were sent (op {op.id})")
+    return _verdict(
+        "I5", "ack arithmetic", bad, "acknowledgements contradict each other", len(told),
+        f"{len(told):,} answers to numbered rows agree with each other and with what is stored",
+        "no numbered rows were answered",
+    )  # fmt: skip
+
+
+def _falling(client: str, answers: list[Op]) -> list[str]:
+    """ackTill (within an epoch), and the epoch itself, never fall from one answer to a later request."""
+    bad = []
+    best, told_by = (0, 0), 0
+    ends = sorted(answers, key=lambda op: op.t_ret or NEVER)
+    at = 0
+    for op in sorted(answers, key=lambda op: op.t_inv):
+        while at < len(ends) and (ends[at].t_ret or NEVER) < op.t_inv:
+            mark = (ends[at].resp.get("epoch", 0), ends[at].resp["ack_till"])
+            if mark > best:
+                best, told_by = mark, ends[at].id
+            at += 1
+        mark = (op.resp.get("epoch", 0), op.resp["ack_till"])
+        if mark < best:
+            was = f"epoch {best[0]}, ackTill {best[1]} (op {told_by})"
+            bad.append(f"{client}: {was} fell to epoch {mark[0]}, ackTill {mark[1]} (op {op.id})")
+    return bad
+
+
+def _acks_of_unsent(facts: Facts, client: str, answers: list[Op]) -> list[str]:
+    sent, bad, judged = facts.asked.get(client, {}), [], 0
+    for op in sorted(answers, key=lambda one: one.t_ret or NEVER):
+        till, at = op.resp["ack_till"], op.t_ret or NEVER
+        unsent = [one for one in range(judged + 1, till + 1) if sent.get(one, NEVER) > at]
+        bad += [f"{row_name(client, one)} is acknowledged unsent (op {op.id})" for one in unsent]
+        judged = max(judged, till)
+    return bad
+
+
+def _stored_but_absent(facts: Facts, op: Op) -> list[str]:
+    """Above ackTill, what is neither missing nor there: the answer implied that it is stored."""
+    if not facts.finals:
+        return []
+    top = max((last for _, last in op.rows), default=0)
+    gaps = op.resp.get("missing", ())
+    return [
+        f"{row_name(op.client, number)} was not named as missing (op {op.id}), and is not stored"
+        for number in range(op.resp["ack_till"] + 1, top + 1)
+        if not any(a <= number <= b for a, b in gaps)
+        and row_name(op.client, number) not in facts.final_names
+    ]
+
+
+def honest_partial(facts: Facts) -> Verdict:
+    """I6: who cannot reach R owners says `complete: false` and names what is missing."""
+    head, bad, judged = facts.history.head, [], 0
+    for op in (*facts.reads, *facts.counts):
+        complete, missing = op.resp["complete"], op.resp.get("missing", [])
+        if not complete:
+            judged += 1
+            if not missing:
+                bad.append(f"{op.node} says partial and names nothing missing (op {op.id})")
+        elif missing:
+            bad.append(f"{op.node} says complete and names missing shards (op {op.id})")
+        if len(head.nodes) != head.n:
+            continue  # not every node owns every shard: who is away says nothing of one shard
+        away = facts.away_throughout(op.t_inv, op.t_ret or NEVER)
+        if len(head.nodes) - len(away) < head.r:
+            judged += 1
+            if complete:
+                names = ", ".join(sorted(away))
+                bad.append(f"{op.node} says complete with {names} away (op {op.id})")
+    return _verdict(
+        "I6", "honest partial", bad, "answers claim more than they can know", judged,
+        f"{judged:,} reads without enough nodes said so and named what was missing",
+        "no read met too few nodes",
+    )  # fmt: skip
+
+
+def quorum_at_ack(facts: Facts) -> Verdict:
+    """I9, from outside: nothing is acknowledged while fewer than W nodes are there to store it."""
+    head, bad, judged = facts.history.head, [], 0
+    if len(head.nodes) == head.n:
+        for op in facts.appends:
+            if op.t_ret is None:
+                continue
+            away = facts.away_throughout(op.t_inv, op.t_ret)
+            if len(head.nodes) - len(away) >= head.w:
+                continue
+            judged += 1
+            if op.outcome == OK:
+                names = ", ".join(sorted(away))
+                bad.append(f"{op.node} acknowledged op {op.id} of {op.client} with {names} away")
+    return _verdict(
+        "I9", "quorum at ack", bad, "rows were acknowledged without a quorum", judged,
+        f"{judged:,} writes that met too few nodes were not acknowledged",
+        "no write met too few nodes",
+    )  # fmt: skip
+
+
+def service_returns(facts: Facts) -> Verdict:
+    """L2: after the heal every node is ready, and every row that a client still had is acknowledged."""
+    history = facts.history
+    bad = [
+        f"{client} still had {rows} rows without an acknowledgement"
+        for client, rows in history.unfinished.items()
+    ]
+    bad += [
+        f"{', '.join(fault.targets)} did not come back after {fault.what}: {fault.error}"
+        for fault in history.faults
+        if fault.t_bitten is not None and fault.t_healed is None
+    ]
+    bitten = sum(fault.t_bitten is not None for fault in history.faults)
+    return _verdict(
+        "L2", "service returns", bad, "the cluster did not recover by itself", bitten,
+        f"after {bitten} faults all nodes are ready and no client has rows left", "no fault bit",
+    )  # fmt: skip
+
+
+CHECKERS: tuple[Callable[[Facts], Verdict], ...] = (
+    durability, exactly_once, integrity, ack_visibility, ack_arithmetic, honest_partial,
+    quorum_at_ack, service_returns,
+)  # fmt: skip
+
+
+def check(history: History) -> list[Verdict]:
+    """The verdicts of all checkers."""
+    facts = Facts(history)
+    return [checker(facts) for checker in CHECKERS]
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """Whether a run proves anything; `reasons` say why not."""
+
+    counts: bool
+    reasons: tuple[str, ...]
+
+
+def worth(history: History, acked_min: int, faults_min: int = 1) -> Worth:
+    """A run counts if faults bit, requests overlapped each kind of them, and enough was acknowledged."""
+    facts = Facts(history)
+    bitten = [fault for fault in history.faults if fault.t_bitten is not None]
+    reasons = []
+    if len(bitten) < faults_min:
+        reasons.append(f"{len(bitten)} faults bit, {faults_min} are needed")
+    if facts.acked_count < acked_min:
+        reasons.append(f"{facts.acked_count:,} rows were acknowledged, {acked_min:,} are needed")
+    if bitten and not any(_overlaps(history.ops, one.t_begin, one.t_heal) for one in bitten):
+        reasons.append("no request overlapped a fault")
+    if len(facts.finals) < len(history.head.nodes):
+        have, need = len(facts.finals), len(history.head.nodes)
+        reasons.append(f"the last read was complete through {have} of {need} nodes")
+    return Worth(not reasons, tuple(reasons))
+
+
+def _overlaps(ops: Iterable[Op], start: int, end: int) -> bool:
+    return any(op.kind == APPEND and op.t_inv <= end and (op.t_ret or NEVER) >= start for op in ops)

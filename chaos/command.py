@@ -1,0 +1,91 @@
+"""`quorumlog chaos`: the list of scenarios, and runs of them one after the other.
+
+Each run has a folder of its own, `DIR/SCENARIO-SEED-N`, with the history (`ops.jsonl`,
+`nemesis.jsonl`) and the verdict (`report.json`). The nodes' data and logs stay in `cluster/` there if
+the run failed, else they are removed, unless asked for. `DIR/ledger.jsonl` gets a line a run.
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+from pathlib import Path
+
+from chaos import report
+from chaos.runner import Run, run
+from chaos.scenarios import Scenario, scenarios
+from node.cli_errors import FAILED, OK, USAGE, CliError
+from node.render import note, print_json, print_table
+from runtime.clock import SystemClock
+from runtime.entropy import SystemEntropy
+
+SECONDS_MIN, SECONDS_MAX = 5.0, 3600.0
+
+
+def run_list(options: argparse.Namespace) -> int:
+    """The command `chaos list`."""
+    found = list(scenarios().values())
+    if options.json:
+        print_json([{"name": one.name, "title": one.title, "aim": one.aim} for one in found])
+    else:
+        rows = [[one.name, one.title, one.aim] for one in found]
+        print_table("", ("scenario", "what happens", "aimed at"), rows)
+    return OK
+
+
+def run_scenarios(options: argparse.Namespace) -> int:
+    """The command `chaos run`: 0 if every run counts and passed, else 1."""
+    chosen = _chosen(options.scenarios)
+    if not SECONDS_MIN <= options.seconds <= SECONDS_MAX:
+        low, high = f"{SECONDS_MIN:.0f}", f"{SECONDS_MAX:.0f}"
+        raise CliError(f"--seconds is from {low} to {high}, not {options.seconds}", code=USAGE)
+    seed = options.seed
+    if seed is None:
+        seed = int.from_bytes(SystemEntropy().bytes(3), "big")
+    done = [_one(scenario, seed, options) for scenario in chosen]
+    if options.json:
+        print_json([report.as_json(one) for one in done])
+    failed = [one for one in done if not one.passed]
+    if failed:
+        note(f"{len(failed)} of {len(done)} runs failed")
+        again = f"quorumlog chaos run {failed[0].scenario.name} --seed {seed}"
+        note(f"  next: {again} --seconds {options.seconds:g} breaks the same again")
+    return FAILED if failed else OK
+
+
+def _chosen(names: list[str]) -> list[Scenario]:
+    known = scenarios()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise CliError(
+            f"there is no scenario {', '.join(unknown)}", f"one of {', '.join(known)}", USAGE
+        )
+    return [known[name] for name in dict.fromkeys(names)] or list(known.values())
+
+
+def _one(scenario: Scenario, seed: int, options: argparse.Namespace) -> Run:
+    base = Path(options.data)
+    folder = _new_folder(base, f"{scenario.name}-{seed}")
+    note(f"{scenario.name}: seed {seed}, {options.seconds:g} s, in {folder}")
+    done = asyncio.run(run(scenario, seed, options.seconds, folder, lambda text: note(f"  {text}")))
+    (folder / "report.json").write_text(json.dumps(report.as_json(done), indent=2) + "\n")
+    line = report.ledger_line(done, report.commit_of_source(), SystemClock().wall_micros())
+    report.append_line(base / "ledger.jsonl", line)
+    if done.passed and not options.keep:
+        shutil.rmtree(folder / "cluster")
+    if not options.json:
+        print(report.as_text(done))
+    return done
+
+
+def _new_folder(base: Path, name: str) -> Path:
+    for number in range(1, 10_000):
+        folder = base / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise CliError(f"cannot write into {base}: {error.strerror}", "--data OTHER") from error
+        return folder.resolve()
+    raise CliError(f"too many runs in {base}", "--data OTHER")

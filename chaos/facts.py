@@ -1,0 +1,131 @@
+"""What a history says, put in order once for all checkers: who was told what, and when. Pure.
+
+`acked`: when the first answer came that promised a row. `asked`: when it was first sent by a request
+that did not surely fail, so from when on it may be seen. Times are those of the one clock.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from chaos.corpus import Corpus, group_range
+from chaos.history import APPEND, COUNT, FAIL, FINAL, OK, READ, FaultRecord, History, Op
+
+#: Time of what never happened.
+NEVER = 1 << 63
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A history with its indexes. Rows are numbers by client."""
+
+    history: History
+
+    @cached_property
+    def appends(self) -> list[Op]:
+        """Requests that carried rows."""
+        return [op for op in self.history.ops if op.kind == APPEND]
+
+    @cached_property
+    def reads(self) -> list[Op]:
+        """Reads of rows that were answered, the last ones included."""
+        return [op for op in self.history.ops if op.kind in (READ, FINAL) and op.outcome == OK]
+
+    @cached_property
+    def finals(self) -> list[Op]:
+        """The last read of all rows through each node, if it was complete."""
+        last = {op.node: op for op in self.reads if op.kind == FINAL and op.resp["complete"]}
+        return list(last.values())
+
+    @cached_property
+    def final_names(self) -> set[str]:
+        """Names of all rows that some last read found."""
+        return {name for op in self.finals for name, _ in op.resp["rows"]}
+
+    @cached_property
+    def counts(self) -> list[Op]:
+        """Counts that were answered."""
+        return [op for op in self.history.ops if op.kind == COUNT and op.outcome == OK]
+
+    @cached_property
+    def acked(self) -> dict[str, dict[int, int]]:
+        """When each row was promised first: listed as stored, or covered by an `ackTill`."""
+        found: dict[str, dict[int, int]] = {}
+        till: dict[str, int] = {}
+        for op in sorted(self.appends, key=_returned):
+            if op.outcome != OK or op.t_ret is None:
+                continue
+            times = found.setdefault(op.client, {})
+            rejected = set(op.resp.get("rejected", ()))
+            for number in op.numbers():
+                if number not in rejected:
+                    times.setdefault(number, op.t_ret)
+            if op.client in self.history.head.sequenced:
+                before, now = till.get(op.client, 0), op.resp.get("ack_till", 0)
+                for number in range(before + 1, now + 1):
+                    times.setdefault(number, op.t_ret)
+                till[op.client] = max(before, now)
+        return found
+
+    @cached_property
+    def asked(self) -> dict[str, dict[int, int]]:
+        """When each row was first sent by a request that may have stored it."""
+        found: dict[str, dict[int, int]] = {}
+        for op in sorted(self.appends, key=lambda one: one.t_inv):
+            if op.outcome != FAIL:
+                times = found.setdefault(op.client, {})
+                for number in op.numbers():
+                    times.setdefault(number, op.t_inv)
+        return found
+
+    @cached_property
+    def acked_times(self) -> dict[str, list[int]]:
+        """The times of `acked`, in order."""
+        return {client: sorted(times.values()) for client, times in self.acked.items()}
+
+    @cached_property
+    def asked_times(self) -> dict[str, list[int]]:
+        """The times of `asked`, in order."""
+        return {client: sorted(times.values()) for client, times in self.asked.items()}
+
+    @cached_property
+    def acked_count(self) -> int:
+        """How many rows were promised."""
+        return sum(map(len, self.acked.values()))
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The run's rows."""
+        return Corpus(self.history.head.seed, self.history.head.start_micros)
+
+    def promised(self, covers: str, before: int) -> Iterable[tuple[str, int]]:
+        """Rows (client, number) in what a read covers that were promised before a time."""
+        if covers in self.history.head.services or not covers:
+            clients = [covers] if covers else list(self.acked)
+            for client in clients:
+                for number, at in self.acked.get(client, {}).items():
+                    if at < before:
+                        yield client, number
+            return
+        client, first, last = group_range(covers)
+        times = self.acked.get(client, {})
+        for number in range(first, last + 1):
+            if times.get(number, NEVER) < before:
+                yield client, number
+
+    def away_throughout(self, start: int, end: int) -> set[str]:
+        """Nodes that are proven to have done nothing at all from `start` to `end`."""
+        return {
+            node
+            for fault in self.history.faults
+            if _covers(fault, start, end)
+            for node in fault.targets
+        }
+
+
+def _covers(fault: FaultRecord, start: int, end: int) -> bool:
+    return fault.t_bitten is not None and fault.t_bitten <= start and end <= fault.t_heal
+
+
+def _returned(op: Op) -> int:
+    return NEVER if op.t_ret is None else op.t_ret

@@ -1,0 +1,183 @@
+"""A real cluster: real processes on loopback, in a folder of its own.
+
+Made with the same plans and processes as `quorumlog up`. Ports are looked for below the range that the
+kernel hands out, so that a client's outgoing connection cannot take one between a kill and a restart.
+"""
+
+import http.client
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from chaos import processes
+from node import up_process
+from node.up import wait_ready
+from node.up_plan import ClusterPlan, NodePlan, node_toml, plan_cluster
+from node.up_process import NodeProcess
+
+READY_SECONDS = 60.0
+PORT_RANGE = range(15_000, 32_000, 100)
+
+
+def free_port_base(nodes: int) -> int:
+    """A base such that all ports of a plan are free now; differs from one process to the next."""
+    start = (os.getpid() * 7) % len(PORT_RANGE)
+    for step in range(len(PORT_RANGE)):
+        base = PORT_RANGE[(start + step) % len(PORT_RANGE)]
+        if all(_is_free(base + 10 * node + port) for node in range(nodes) for port in range(3)):
+            return base
+    raise RuntimeError("no free ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+class LocalCluster:
+    """Nodes that can be killed, paused and started again. All calls block."""
+
+    def __init__(self, folder: Path, nodes: int, settings: str = "") -> None:
+        """`settings`: TOML tables added to each node's file."""
+        base = free_port_base(nodes)
+        self.plan: ClusterPlan = plan_cluster(folder, "ql-test", nodes, None, base)
+        self.folder = folder
+        self.running: dict[str, NodeProcess] = {}
+        self._founded = False
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "secret").touch(mode=0o600)
+        (folder / "secret").write_bytes(secrets.token_bytes(32))
+        for node in self.plan.nodes:
+            node.folder.mkdir()
+            node.config.write_text(node_toml(self.plan, node) + settings, encoding="utf-8")
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all nodes."""
+        return tuple(node.id for node in self.plan.nodes)
+
+    @property
+    def urls(self) -> list[str]:
+        """The HTTP addresses of all nodes."""
+        return [node.url for node in self.plan.nodes]
+
+    def node(self, node_id: str) -> NodePlan:
+        """A node by id."""
+        return next(node for node in self.plan.nodes if node.id == node_id)
+
+    def start(self) -> None:
+        """Starts what does not run and waits until all are ready.
+
+        Raises:
+            CliError: one ended, or is not ready after READY_SECONDS.
+        """
+        for node in self.plan.nodes:
+            if node.id not in self.running:
+                self.running[node.id] = up_process.start(node, bootstrap=not self._founded)
+        wait_ready(list(self.running.values()), READY_SECONDS)
+        self._founded = True
+
+    def start_one(self, node_id: str) -> None:
+        """Starts one node and waits until it is ready.
+
+        Raises:
+            CliError: as `start`.
+        """
+        self.running[node_id] = up_process.start(self.node(node_id))
+        wait_ready([self.running[node_id]], READY_SECONDS)
+
+    def kill(self, *node_ids: str) -> dict[str, int]:
+        """kill -9, all at once; returns when the processes are gone, with the ids they had.
+
+        Raises:
+            FaultDidNotBite: one ended otherwise.
+        """
+        pids = processes.kill([self.running[node_id] for node_id in node_ids])
+        for node_id in node_ids:
+            del self.running[node_id]
+        return dict(zip(node_ids, pids, strict=True))
+
+    def pause(self, *node_ids: str) -> dict[str, int]:
+        """SIGSTOP; returns when the processes are stopped, with their ids.
+
+        Raises:
+            FaultDidNotBite: one could not be stopped.
+        """
+        paused = [self.running[node_id] for node_id in node_ids]
+        return dict(zip(node_ids, processes.pause(paused), strict=True))
+
+    def resume(self, *node_ids: str) -> None:
+        """SIGCONT, and waits until the nodes are ready.
+
+        Raises:
+            CliError: as `start`.
+        """
+        paused = [self.running[node_id] for node_id in node_ids]
+        processes.resume(paused)
+        wait_ready(paused, READY_SECONDS)
+
+    def stop(self) -> None:
+        """Ends all nodes in order; none may need a SIGKILL."""
+        killed = up_process.stop(list(self.running.values()))
+        self.running.clear()
+        assert not killed, f"did not end within 10 s of SIGTERM: {[one.plan.id for one in killed]}"
+
+    def destroy(self) -> None:
+        """Ends whatever runs, at once, paused or not."""
+        for process in self.running.values():
+            if process.child is not None and process.child.poll() is None:
+                process.child.kill()
+                process.child.wait(10)
+        self.running.clear()
+
+    def get(self, path: str, node: int = 0, timeout: float = 30.0) -> Any:
+        """The JSON of a GET to a node."""
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.plan.nodes[node].http_port, timeout=timeout
+        )
+        try:
+            connection.request("GET", path)
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
+    def logs(self, node_id: str) -> list[dict[str, Any]]:
+        """The node's log events; a line that is none has the level `raw`."""
+        events = []
+        for line in self.node(node_id).log.read_text(errors="replace").splitlines():
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                events.append({"level": "raw", "message": line})
+        return events
+
+    def errors_logged(self) -> list[dict[str, Any]]:
+        """Events of level error, and lines that are no events: neither belongs into a log."""
+        return [
+            event
+            for node in self.plan.nodes
+            for event in self.logs(node.id)
+            if event["level"] in ("error", "critical", "raw")
+        ]
+
+
+@contextmanager
+def running_cluster(folder: Path, nodes: int = 3, settings: str = "") -> Iterator[LocalCluster]:
+    """A cluster that is ready; stopped in the end, or killed if something failed."""
+    cluster = LocalCluster(folder, nodes, settings)
+    try:
+        cluster.start()
+        yield cluster
+        cluster.stop()
+    finally:
+        cluster.destroy()

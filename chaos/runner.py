@@ -1,0 +1,255 @@
+"""One run: a fresh cluster, clients, faults, heal, the last reads, the verdict.
+
+The order is what makes it honest: clients write before the first fault and after the last; all faults
+are healed before the last reads; what is judged is read back from the files, as anybody could.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chaos import checkers, deadman, workload
+from chaos.corpus import Corpus
+from chaos.history import FaultRecord, Head, History, Recorder, load
+from chaos.local_cluster import LocalCluster
+from chaos.nemesis import RAFT_LEADER, Fault, plan
+from chaos.processes import FaultDidNotBite
+from chaos.scenarios import Scenario
+from node.cli_errors import CliError
+from runtime.clock import SystemClock
+
+#: Clients of each kind. Each has a service of its own, so that they hit different shards.
+AGENTS, NUMBERED, PRODUCERS, READERS = 3, 2, 2, 2
+#: Seconds of writing before the first and after the last fault.
+PEACE_SECONDS = 1.0
+#: Seconds for clients to get their last rows acknowledged after the heal.
+DRAIN_SECONDS = 45.0
+#: Seconds in which a Raft leader must be known, when one is to be broken.
+LEADER_SECONDS = 20.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that ended: its history, and what no history shows."""
+
+    scenario: Scenario
+    history: History
+    verdicts: tuple[checkers.Verdict, ...]
+    worth: checkers.Worth
+    seconds: float
+    figures: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """True if it counts and nothing is violated."""
+        return self.worth.counts and all(one.status != checkers.VIOLATED for one in self.verdicts)
+
+
+async def run(scenario: Scenario, seed: int, seconds: float, folder: Path, say: Say) -> Run:
+    """Runs a scenario in a new folder.
+
+    Raises:
+        CliError: the cluster did not even start.
+    """
+    clock = SystemClock()
+    started = clock.monotonic()
+    cluster = LocalCluster(folder / "cluster", scenario.nodes)
+    watcher = await asyncio.to_thread(deadman.watch, cluster.folder)
+    try:
+        await asyncio.to_thread(cluster.start)
+        recorder, traffic = _prepare(scenario, seed, folder, cluster, clock)
+        try:
+            await _load_and_faults(scenario, seed, seconds, folder, cluster, traffic, say)
+            await workload.final_reads(traffic)
+        finally:
+            recorder.close()
+        errors = await asyncio.to_thread(cluster.errors_logged)
+        await asyncio.to_thread(cluster.stop)
+    finally:
+        await asyncio.to_thread(cluster.destroy)
+        assert watcher.stdin is not None, "made with a pipe"
+        watcher.stdin.close()
+        await asyncio.to_thread(watcher.wait)
+    history = await asyncio.to_thread(load, folder)
+    verdicts = tuple(await asyncio.to_thread(checkers.check, history))
+    worth = checkers.worth(history, int(scenario.rows_per_second_min * seconds))
+    figures = _figures(traffic, history, errors)
+    return Run(scenario, history, verdicts, worth, clock.monotonic() - started, figures)
+
+
+def _prepare(
+    scenario: Scenario, seed: int, folder: Path, cluster: LocalCluster, clock: SystemClock
+) -> tuple[Recorder, workload.Traffic]:
+    kinds = {"agent": AGENTS, "numbered": NUMBERED, "producer": PRODUCERS}
+    writers = [f"{kind}{i}" for kind, count in kinds.items() for i in range(1, count + 1)]
+    services = {name: f"chaos-{name}" for name in writers}
+    n, w, r = cluster.plan.quorum
+    head = Head(
+        scenario=scenario.name,
+        seed=seed,
+        start_micros=clock.wall_micros(),
+        nodes=cluster.ids,
+        n=n,
+        w=w,
+        r=r,
+        services=services,
+        sequenced=tuple(name for name in writers if name.startswith("numbered")),
+    )
+    recorder = Recorder(folder, head, clock)
+    urls = dict(zip(cluster.ids, cluster.urls, strict=True))
+    corpus = Corpus(seed, head.start_micros)
+    return recorder, workload.Traffic(urls, corpus, recorder, clock, services)
+
+
+async def _load_and_faults(
+    scenario: Scenario,
+    seed: int,
+    seconds: float,
+    folder: Path,
+    cluster: LocalCluster,
+    traffic: workload.Traffic,
+    say: Say,
+) -> None:
+    """Clients all the time; faults until `seconds` are over; then the clients end what they began."""
+    faults = plan(scenario.recipe, cluster.ids, seconds - 2 * PEACE_SECONDS, seed)
+    async with asyncio.TaskGroup() as group:
+        clients = [group.create_task(one) for one in _clients(traffic, seed, folder)]
+        await asyncio.sleep(PEACE_SECONDS)
+        await break_and_heal(faults, cluster, traffic.recorder, seconds, say)
+        await asyncio.sleep(PEACE_SECONDS)
+        traffic.stopping.set()
+        _, late = await asyncio.wait(clients, timeout=DRAIN_SECONDS)
+        if late:
+            say(f"{len(late)} clients still have rows without an answer; they give up now")
+            traffic.give_up.set()
+
+
+def _clients(traffic: workload.Traffic, seed: int, folder: Path) -> list[Any]:
+    """The coroutines of all clients; each has a seed of its own."""
+    tasks: list[Any] = []
+    for index, name in enumerate(traffic.services):
+        own = seed * 1000 + index
+        if name.startswith("agent"):
+            tasks.append(workload.agent(traffic, name, own, index))
+        elif name.startswith("numbered"):
+            tasks.append(workload.numbered(traffic, name, own, index))
+        else:
+            tasks.append(workload.producer(traffic, name, own, folder))
+    for index in range(READERS):
+        tasks.append(
+            workload.reader(traffic, f"reader{index + 1}", seed * 1000 + 500 + index, index)
+        )
+    return tasks
+
+
+async def break_and_heal(
+    faults: Sequence[Fault], cluster: LocalCluster, recorder: Recorder, seconds: float, say: Say
+) -> None:
+    """Carries out the plan, one fault after the other; ends early if heals took longer than reckoned."""
+    until = time.monotonic() + seconds
+    for done, fault in enumerate(faults):
+        if done and time.monotonic() > until:
+            break
+        await asyncio.sleep(fault.wait)
+        record = await asyncio.to_thread(inject, fault, cluster, recorder.now)
+        recorder.fault(record)
+        say(describe(record))
+        if record.t_bitten is not None and record.t_healed is None:
+            break  # the cluster did not come back: there is nothing more to break
+    for record in _ended_by_themselves(cluster, recorder.now()):
+        recorder.fault(record)
+        say(describe(record))
+
+
+def _ended_by_themselves(cluster: LocalCluster, now: int) -> list[FaultRecord]:
+    """Nodes that nobody broke and that are gone all the same: faults of their own, never healed."""
+    return [
+        FaultRecord("end by itself", (node,), now, now, now, None, {}, f"exit code {one.exit_code}")
+        for node, one in cluster.running.items()
+        if not one.running
+    ]
+
+
+def inject(fault: Fault, cluster: LocalCluster, now: Callable[[], int]) -> FaultRecord:
+    """One fault from its begin to its heal. Blocks."""
+    begin = now()
+    try:
+        targets = _resolve(fault.targets, cluster)
+        act = cluster.kill if fault.what == "kill" else cluster.pause
+        proof: dict[str, Any] = {"pids": act(*targets)}
+        proof["seen"] = "ended by SIGKILL" if fault.what == "kill" else "state T"
+    except FaultDidNotBite as error:
+        return FaultRecord(fault.what, fault.targets, begin, None, now(), now(), {}, str(error))
+    bitten = now()
+    time.sleep(fault.hold)
+    heal = now()
+    error, healed = "", None
+    try:
+        if fault.what == "kill":
+            cluster.start()
+        else:
+            cluster.resume(*targets)
+        healed = now()
+    except (CliError, FaultDidNotBite) as failure:
+        error = str(failure)
+    return FaultRecord(fault.what, targets, begin, bitten, heal, healed, proof, error)
+
+
+def _resolve(targets: tuple[str, ...], cluster: LocalCluster) -> tuple[str, ...]:
+    if targets != (RAFT_LEADER,):
+        return targets
+    until = time.monotonic() + LEADER_SECONDS
+    while time.monotonic() < until:
+        for index in range(len(cluster.ids)):
+            try:
+                leader = cluster.get("/cluster/leader", index, timeout=2.0).get("node")
+            except (OSError, ValueError, AttributeError):
+                continue  # this one is slow or away: the next may know
+            if leader in cluster.running:
+                return (leader,)
+        time.sleep(0.1)
+    raise FaultDidNotBite("nobody knows a Raft leader")
+
+
+def describe(fault: FaultRecord) -> str:
+    """A fault in a line."""
+    if fault.t_bitten is None:
+        return f"{fault.what} {', '.join(fault.targets)} did not bite: {fault.error}"
+    line = (
+        f"{fault.what} {', '.join(fault.targets)} for {(fault.t_heal - fault.t_bitten) / 1e9:.1f} s"
+    )
+    if fault.t_healed is None:
+        return f"{line}; NOT BACK: {fault.error}"
+    return f"{line}, ready {(fault.t_healed - fault.t_heal) / 1e9:.1f} s after the heal"
+
+
+def _figures(
+    traffic: workload.Traffic, history: History, errors: list[dict[str, Any]]
+) -> dict[str, Any]:
+    facts = checkers.Facts(history)
+    asked = [op for op in history.ops if op.kind in ("read", "count")]
+    answered = [op for op in asked if op.outcome == "ok"]
+    complete = sum(bool(op.resp["complete"]) for op in answered)
+    return {
+        "rows_acked": facts.acked_count,
+        "rows_sent": sum(map(len, facts.asked.values())),
+        "requests": len(facts.appends),
+        "resends": traffic.resends,
+        "repeats": traffic.repeats,
+        "longest_ack_seconds": round(max(traffic.acks, default=0.0), 3),
+        "reads": len(asked),
+        "reads_complete": complete,
+        "reads_partial": len(answered) - complete,
+        "reads_unanswered": len(asked) - len(answered),
+        "rows_lost": checkers.lost_rows(facts),
+        "rows_doubled": checkers.doubled_rows(facts),
+        "errors_logged": len(errors),
+        "errors_examples": [
+            str(one.get("event") or one.get("message"))[:200] for one in errors[:5]
+        ],
+    }

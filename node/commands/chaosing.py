@@ -1,0 +1,38 @@
+"""`chaos list`, `chaos run`: breaks a cluster of its own on purpose and judges what was promised.
+
+The suite lies above the node and may not be imported here; it is found by name when the command runs.
+"""
+
+import argparse
+import importlib
+from typing import Any
+
+#: Where runs and the ledger go, unless --data says otherwise.
+DEFAULT_DATA = "chaos-runs"
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Adds this group's commands."""
+    chaos = commands.add_parser("chaos", help="break a cluster on purpose, see what it kept")
+    kinds = chaos.add_subparsers(title="commands", metavar="WHAT", required=True)
+    known = kinds.add_parser("list", parents=[common], help="the scenarios")
+    known.set_defaults(run=lambda options: _command("run_list", options))
+    run = kinds.add_parser(
+        "run",
+        parents=[common],
+        help="run scenarios, each on a fresh cluster on this machine",
+        description="Clients write and read while nodes are killed and paused; then everything"
+        " acknowledged is looked for. Exit code 1 if an invariant is violated, or if a run proves"
+        " nothing because no fault bit or too little was written.",
+        epilog="example: quorumlog chaos run kill-one pause --seconds 60 --seed 7",
+    )
+    run.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="default: all")
+    run.add_argument("--seconds", type=float, default=30.0, help="of traffic, each (default 30)")
+    run.add_argument("--seed", type=int, help="the same seed gives the same faults and rows")
+    run.add_argument("--data", default=DEFAULT_DATA, metavar="DIR", help="where runs are kept")
+    run.add_argument("--keep", action="store_true", help="keep the nodes' data of passed runs too")
+    run.set_defaults(run=lambda options: _command("run_scenarios", options))
+
+
+def _command(name: str, options: argparse.Namespace) -> int:
+    return getattr(importlib.import_module("chaos.command"), name)(options)
