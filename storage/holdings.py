@@ -12,7 +12,7 @@ import numpy as np
 from records.block import BlockHeader, EntryHeader, Spans
 from records.ids import BlockId, EntryId
 from records.timestamps import MAX_ENTRY_HOURS, MICROS_PER_HOUR, hour_of, hours_touched
-from records.visibility import EntryRef, Hidden, hidden_parts
+from records.visibility import EntryRef, Hidden, hidden_parts, repeats
 from storage.entry_table import COMPLEX, GONE, HIDDEN, NO_ID, EntryTable
 from storage.merkle import EMPTY, Digest, MerkleTree
 from storage.producers import GroupKey, ProducerBook
@@ -77,13 +77,31 @@ class Holdings:
             self.producers.add(entry)
         if overlaps:
             self._hide_overlaps(number)
-        self._hide_by_previous(number, entry)
-
-    def _hide_by_previous(self, number: int, entry: EntryHeader) -> None:
-        if entry.previous and self.table.find(EntryId(entry.previous)) is not None:
+        if entry.previous and self._is_repeat(number):
             self._flag(number, HIDDEN_PREVIOUS, True)
-        for successor in self.table.find_successors(entry.entry_id):
-            self._flag(successor, HIDDEN_PREVIOUS, True)
+        self._decide_successors(entry.entry_id)
+
+    def _is_repeat(self, number: int) -> bool:
+        """Whether the entry is hidden by the one it repeats; see records.visibility."""
+        row = self.table.rows[number]
+        found = self.table.find(EntryId(row["previous"].tobytes()))
+        if found is None:
+            return False
+        before = self.table.rows[found]
+        hidden = bool(before["flags"] & HIDDEN_PREVIOUS)
+        return repeats(int(row["received"]), int(before["received"]), hidden)
+
+    def _decide_successors(self, entry_id: EntryId) -> None:
+        """Decides anew about the entries that repeat this one, and along the chain while that changes."""
+        waiting = list(self.table.find_successors(entry_id))
+        while waiting:
+            number = waiting.pop()
+            repeat = self._is_repeat(number)
+            if repeat != bool(self.table.rows["flags"][number] & HIDDEN_PREVIOUS):
+                self._flag(number, HIDDEN_PREVIOUS, repeat)
+                waiting += self.table.find_successors(
+                    EntryId(self.table.rows["id"][number].tobytes())
+                )
 
     def _flag(self, number: int, flag: int, value: bool) -> None:
         flags = int(self.table.rows["flags"][number])
@@ -158,8 +176,7 @@ class Holdings:
         self.blocks[ordinal] = None
         self.bytes -= place.length
         for ref in refs:
-            for successor in self.table.find_successors(ref.entry_id):
-                self._flag(successor, HIDDEN_PREVIOUS, False)
+            self._decide_successors(ref.entry_id)
         for producer in {int(self.table.rows["producer"][n]) for n in numbers} - {-1}:
             self._recount_producer(producer)
         return numbers
@@ -236,6 +253,7 @@ class Holdings:
             key,
             self.spans(number)[0],
             b"" if previous == NO_ID else previous,
+            int(row["received"]),
         )
 
     def entries_in_hours(self, shard: int, start: int, end: int) -> list[int]:

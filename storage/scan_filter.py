@@ -187,7 +187,8 @@ def _test(kind: str, operands: list[Any], field: str = "") -> Test:
     if kind == "eq":
         return lambda column: _equal(column, operands[0], field == "level")
     if kind == "in":
-        values = list(dict.fromkeys(v for v in operands[0] if v is not None))
+        kinds = {(type(v), v): v for v in operands[0] if v is not None}  # True is not 1 here
+        values = list(kinds.values())
         return lambda column: _any_equal(column, values, field == "level")
     if kind == "range":
         return lambda column: _in_range(column, operands[0], operands[1])

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from records.ids import BlockId
 from records.timestamps import MAX_MICROS, MICROS_PER_HOUR, MIN_MICROS
-from records.visibility import EntryRef, Hidden, hidden_parts
+from records.visibility import REPEAT_MICROS, EntryRef, Hidden, hidden_parts
 from storage.entry_table import GONE, HIDDEN
 from storage.holdings import HIDDEN_PREVIOUS, BlockPlace, Holdings
 from tests.unit.storage.samples import SECOND, T0, Entry, block_of, entry_id, plain, sequenced
@@ -41,7 +41,7 @@ def kept_hidden(holdings: Holdings) -> dict[bytes, Hidden]:
 def defined_hidden(refs: list[EntryRef]) -> dict[bytes, object]:
     """By definition; an entry can be hidden for two reasons, which the reference overwrites."""
     by_previous = hidden_parts(
-        [EntryRef(r.entry_id, b"", r.block_id, (), (), r.previous) for r in refs]
+        [EntryRef(r.entry_id, b"", r.block_id, (), (), r.previous, r.received_at) for r in refs]
     )
     overlaps = hidden_parts(
         [EntryRef(r.entry_id, b"", r.block_id, r.producer, r.seqs) for r in refs]
@@ -61,7 +61,13 @@ SEQUENCED = st.builds(
 )
 CHAIN = [plain(at, name=bytes([at])) for at in range(4)]
 CHAINED = [CHAIN[0]] + [
-    plain(at, name=bytes([at]), previous=entry_id(CHAIN[at - 1])) for at in range(1, 4)
+    plain(
+        at,
+        name=bytes([at]),
+        previous=entry_id(CHAIN[at - 1]),
+        received_at=CHAIN[0].received_at + at * REPEAT_MICROS * 2 // 3,
+    )
+    for at in range(1, 4)
 ]
 STEP = st.one_of(
     st.tuples(

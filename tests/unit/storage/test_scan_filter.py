@@ -49,6 +49,7 @@ def hits(tree: tuple) -> list[int]:
         (("in", "level", ("INFO", "error")), [0, 1, 2]),
         (("in", "level", (*"abcdefghij", "ERROR")), [0]),
         (("in", "n", ("a", True, 4.0)), [3]),
+        (("in", "n", (True, 1)), [0]),
         (("in", "n", ()), []),
         (("eq", "n", 1), [0]),
         (("eq", "n", "1"), [0]),
