@@ -68,8 +68,11 @@ class _Point:
         self._acks: dict[str, list[float]] = {}
         self.cells: dict[str, Cell] = {}
 
-    def add(self, store: str, took: load.Load, cpu: Sequence[float]) -> None:
-        cell = self.cells.setdefault(store, Cell(store, *self._at, [], [], [], []))
+    def add(self, store: str, took: load.Load, cpu: Sequence[float], writers: int = 0) -> None:
+        """One round of a store; `writers`: its connections, if not those of the point."""
+        kind, batch, connections = self._at
+        fresh = Cell(store, kind, batch, writers or connections, [], [], [], [])
+        cell = self.cells.setdefault(store, fresh)
         cell.acked_rows_per_second.append(took.rows / took.acked_seconds)
         cell.visible_rows_per_second.append(took.rows / took.visible_seconds)
         micros = [one * 1e6 / took.rows for one in cpu]
@@ -150,7 +153,7 @@ def _all_points(
                 if place == 0:  # the baselines have one writer: its figures stand for all
                     for other in others:
                         took, cpu = other.load(bodies)
-                        point.add(other.name, took, [cpu])
+                        point.add(other.name, took, [cpu], writers=1)
                     baseline_rows += plan.rows
             cells += point.cells.values()
     return baseline_rows, our_rows
