@@ -215,11 +215,12 @@ def _stored_but_absent(facts: Facts, op: Op) -> list[str]:
     if not facts.finals:
         return []
     top = max((last for _, last in op.rows), default=0)
-    gaps = op.resp.get("missing", ())
+    gaps, rejected = op.resp.get("missing", ()), op.resp.get("rejected", ())
     return [
         f"{row_name(op.client, number)} was not named as missing (op {op.id}), and is not stored"
         for number in range(op.resp["ack_till"] + 1, top + 1)
-        if not any(a <= number <= b for a, b in gaps)
+        if number not in rejected
+        and not any(a <= number <= b for a, b in gaps)
         and row_name(op.client, number) not in facts.final_names
     ]
 
