@@ -187,8 +187,8 @@ def _test(kind: str, operands: list[Any], field: str = "") -> Test:
     if kind == "eq":
         return lambda column: _equal(column, operands[0], field == "level")
     if kind == "in":
-        kinds = {(type(v), v): v for v in operands[0] if v is not None}  # True is not 1 here
-        values = list(kinds.values())
+        scalars = (v for v in operands[0] if isinstance(v, str | int | float | bytes))
+        values = list({(type(v), v): v for v in scalars}.values())  # True is not 1 here
         return lambda column: _any_equal(column, values, field == "level")
     if kind == "range":
         return lambda column: _in_range(column, operands[0], operands[1])

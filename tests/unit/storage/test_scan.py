@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from records.messages import ScanReply, ScanRequest
@@ -78,7 +78,8 @@ TIME = st.one_of(
     st.tuples(SECONDS, SECONDS).map(lambda p: TimeRange(T0 + p[0] * SECOND, T0 + p[1] * SECOND)),
     st.just(TimeRange(T0 + 60 * SECOND, T0 + 120 * SECOND)),
 )
-SLOW = settings(max_examples=40, deadline=None)
+#: Without shrinking: each example starts a service, and thousands of them take minutes.
+SLOW = settings(max_examples=40, deadline=None, phases=(Phase.reuse, Phase.generate))
 
 
 def stored(blocks: list) -> tuple[list, list[dict]]:

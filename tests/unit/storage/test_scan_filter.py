@@ -50,6 +50,7 @@ def hits(tree: tuple) -> list[int]:
         (("in", "level", (*"abcdefghij", "ERROR")), [0]),
         (("in", "n", ("a", True, 4.0)), [3]),
         (("in", "n", (True, 1)), [0]),
+        (("in", "n", ([1], {"a": 1}, 3)), [2]),
         (("in", "n", ()), []),
         (("eq", "n", 1), [0]),
         (("eq", "n", "1"), [0]),
