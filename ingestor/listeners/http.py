@@ -48,6 +48,7 @@ from records.errors import (
     TooLarge,
 )
 from runtime.clock import Clock
+from runtime.deadline import Deadline
 from runtime.metrics import Metrics
 from runtime.tasks import Workers
 
@@ -167,9 +168,9 @@ class HttpIngest:
             body = await reader.whole(self._workers.run)
             service, producer = _producer_of(_object_of(body))
 
-            async def ask() -> web.Response:
+            async def ask(deadline: Deadline) -> web.Response:
                 epoch = await self._writer.new_producer_epoch(
-                    head.tenant, service, producer, head.deadline
+                    head.tenant, service, producer, deadline
                 )
                 return _json({"epoch": epoch})
 
@@ -187,10 +188,10 @@ class HttpIngest:
             if not (text.isascii() and text.isdigit() and 0 < len(text) < 19 and int(text)):
                 raise InvalidRequest("epoch is a whole number from 1", reason="bad_epoch")
 
-            async def ask() -> web.Response:
+            async def ask(deadline: Deadline) -> web.Response:
                 epoch = int(text)
                 result = await self._writer.producer_progress(
-                    head.tenant, service, producer, epoch, head.deadline
+                    head.tenant, service, producer, epoch, deadline
                 )
                 body = {"service": service, "producer": producer, "epoch": epoch}
                 seen = {"maxSeen": result.max_seen}
@@ -279,13 +280,13 @@ class HttpIngest:
             return _Reply(Tally(), batch=batch)
         reply = _Reply(Tally(), sequenced=batch.sequence is not None)
 
-        async def write() -> web.Response | None:
-            result = await self._write(head, batch)
+        async def write(deadline: Deadline) -> web.Response | None:
+            result = await self._write(head, batch, deadline)
             reply.tally.add(batch, result, 0)
             return None
 
         if batch.sequence is None:
-            await write()
+            await write(self._deadline(head))
         else:
             wire = b"".join(reader.wire)
             reply.passed_back = await self._at_leader(request, head, wire, write)
@@ -305,7 +306,9 @@ class HttpIngest:
                     return _Reply(tally, batch=batch)
                 while len(under_way) >= PIECES_IN_FLIGHT:
                     await _settle_first(tally, under_way)
-                task = asyncio.create_task(self._write(head, batch), name="piece")
+                task = asyncio.create_task(
+                    self._write(head, batch, self._deadline(head)), name="piece"
+                )
                 under_way.append((batch, before, task))
                 before += batch.table.num_rows + batch.rejected_count
                 number += 1
@@ -347,11 +350,14 @@ class HttpIngest:
         source = Source(head.tenant, head.surface, head.options, head.received_at)
         return self._intake.batch(body, form, source, identity)
 
-    async def _write(self, head: Head, batch: Batch) -> WriteResult | None:
+    def _deadline(self, head: Head) -> Deadline:
+        return Deadline.after(self._clock, head.hold_seconds)
+
+    async def _write(self, head: Head, batch: Batch, deadline: Deadline) -> WriteResult | None:
         """None if there is nothing to write."""
         if not batch.table.num_rows and batch.failed is None and batch.sequence is None:
             return None
-        return await self._writer.write(batch, ack=head.ack, deadline=head.deadline)
+        return await self._writer.write(batch, ack=head.ack, deadline=deadline)
 
     # ---- the leader of a shard
 
@@ -360,24 +366,25 @@ class HttpIngest:
         request: web.Request,
         head: Head,
         wire: bytes,
-        here: Callable[[], Awaitable[T]],
+        here: Callable[[Deadline], Awaitable[T]],
     ) -> T | web.Response:
         """The result of `here`, or the leader's answer if another node leads the shard.
 
         Held while no leader answers. Raises NotLeader to a client that wants the hint, to a node
         that passed this request on, and at the deadline.
         """
+        deadline = self._deadline(head)
         while True:
             try:
-                return await here()
+                return await here(deadline)
             except NotLeader as error:
-                if head.wants_hint or head.proxied or head.deadline.expired:
+                if head.wants_hint or head.proxied or deadline.expired:
                     raise
                 refusal: QuorumlogError = error
             leader = refusal.details.get("leader")
             if isinstance(leader, dict) and leader.get("http"):
                 try:
-                    answer = await self._proxy.pass_on(request, leader, wire, head.deadline)
+                    answer = await self._proxy.pass_on(request, leader, wire, deadline)
                 except ConnectionLost as lost:
                     self._proxied.labels("lost").inc()
                     refusal = lost
@@ -386,7 +393,7 @@ class HttpIngest:
                         self._proxied.labels("answered").inc()
                         return answer
                     self._proxied.labels("refused").inc()
-            if head.deadline.remaining() <= RETRY_SECONDS:
+            if deadline.remaining() <= RETRY_SECONDS:
                 raise refusal
             await self._clock.sleep(RETRY_SECONDS)
 

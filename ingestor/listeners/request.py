@@ -11,14 +11,14 @@ from ingestor.validate import check_identifier
 from records.errors import InvalidRequest
 from records.ids import DEFAULT_TENANT
 from runtime.clock import Clock
-from runtime.deadline import Deadline
 
 _UINT32 = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A request without its body."""
+    """A request without its body. `hold_seconds`: for how long a write is held before it is refused;
+    counted from when the rows are there, since a slow client's time is its own."""
 
     tenant: str
     surface: str
@@ -28,7 +28,7 @@ class Head:
     query: str
     options: Options
     ack: str | None
-    deadline: Deadline
+    hold_seconds: float
     received_at: int
     proxied: bool
     wants_hint: bool
@@ -57,7 +57,7 @@ def read_head(request: web.Request, limits: Limits, clock: Clock) -> Head:
         query=request.query_string,
         options=options.for_insert() if insert else options,
         ack=_ack(request),
-        deadline=Deadline.after(clock, _hold_seconds(request, limits, proxied)),
+        hold_seconds=_hold_seconds(request, limits, proxied),
         received_at=clock.wall_micros(),
         proxied=proxied,
         wants_hint=headers.get("X-Quorumlog-Redirect", "").strip().lower() == "hint",
