@@ -6,7 +6,7 @@ and line ends, not by how the network cut them), so that a resend has the same p
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -22,6 +22,11 @@ INLINE_BYTES = 16 << 10
 #: A stream has no limit of bytes; one that decodes to more than the budget of a whole body and to so
 #: many times its wire bytes is a bomb. Repetitive logs reach a hundred.
 BOMB_RATIO = 200
+#: Bytes that a thread decodes before they are looked at. More means fewer changes of thread, and as
+#: much more memory for each request that is being read.
+DECODED_AT_ONCE = 4 << 20
+#: Bytes in which line ends are counted at once.
+_WINDOW_BYTES = 256 << 10
 _NEWLINE = b"\n"
 
 
@@ -95,17 +100,24 @@ class BodyReader:
         self._decoder = Decoder(self._encoding, unbounded)
         cutter = LineCutter(self._limits)
         async for chunk in self._chunks():
-            if self._encoding == "identity" or len(chunk) <= INLINE_BYTES // 4:
-                decoded = list(self._decoder.feed(chunk))
-            else:
-                decoded = await run(lambda data: list(self._decoder.feed(data)), chunk)
-            self._check_ratio()
-            for part in decoded:
+            async for part in self._decoded(chunk, run):
+                self._check_ratio()
                 for piece in cutter.feed(part):
                     yield piece
         self._decoder.finish()
         for piece in cutter.finish():
             yield piece
+
+    async def _decoded(self, chunk: bytes, run: Run) -> AsyncIterator[bytes]:
+        """What `chunk` decodes to, made as it is used: the whole of it may be 30,000 times as much."""
+        parts = self._decoder.feed(chunk)
+        if self._encoding == "identity" or len(chunk) <= INLINE_BYTES // 4:
+            for part in parts:
+                yield part
+            return
+        while batch := await run(_take, parts, DECODED_AT_ONCE):
+            for part in batch:
+                yield part
 
     def _check_ratio(self) -> None:
         decoded, wire = self._decoder.decoded_bytes, self._decoder.wire_bytes
@@ -134,6 +146,17 @@ class BodyReader:
             yield chunk
 
 
+def _take(parts: Iterator[bytes], enough: int) -> list[bytes]:
+    """The next parts, of `enough` bytes or a little more; none at the end."""
+    taken: list[bytes] = []
+    for part in parts:
+        taken.append(part)
+        enough -= len(part)
+        if enough <= 0:
+            break
+    return taken
+
+
 class LineCutter:
     """Cuts decoded bytes into pieces of whole lines, by content alone.
 
@@ -147,6 +170,8 @@ class LineCutter:
         self._parts: list[bytes] = []
         self._size = 0
         self._skipping = False
+        #: Just above what the parser takes, and no shorter than a piece.
+        self._line_bytes_max = max(limits.row_bytes_max, limits.piece_bytes) + 1
 
     def feed(self, data: bytes) -> list[bytes]:
         """The pieces that are complete with `data`."""
@@ -158,12 +183,8 @@ class LineCutter:
             data = data[end:]
             self._skipping = False
         self._add(data)
-        limits = self._limits
-        while self._size >= limits.piece_bytes:
-            piece = self._cut()
-            if piece is None:
-                break
-            pieces.append(piece)
+        if self._size >= self._limits.piece_bytes:
+            pieces += self._cut_all()
         return pieces
 
     def _add(self, data: bytes) -> None:
@@ -173,34 +194,56 @@ class LineCutter:
 
     def finish(self) -> list[bytes]:
         """What is left, as the last pieces."""
+        return self._cut_all(last=True)
+
+    def _cut_all(self, last: bool = False) -> list[bytes]:
+        """All pieces of what is held. The rest is copied once, not once for each piece."""
+        whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         pieces: list[bytes] = []
-        while self._size:
-            piece = self._cut(last=True)
-            if piece is None:
+        at = 0
+        while at < len(whole) and (last or len(whole) - at >= self._limits.piece_bytes):
+            end = self._end_of_piece(whole, at)
+            if end is None and last:
+                end = len(whole)
+            if end is None:
                 break
-            pieces.append(piece)
+            pieces.append(self._shortened(whole, at, end))
+            at = end
+        rest = whole[at:]
+        if len(rest) > self._line_bytes_max:
+            self._skipping = True
+            rest = rest[: self._line_bytes_max]
+        self._parts, self._size = [], 0
+        self._add(rest)
         return pieces
 
-    def _cut(self, last: bool = False) -> bytes | None:
-        whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        end = self._end_of_piece(whole)
-        if end is None and last:
-            end = len(whole)
-        if end is None and len(whole) > self._limits.row_bytes_max:
-            self._skipping = True
-            whole = whole[: self._limits.row_bytes_max + 1]
-        self._parts, self._size = [], 0
-        self._add(whole if end is None else whole[end:])
-        return None if end is None else whole[:end]
+    def _shortened(self, whole: bytes, start: int, end: int) -> bytes:
+        """A piece; a line that is too long is cut as it would have been, had it come in parts."""
+        if end - start <= self._line_bytes_max + 1:
+            return whole[start:end]
+        return whole[start : start + self._line_bytes_max] + whole[end - 1 : end]
 
-    def _end_of_piece(self, whole: bytes) -> int | None:
+    def _end_of_piece(self, whole: bytes, start: int) -> int | None:
+        """Where the piece that begins at `start` ends; None if that is not yet known."""
         limits = self._limits
-        end = whole.rfind(_NEWLINE, 0, limits.piece_bytes) + 1
-        full = len(whole) >= limits.piece_bytes
+        full = len(whole) - start >= limits.piece_bytes
+        end = whole.rfind(_NEWLINE, start, start + limits.piece_bytes) + 1
         if full and end == 0:
-            end = whole.find(_NEWLINE, limits.piece_bytes) + 1
-        if end > limits.piece_rows:  # fewer bytes hold fewer lines
-            ends = np.flatnonzero(np.frombuffer(whole, np.uint8, end) == _NEWLINE[0])
-            if len(ends) >= limits.piece_rows:
-                return int(ends[limits.piece_rows - 1]) + 1
+            end = whole.find(_NEWLINE, start + limits.piece_bytes) + 1
+        if end - start > limits.piece_rows:  # fewer bytes hold fewer lines
+            at = self._end_of_rows(whole, start, end)
+            if at is not None:
+                return at
         return end if full and end else None
+
+    def _end_of_rows(self, whole: bytes, start: int, end: int) -> int | None:
+        """The end of line `piece_rows` from `start`, if it is before `end`."""
+        left = self._limits.piece_rows
+        for at in range(start, end, _WINDOW_BYTES):
+            stop = min(end, at + _WINDOW_BYTES)
+            count = whole.count(_NEWLINE, at, stop)
+            if count >= left:
+                window = np.frombuffer(whole, np.uint8, stop - at, at)
+                return at + int(np.flatnonzero(window == _NEWLINE[0])[left - 1]) + 1
+            left -= count
+        return None
