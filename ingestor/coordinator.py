@@ -34,6 +34,7 @@ from records.errors import (
     Refused,
     StaleRingEpoch,
 )
+from records.visibility import REPEAT_MICROS
 from runtime.clock import Clock
 from runtime.deadline import Deadline
 from runtime.entropy import Entropy
@@ -200,7 +201,7 @@ class WriteCoordinator:
     async def _route(self, batch: Batch, view: ClusterView, received_at: int) -> list[Piece]:
         settings = self._settings
         begun = self._clock.monotonic()
-        args = (batch, view, received_at, settings.dedupe_window_micros, settings.block_max_rows)
+        args = (batch, view, received_at, REPEAT_MICROS, settings.block_max_rows)
         if batch.table.num_rows <= INLINE_ROWS:
             pieces = unsequenced_pieces(*args)
         else:

@@ -34,6 +34,7 @@ from records.errors import (
     Refused,
     StaleRingEpoch,
 )
+from records.visibility import REPEAT_MICROS
 from runtime.clock import Clock
 from runtime.deadline import Deadline
 from runtime.tasks import Workers
@@ -173,7 +174,7 @@ class SequencedWriter:
                 pieces.append(sequenced_piece(*args))
             else:
                 pieces.append(await self._workers.run(sequenced_piece, *args))
-        window, most = self._settings.dedupe_window_micros, self._settings.block_max_rows
+        window, most = REPEAT_MICROS, self._settings.block_max_rows
         pieces += unsequenced_pieces(work.batch, led.view, work.received_at, window, most)
         for index, rows in enumerate(work.refused):
             extra = failed_rows(work.batch, rows, work.received_at, index)

@@ -3,16 +3,12 @@
 from dataclasses import dataclass
 
 from records.errors import InvalidSettings
-from records.timestamps import MICROS_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
 class WriteSettings:
     """Bounds and times of the way from a batch to its acknowledgement."""
 
-    #: Seconds in which the same request body is the same request. Longer catches later retries, and
-    #: makes it likelier that two requests which merely look alike are taken for one.
-    dedupe_window_seconds: int = 3600
     #: Rows at which a gathering block is written although others are still under way. More rows
     #: share one encode and one fsync, fewer wait less. From: design.md, "20k rows or more".
     block_target_rows: int = 20_000
@@ -48,8 +44,3 @@ class WriteSettings:
                 raise InvalidSettings(f"[write] {name} must be positive")
         if self.block_target_rows > self.block_max_rows:
             raise InvalidSettings("[write] block_target_rows exceeds block_max_rows")
-
-    @property
-    def dedupe_window_micros(self) -> int:
-        """The window in microseconds."""
-        return self.dedupe_window_seconds * MICROS_PER_SECOND

@@ -3,7 +3,9 @@
 * The same entry id twice: either copy serves, they are equal; the one in the smallest block id is kept.
 * Sequences that overlap between entries of one producer epoch: each row belongs to the entry in the
   smallest block id that has it; the others hide it.
-* An unsequenced entry whose `previous` id (same bytes, dedupe window before) is present is hidden.
+* An unsequenced entry is hidden if the one it repeats (`previous`: same bytes, dedupe window before) is
+  present, not hidden itself, and was received no longer than a window away. So the same bytes sent once
+  an hour for ever are not one repeat of a repeat: each window's worth shows at least once.
 
 Equal sets give equal answers whatever the order of arrival, so replicas agree without talking.
 """
@@ -16,6 +18,10 @@ from records.block import EntryHeader, Spans
 from records.ids import BlockId, EntryId
 from records.intervals import SeqIntervals
 
+#: How long the same bytes are the same request: an agent's blind retry comes within minutes. Part of the
+#: format: all nodes must agree on it at all times, so it is no setting.
+REPEAT_MICROS = 3_600_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class EntryRef:
@@ -27,6 +33,7 @@ class EntryRef:
     producer: tuple[str, str, str, int] | tuple[()] = ()
     seqs: Spans = ()
     previous: bytes = b""
+    received_at: int = 0
 
     def to_list(self) -> list[object]:
         """Plain values for the wire."""
@@ -37,21 +44,28 @@ class EntryRef:
             list(self.producer),
             self.seqs,
             self.previous,
+            self.received_at,
         ]
 
     @classmethod
     def from_list(cls, values: list) -> "EntryRef":
         """The inverse."""
-        entry_id, content_hash, block_id, producer, seqs, previous = values
+        entry_id, content_hash, block_id, producer, seqs, previous, received_at = values
         spans = tuple((a, b) for a, b in seqs)
-        return cls(entry_id, content_hash, block_id, tuple(producer), spans, previous)
+        return cls(entry_id, content_hash, block_id, tuple(producer), spans, previous, received_at)
 
 
 def entry_ref(entry: EntryHeader, block_id: BlockId) -> EntryRef:
     """The reference of an entry in a block."""
     producer = (*entry.producer_key, int(entry.producer_epoch)) if entry.sequenced else ()
     return EntryRef(
-        entry.entry_id, entry.content_hash, block_id, producer, entry.seqs, entry.previous
+        entry.entry_id,
+        entry.content_hash,
+        block_id,
+        producer,
+        entry.seqs,
+        entry.previous,
+        entry.received_at,
     )
 
 
@@ -66,10 +80,7 @@ class Hidden:
 def hidden_parts(entries: Iterable[EntryRef]) -> dict[EntryId, Hidden]:
     """For each entry that is not wholly visible, what is hidden of it. Entry ids must be distinct."""
     listed = list(entries)
-    present = {entry.entry_id for entry in listed}
-    hidden = {
-        e.entry_id: Hidden(whole=True) for e in listed if e.previous and e.previous in present
-    }
+    hidden = {name: Hidden(whole=True) for name in _repeats(listed)}
     groups: dict[tuple, list[EntryRef]] = defaultdict(list)
     for entry in listed:
         if entry.producer:
@@ -77,6 +88,29 @@ def hidden_parts(entries: Iterable[EntryRef]) -> dict[EntryId, Hidden]:
     for group in groups.values():
         hidden.update(_hidden_overlaps(group))
     return hidden
+
+
+def repeats(received_at: int, previous_received_at: int, previous_hidden: bool) -> bool:
+    """Whether an entry is hidden by the `previous` that is present."""
+    return not previous_hidden and abs(received_at - previous_received_at) <= REPEAT_MICROS
+
+
+def _repeats(listed: list[EntryRef]) -> list[EntryId]:
+    """The entries that are hidden by their `previous`, decided along each chain from its oldest."""
+    present: dict[bytes, EntryRef] = {entry.entry_id: entry for entry in listed}
+    decided: dict[bytes, bool] = {}
+    for entry in listed:
+        chain = [entry]
+        while (before := present.get(chain[-1].previous)) and before.entry_id not in decided:
+            if before in chain:  # forged: honest ids cannot form a ring
+                break
+            chain.append(before)
+        for one in reversed(chain):
+            before = present.get(one.previous)
+            decided[one.entry_id] = before is not None and repeats(
+                one.received_at, before.received_at, decided.get(before.entry_id, False)
+            )
+    return [entry.entry_id for entry in listed if decided[entry.entry_id]]
 
 
 def _hidden_overlaps(group: list[EntryRef]) -> dict[EntryId, Hidden]:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from records.ids import BlockId, EntryId
-from records.visibility import EntryRef, hidden_parts
+from records.visibility import REPEAT_MICROS, EntryRef, hidden_parts
 
 PRODUCER = ("default", "pay", "p", 1)
 
@@ -56,6 +56,34 @@ def test_the_same_bytes_in_the_next_window_are_hidden_if_the_first_is_there() ->
 
     assert hidden_parts([first, again])[again.entry_id].whole
     assert hidden_parts([again]) == {}
+
+
+def repeat(number: int, received_at: int) -> EntryRef:
+    """The same bytes, received in dedupe window `number`."""
+    name, before = (EntryId(n.to_bytes(16, "big")) for n in (number, number - 1))
+    return EntryRef(name, b"", BlockId(name), (), (), before, received_at)
+
+
+def test_the_same_bytes_sent_for_ever_show_at_least_once_a_window() -> None:
+    """A job that says the same each 50 minutes: every other one is a repeat of a visible one.
+
+    Were each hidden by its hidden predecessor, all but the first would be lost.
+    """
+    minute = REPEAT_MICROS // 60
+    entries = [repeat(10 + i, 50 * i * minute) for i in range(6)]
+
+    hidden = hidden_parts(entries)
+
+    assert [entry.entry_id in hidden for entry in entries] == [False, True] * 3
+    assert hidden_parts(list(reversed(entries))) == hidden
+
+
+def test_bytes_that_come_again_after_more_than_a_window_are_new() -> None:
+    """Sent each 61 minutes, in neighbouring windows, none is a retry."""
+    minute = REPEAT_MICROS // 60
+    entries = [repeat(10 + i, 61 * i * minute) for i in range(6)]
+
+    assert hidden_parts(entries) == {}
 
 
 SPAN = st.tuples(st.integers(1, 20), st.integers(0, 6)).map(lambda t: (t[0], t[0] + t[1]))
