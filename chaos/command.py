@@ -1,14 +1,18 @@
 """`quorumlog chaos`: the list of scenarios, and runs of them one after the other.
 
 Each run has a folder of its own, `DIR/SCENARIO-SEED-N`, with the history (`ops.jsonl`,
-`nemesis.jsonl`) and the verdict (`report.json`). The nodes' data and logs stay in `cluster/` there if
-the run failed, else they are removed, unless asked for. `DIR/ledger.jsonl` gets a line a run.
+`nemesis.jsonl`), what the client library logged (`clients.log`) and the verdict (`report.json`). The
+nodes' data and logs stay in `cluster/` there if the run failed, else they are removed, unless asked
+for. `DIR/ledger.jsonl` gets a line a run.
 """
 
 import argparse
 import asyncio
 import json
+import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from chaos import report
@@ -67,7 +71,9 @@ def _one(scenario: Scenario, seed: int, options: argparse.Namespace) -> Run:
     base = Path(options.data)
     folder = _new_folder(base, f"{scenario.name}-{seed}")
     note(f"{scenario.name}: seed {seed}, {options.seconds:g} s, in {folder}")
-    done = asyncio.run(run(scenario, seed, options.seconds, folder, lambda text: note(f"  {text}")))
+    with _client_log(folder / "clients.log"):
+        work = run(scenario, seed, options.seconds, folder, lambda text: note(f"  {text}"))
+        done = asyncio.run(work)
     (folder / "report.json").write_text(json.dumps(report.as_json(done), indent=2) + "\n")
     line = report.ledger_line(done, report.commit_of_source(), SystemClock().wall_micros())
     report.append_line(base / "ledger.jsonl", line)
@@ -76,6 +82,20 @@ def _one(scenario: Scenario, seed: int, options: argparse.Namespace) -> Run:
     if not options.json:
         print(report.as_text(done))
     return done
+
+
+@contextmanager
+def _client_log(path: Path) -> Iterator[None]:
+    """What the client library says of its troubles goes into a file; they are ours to make."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    library = logging.getLogger("quorumlog")
+    library.addHandler(handler)
+    try:
+        yield
+    finally:
+        library.removeHandler(handler)
+        handler.close()
 
 
 def _new_folder(base: Path, name: str) -> Path:

@@ -22,7 +22,7 @@ from node.cli_errors import CliError
 from runtime.clock import SystemClock
 
 #: Clients of each kind. Each has a service of its own, so that they hit different shards.
-AGENTS, NUMBERED, PRODUCERS, READERS = 3, 2, 2, 2
+AGENTS, NUMBERED, PRODUCERS, READERS = 3, 2, 2, 3
 #: Seconds of writing before the first and after the last fault.
 PEACE_SECONDS = 1.0
 #: Seconds for clients to get their last rows acknowledged after the heal.
