@@ -24,9 +24,16 @@ from tests.support.fake_store import FakeCluster, make_entry
 from tests.unit.query.helpers import NOW, coordinator, row
 
 
+class UncancellingServer(TestServer):
+    """A server that leaves handlers running when their client has gone: aiohttp's default."""
+
+    async def _make_runner(self, **_: Any) -> web.AppRunner:
+        return web.AppRunner(self.app, handler_cancellation=False)
+
+
 @asynccontextmanager
 async def api(
-    cluster: FakeCluster, metrics: Metrics | None = None, **settings: Any
+    cluster: FakeCluster, metrics: Metrics | None = None, cancels: bool = True, **settings: Any
 ) -> AsyncIterator[TestClient]:
     """A client of the routes over a fake cluster."""
     metrics = metrics or Metrics()
@@ -34,7 +41,8 @@ async def api(
         middleware = front_middleware(SystemClock(), SystemEntropy(), metrics)
         app = web.Application(middlewares=[middleware])
         app.router.add_routes(routes(reader))
-        async with TestClient(TestServer(app)) as client:
+        server = TestServer(app) if cancels else UncancellingServer(app)
+        async with TestClient(server) as client:
             yield client
 
 
@@ -251,12 +259,13 @@ async def drain(answer: aiohttp.ClientResponse, into: bytearray) -> None:
         into += piece
 
 
-async def test_a_client_that_leaves_ends_its_query() -> None:
-    """The scans are cancelled within the watch interval, though no byte was ever written."""
+@pytest.mark.parametrize("cancels", [True, False])
+async def test_a_client_that_leaves_ends_its_query(cancels: bool) -> None:
+    """The scans are cancelled, though no byte was written; also where the server does not cancel."""
     cluster, metrics = filled(1), Metrics()
     for store in cluster.stores.values():
         store.delay_seconds = 60.0
-    async with api(cluster, metrics) as client:
+    async with api(cluster, metrics, cancels) as client:
         task = asyncio.create_task(client.get("/query"))
         await asyncio.sleep(0.1)
         assert metrics.snapshot()["quorumlog_query_running"] == 1

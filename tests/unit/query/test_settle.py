@@ -217,6 +217,35 @@ async def test_a_data_owner_that_dies_while_it_is_compared_is_replaced() -> None
     assert answer.table.num_rows == 6
 
 
+async def test_fewer_than_r_entry_lists_are_not_complete() -> None:
+    """Owners differ, and all but the data owner die before they list: what they hold is unknown."""
+    cluster = FakeCluster()
+    cluster.write(entry(1))
+    cluster.write(entry(2), on=["n1", "n2"])
+
+    def on_call(_: str, method: str) -> None:
+        if method == "entries":
+            cluster.stores["n1"].dead = cluster.stores["n2"].dead = True
+
+    for store in cluster.stores.values():
+        store.on_call = on_call
+    async with coordinator(cluster) as reader:
+        answer = await reader.query(plan(), soon())
+
+    assert not answer.complete
+    assert "1 of 2 owners listed" in answer.missing[0]["reason"]
+    assert answer.table.num_rows == 2
+
+
+async def test_a_supplement_leaves_out_what_the_base_shows() -> None:
+    """The base has 1..4 in the older block, holders 3..6: a fold must not count 3 and 4 twice."""
+    cluster = FakeCluster()
+    cluster.write(cut(1, 1, 4, 10), on=["n0"])
+    cluster.write(cut(2, 3, 6, 20), on=["n1", "n2"])
+    async with coordinator(cluster, repair_delay_seconds=60.0) as reader:
+        assert await count(reader) == (6, 21)
+
+
 async def test_a_holder_that_dies_before_its_supplement_is_replaced_by_another() -> None:
     """n1 listed an entry that n0 lacks, and dies; n2 has it as well."""
     cluster = FakeCluster()
