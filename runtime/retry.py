@@ -38,7 +38,9 @@ async def retrying(
     attempts = AsyncRetrying(
         retry=retry_if_exception_type(on),
         stop=_StopAtDeadline(deadline),
-        wait=wait_exponential_jitter(multiplier=first_seconds, max=max_seconds, jitter=first_seconds),
+        wait=wait_exponential_jitter(
+            multiplier=first_seconds, max=max_seconds, jitter=first_seconds
+        ),
         sleep=deadline.clock.sleep,
         reraise=True,
     )
