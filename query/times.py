@@ -140,4 +140,4 @@ def rfc3339(micros: int) -> str:
         moment = _EPOCH + timedelta(microseconds=micros)
     except OverflowError:
         return str(micros)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond:06d}Z"
+    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

@@ -78,9 +78,7 @@ def test_a_bare_duration_in_since_lies_before_now() -> None:
 @given(st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999))
 def test_rfc3339_reads_back(micros: int) -> None:
     """Six digits, and every instant of years 1 to 9999 comes back."""
-    text = rfc3339(micros)
-    if text[:4] >= "1000":
-        assert instant_micros(text, 0, "from") == micros or abs(micros) > 1 << 61
+    assert instant_micros(rfc3339(micros), 0, "from") == micros
 
 
 @given(st.text(max_size=12))
