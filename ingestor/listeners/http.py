@@ -65,6 +65,8 @@ _LEAST_TICKET = 16 << 10
 #: Seconds between two tries while a shard has no leader that answers.
 RETRY_SECONDS = 0.1
 _HEAD_BYTES = 64 << 10
+#: What a line without a row consists of.
+_BLANK = b" \t\r\n"
 
 
 @dataclass(slots=True)
@@ -301,6 +303,9 @@ class HttpIngest:
             async for piece in reader.pieces(self._workers.run):
                 if number == 0:
                     stream = hashlib.sha256(piece[:_HEAD_BYTES]).digest()
+                elif not piece.strip(_BLANK):
+                    number += 1
+                    continue  # nothing but empty lines: a bomb of them should cost no more than this
                 batch = await self._parse(head, piece, Format.LINES, number, stream)
                 if head.options.debug:
                     return _Reply(tally, batch=batch)
