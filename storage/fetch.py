@@ -12,8 +12,23 @@ import pyarrow as pa
 
 from records.block import BlockHeader
 from records.block_codec import EncodedBlock, encode_block
-from storage.holdings import BlockPlace
+from records.ids import EntryId
+from storage.holdings import BlockPlace, Holdings
 from storage.hot import HotSet
+
+
+def places_of(
+    holdings: Holdings, entry_ids: Sequence[EntryId]
+) -> list[tuple[BlockPlace, list[int]]]:
+    """Where these entries lie: each block with the indexes of the wanted ones. Unknown ids are left out."""
+    found: dict[int, list[int]] = {}
+    for entry_id in dict.fromkeys(entry_ids):
+        number = holdings.table.find(entry_id)
+        if number is not None:
+            row = holdings.table.rows[number]
+            found.setdefault(int(row["block"]), []).append(int(row["index"]))
+    pairs = ((holdings.blocks[ordinal], indexes) for ordinal, indexes in found.items())
+    return [(place, indexes) for place, indexes in pairs if place is not None]
 
 
 def fetch_blocks(

@@ -12,7 +12,16 @@ import secrets
 from pathlib import Path
 
 from records.errors import InvalidSettings
+from runtime.logs import get_logger
 from storage.wal import sync_directory
+
+log = get_logger(__name__)
+
+
+def free_bytes(directory: Path) -> int:
+    """Bytes of the file system that an ordinary user may still fill."""
+    facts = os.statvfs(directory)
+    return facts.f_bavail * facts.f_frsize
 
 
 class Home:
@@ -73,3 +82,13 @@ class Home:
     def close(self) -> None:
         """Gives the lock back."""
         os.close(self._lock)
+
+    def keep_damaged(self, file: int, offset: int, length: int) -> None:
+        """Keeps a damaged block's bytes for inspection; what cannot be read is left out and logged."""
+        name = f"{file:08d}-{offset:012d}.block"
+        try:
+            with (self.log / f"{file:08d}.qlog").open("rb") as source:
+                source.seek(offset)
+                (self.quarantine / name).write_bytes(source.read(length))
+        except OSError as error:
+            log.error("a damaged block could not be copied", name=name, error=error)

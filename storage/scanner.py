@@ -13,6 +13,7 @@ from records.timestamps import TimeRange
 from storage.hot import HotSet
 from storage.scan_filter import BlockView, evaluate, excludes
 from storage.scan_select import BlockSlice, Snapshot, select
+from storage.settings import StorageSettings
 
 
 @dataclass(slots=True)
@@ -24,6 +25,12 @@ class Budget:
     max_values: int = 2_000_000
     max_bytes: int = 64 << 20
     truncated: bool = False
+
+    @classmethod
+    def of(cls, settings: StorageSettings, expired: Callable[[], bool]) -> "Budget":
+        """What the settings allow."""
+        caps = (settings.max_groups, settings.max_values, settings.max_scan_bytes)
+        return cls(expired, *caps)
 
     def check(self) -> None:
         """Called between two blocks.

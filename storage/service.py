@@ -7,7 +7,6 @@ has seen every put before it.
 """
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from records.block import BlockHeader, ProducerKey
-from records.block_codec import EncodedBlock, open_body, parse_prefix
+from records.block_codec import EncodedBlock, parse_prefix
 from records.errors import (
     BlockCorrupt,
     DeadlineExceeded,
@@ -44,12 +43,13 @@ from runtime.logs import get_logger
 from runtime.metrics import Metrics
 from runtime.tasks import Supervisor, Workers
 from storage.catalog import Checkpointer, QuarantineNote
-from storage.compare import EntryRows, differing_entries, differing_seqs
+from storage.comparing import compare_pairs, held_places
+from storage.disk_floor import DiskFloor
 from storage.engine import Compare, Engine, Verdict, Wait
-from storage.fetch import fetch_blocks
+from storage.fetch import fetch_blocks, places_of
 from storage.gauges import Gauges
 from storage.holdings import BlockPlace
-from storage.home import Home
+from storage.home import Home, free_bytes
 from storage.hot import HotSet, use_steady_memory
 from storage.judge import Pair, Proof
 from storage.log_format import Record, RecordType, check_block
@@ -58,18 +58,13 @@ from storage.scan import run_scan
 from storage.scan_select import take_snapshot
 from storage.scanner import Budget
 from storage.settings import StorageSettings
+from storage.status import engine_figures
 from storage.wal import LogHooks, Position, Wal, Written
 
 __all__ = ["StorageService", "StorageSettings"]
 log = get_logger(__name__)
 T = TypeVar("T")
 FreeBytes = Callable[[Path], int]
-
-
-def free_bytes(directory: Path) -> int:
-    """Bytes of the file system that an ordinary user may still fill."""
-    facts = os.statvfs(directory)
-    return facts.f_bavail * facts.f_frsize
 
 
 @dataclass(slots=True)
@@ -99,8 +94,7 @@ class StorageService:
         self._home: Home | None = None
         self._engine = Engine()
         self._ready = False
-        self._disk_low = False
-        self._free_bytes = 0
+        self._disk = DiskFloor(settings.disk_floor_bytes, settings.disk_hysteresis_bytes)
         self._next_put = self._scans = 0
         self._writing: dict[int, _Write] = {}
         self._flush_task: asyncio.Task[None] | None = None
@@ -184,7 +178,7 @@ class StorageService:
     @property
     def read_only(self) -> bool:
         """Whether puts are refused: little disk, or a log that failed twice."""
-        return self._disk_low or self._wal.failure is not None
+        return self._disk.low or self._wal.failure is not None
 
     def _check_ready(self) -> None:
         if not self._ready:
@@ -192,10 +186,11 @@ class StorageService:
 
     def _check_writable(self) -> None:
         self._check_ready()
-        if self._disk_low or self._wal.failed_for_space:
+        if self._disk.low or self._wal.failed_for_space:
             self._gauges.refused.labels("disk").inc()
             raise DiskFull(
-                f"node {self.node_id} has {self._free_bytes} bytes left", retry_after_seconds=5.0
+                f"node {self.node_id} has {self._disk.free_bytes} bytes left",
+                retry_after_seconds=5.0,
             )
         if self._wal.failure is not None:
             self._gauges.refused.labels("log").inc()
@@ -303,16 +298,9 @@ class StorageService:
         self._checkpointer.position = Position(places[-1].file, places[-1].end)
 
     async def _compared(self, block: EncodedBlock, wanted: Compare) -> dict[Pair, Proof]:
-        holdings = self._engine.holdings
-        held: dict[Pair, tuple[BlockPlace, int] | None] = {}
-        for pair, _ in wanted.pairs:
-            held[pair] = None
-            if pair[1] >= 0:
-                row = holdings.table.rows[pair[1]]
-                place = holdings.blocks[int(row["block"])]
-                held[pair] = (place, int(row["index"])) if place is not None else None
+        held = held_places(self._engine.holdings, wanted)
         self._gauges.comparisons.inc(len(wanted.pairs))
-        return await self._reading(self._chores, _compare_pairs, self._hot, block, wanted, held)
+        return await self._reading(self._chores, compare_pairs, self._hot, block, wanted, held)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -344,7 +332,7 @@ class StorageService:
         try:
             while True:
                 snapshot = take_snapshot(self._engine.holdings, request)
-                budget = self._budget(deadline, cancelled)
+                budget = Budget.of(self.settings, lambda: cancelled.is_set() or deadline.expired)
                 try:
                     reply, table = await self._reading(
                         self._workers, run_scan, snapshot, request, self._hot, budget
@@ -362,14 +350,6 @@ class StorageService:
         self._gauges.count_scan(reply, self._clock.monotonic() - started)
         return reply, table
 
-    def _budget(self, deadline: Deadline, cancelled: threading.Event) -> Budget:
-        return Budget(
-            lambda: cancelled.is_set() or deadline.expired,
-            self.settings.max_groups,
-            self.settings.max_values,
-            self.settings.max_scan_bytes,
-        )
-
     async def entries(self, request: EntriesRequest) -> EntriesReply:
         """The entries of a shard filed under the hours that start..end touches."""
         self._check_ready()
@@ -384,7 +364,7 @@ class StorageService:
         """
         self._check_ready()
         while True:
-            wanted = self._places_of(entry_ids)
+            wanted = places_of(self._engine.holdings, entry_ids)
             try:
                 return await self._reading(
                     self._workers, fetch_blocks, self._hot, wanted, self.settings.max_fetch_bytes
@@ -392,17 +372,6 @@ class StorageService:
             except BlockCorrupt as error:
                 if "ordinal" not in error.details:
                     raise
-
-    def _places_of(self, entry_ids: tuple[EntryId, ...]) -> list[tuple[BlockPlace, list[int]]]:
-        holdings = self._engine.holdings
-        found: dict[int, list[int]] = {}
-        for entry_id in dict.fromkeys(entry_ids):
-            number = holdings.table.find(entry_id)
-            if number is not None:
-                row = holdings.table.rows[number]
-                found.setdefault(int(row["block"]), []).append(int(row["index"]))
-        pairs = ((holdings.blocks[ordinal], indexes) for ordinal, indexes in found.items())
-        return [(place, indexes) for place, indexes in pairs if place is not None]
 
     async def _quarantine(self, ordinal: int, reason: str) -> None:
         """Sets a damaged block aside: this replica is now missing its entries."""
@@ -421,7 +390,7 @@ class StorageService:
             "a damaged block was set aside", ordinal=ordinal, entries=len(numbers), reason=reason
         )
         assert self._home is not None
-        await self._chores.run(_copy_damaged, self._home, place)
+        await self._chores.run(self._home.keep_damaged, place.file, place.offset, place.length)
 
     # -- fences and producers ---------------------------------------------------------------------
 
@@ -466,22 +435,17 @@ class StorageService:
 
     async def _watch_disk(self) -> None:
         self._look_at_disk()
-        if self._wal.failed_for_space and not self._disk_low:
+        if self._wal.failed_for_space and not self._disk.low:
             try:
                 await self._chores.run(self._wal.resume)
             except OSError as error:
                 log.warning("the log stays closed", error=error)
 
     def _look_at_disk(self) -> None:
-        self._free_bytes = self._free(self.directory)
-        floor = self.settings.disk_floor_bytes
-        if self._disk_low:
-            floor += self.settings.disk_hysteresis_bytes
-        low = self._free_bytes < floor
-        if low != self._disk_low:
-            log.warning("read-only" if low else "writable again", free_bytes=self._free_bytes)
-        self._disk_low = low
-        self._gauges.free_bytes.set(self._free_bytes)
+        if self._disk.observe(self._free(self.directory)):
+            event = "read-only" if self._disk.low else "writable again"
+            log.warning(event, free_bytes=self._disk.free_bytes)
+        self._gauges.free_bytes.set(self._disk.free_bytes)
         self._gauges.read_only.set(int(self.read_only))
         self._gauges.rows.set(self._engine.holdings.rows)
         self._gauges.stored_bytes.set(self._engine.holdings.bytes)
@@ -514,29 +478,14 @@ class StorageService:
     def status(self) -> dict[str, Any]:
         """What an operator sees."""
         self._check_ready()
-        holdings = self._engine.holdings
-        entries = holdings.entries_by_shard()
-        shards = {
-            shard: {"entries": count, "digest": self.digest(shard)[1].hex()}
-            for shard, count in entries.items()
-        }
         return {
             "node": self.node_id,
             "incarnation": self.incarnation,
-            "rows": holdings.rows,
-            "entries": sum(entries.values()),
-            "blocks": sum(place is not None for place in holdings.blocks),
-            "quarantined_blocks": sum(place is None for place in holdings.blocks),
-            "bytes": holdings.bytes,
-            "disk_free_bytes": self._free_bytes,
+            "disk_free_bytes": self._disk.free_bytes,
             "read_only": self.read_only,
             "waiting_bytes": self._wal.waiting_bytes,
             "cached_bytes": self._hot.cached_bytes,
-            "index_bytes": holdings.table.memory_bytes,
-            "ring_epoch": self._engine.ring_epoch,
-            "fences": {shard: epoch for shard, (epoch, _) in sorted(self._engine.fences.items())},
-            "received_max": holdings.received_max,
-            "shards": shards,
+            **engine_figures(self._engine),
         }
 
 
@@ -547,45 +496,3 @@ def _answer(answer: "asyncio.Future[None]", error: Exception | None) -> None:
         answer.set_exception(error)
     else:
         answer.set_result(None)
-
-
-def _compare_pairs(
-    hot: HotSet,
-    block: EncodedBlock,
-    wanted: Compare,
-    held: dict[Pair, tuple[BlockPlace, int] | None],
-) -> dict[Pair, Proof]:
-    """Loads the rows of both sides and compares them. Runs on a worker."""
-    parts = parse_prefix(block.data)
-    header = block.header
-    body = memoryview(block.data)[parts.body[0] : parts.body[1]]
-    columns: dict[str, pa.Array] = {}
-    if header.rows:
-        table = open_body(body, header.columns).read().unify_dictionaries().combine_chunks()
-        columns = {name: pa.concat_arrays(table.column(name).chunks) for name in header.columns}
-    proofs: dict[Pair, Proof] = {}
-    for pair, spans in wanted.pairs:
-        mine = EntryRows(header.entries[pair[0]], columns)
-        place = held[pair]
-        if place is None:
-            theirs = EntryRows(header.entries[-1 - pair[1]], columns)
-        else:
-            other = hot.header(place[0])
-            theirs = EntryRows(other.entries[place[1]], hot.columns(place[0], other.columns))
-        if spans is None:
-            proofs[pair] = differing_entries(mine, theirs)
-        else:
-            unequal = differing_seqs(mine, theirs, spans)
-            proofs[pair] = (not unequal, unequal)
-    return proofs
-
-
-def _copy_damaged(home: Home, place: BlockPlace) -> None:
-    """Keeps a damaged block's bytes for inspection; what cannot be read is left out and logged."""
-    name = f"{place.file:08d}-{place.offset:012d}.block"
-    try:
-        with (home.log / f"{place.file:08d}.qlog").open("rb") as file:
-            file.seek(place.offset)
-            (home.quarantine / name).write_bytes(file.read(place.length))
-    except OSError as error:
-        log.error("a damaged block could not be copied", name=name, error=error)
