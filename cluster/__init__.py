@@ -1,1 +1,26 @@
-"""cluster"""
+"""Layer 3: who is there, who decides, how to reach each other.
+
+    replicated state   state*.py (pure) <- consensus.py (port) <- consensus_pysyncobj.py + neighbours (adapter)
+                       lease_table.py, lease_founding.py (pure) <- lease_keeper.py (loop on the Raft leader)
+                       consensus_follower.py: nodes without a vote follow through a manager
+    the picture        view.py: ring, quorum, leaders, members at one index · events.py: what changed
+    liveness           failure_detector.py (pure) <- membership.py: registration, heartbeats
+    the wire           transport.py (port) <- http_transport.py · server.py: the peers' operations
+                       replica_client.py: the typed calls to a storage node, near or far
+    one operation      quorum_tally.py (pure) <- quorum_call.py: ask N, be content with W
+    for clients        http_front.py: request ids, errors as answers · cluster_http.py: /cluster, /health, /metrics
+
+**Why is Raft not in the path of a row?** It would cost a round and a serial log per batch, and an election
+would stop writes. It decides who leads a shard and which ring is in force, a few commands a second; the
+storage nodes' fences make a stale view harmless. Without a Raft leader rows are written and read on.
+
+**Why wrap PySyncObj so thickly?** It is what the project was asked to use, and it loses data: an unsynced
+journal, tails cut without conflict, pickles from strangers. Each `consensus_*` file answers some of its
+defects; nothing else in the tree knows that it exists, so another adapter may take its place.
+
+**Why HTTP between nodes?** A frame is one POST with a length: aiohttp moves a 400 KB block for less than a
+tenth of what encoding it cost, connections are pooled, and a cancelled caller closes its stream, which
+cancels the work at the other side.
+
+Reading: raft (Ongaro, Ousterhout 2014), leases (Gray, Cheriton 1989), fencing (Burrows, "Chubby", 2006).
+"""
