@@ -1,6 +1,6 @@
 """Layer 3: who is there, who decides, how to reach each other.
 
-    replicated state   state*.py (pure) <- consensus.py (port) <- consensus_pysyncobj.py + neighbours (adapter)
+    replicated state   state*.py (pure) <- consensus.py (port) <- consensus_pysyncobj.py (adapter)
                        lease_table.py, lease_founding.py (pure) <- lease_keeper.py (loop on the Raft leader)
                        consensus_follower.py: nodes without a vote follow through a manager
     the picture        view.py: ring, quorum, leaders, members at one index · events.py: what changed
@@ -8,7 +8,7 @@
     the wire           transport.py (port) <- http_transport.py · server.py: the peers' operations
                        replica_client.py: the typed calls to a storage node, near or far
     one operation      quorum_tally.py (pure) <- quorum_call.py: ask N, be content with W
-    for clients        http_front.py: request ids, errors as answers · cluster_http.py: /cluster, /health, /metrics
+    for clients        http_front.py: errors as answers · cluster_http.py: /cluster, /health, /metrics
 
 **Why is Raft not in the path of a row?** It would cost a round and a serial log per batch, and an election
 would stop writes. It decides who leads a shard and which ring is in force, a few commands a second; the
