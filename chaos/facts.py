@@ -124,7 +124,9 @@ class Facts:
 
 
 def _covers(fault: FaultRecord, start: int, end: int) -> bool:
-    return fault.t_bitten is not None and fault.t_bitten <= start and end <= fault.t_heal
+    at_rest = fault.what in ("kill", "pause")  # behind a broken link a node works on
+    bitten = fault.t_bitten
+    return at_rest and bitten is not None and bitten <= start and end <= fault.t_heal
 
 
 def _returned(op: Op) -> int:

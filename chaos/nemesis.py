@@ -14,7 +14,8 @@ from typing import Literal, TypeVar
 from runtime.entropy import SeededEntropy
 
 T = TypeVar("T")
-What = Literal["kill", "pause"]
+#: The last three are faults of the clients' links, not of the nodes.
+What = Literal["kill", "pause", "lose-replies", "slow", "cut-answers"]
 #: Stands for whoever leads the Raft group when the fault comes.
 RAFT_LEADER = "raft-leader"
 

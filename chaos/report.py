@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from chaos.breaking import describe
 from chaos.checkers import HOLDS, VIOLATED
-from chaos.runner import Run, describe
+from chaos.runner import Run
 
 _MARKS = {HOLDS: "holds   ", VIOLATED: "VIOLATED"}
 

@@ -5,20 +5,20 @@ are healed before the last reads; what is judged is read back from the files, as
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chaos import checkers, deadman, workload
+from chaos.breaking import Breaker, Say, break_and_heal
 from chaos.corpus import Corpus
-from chaos.history import FaultRecord, Head, History, Recorder, load
+from chaos.history import Head, History, Recorder, load
 from chaos.local_cluster import LocalCluster
-from chaos.nemesis import RAFT_LEADER, Fault, plan
-from chaos.processes import FaultDidNotBite
+from chaos.nemesis import plan
+from chaos.net import Links, fault_server
 from chaos.scenarios import Scenario
-from node.cli_errors import CliError
 from runtime.clock import SystemClock
 
 #: Clients of each kind. Each has a service of its own, so that they hit different shards.
@@ -27,10 +27,6 @@ AGENTS, NUMBERED, PRODUCERS, READERS = 3, 2, 2, 3
 PEACE_SECONDS = 1.0
 #: Seconds for clients to get their last rows acknowledged after the heal.
 DRAIN_SECONDS = 45.0
-#: Seconds in which a Raft leader must be known, when one is to be broken.
-LEADER_SECONDS = 20.0
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +58,16 @@ async def run(scenario: Scenario, seed: int, seconds: float, folder: Path, say: 
     watcher = await asyncio.to_thread(deadman.watch, cluster.folder)
     try:
         await asyncio.to_thread(cluster.start)
-        recorder, traffic = _prepare(scenario, seed, folder, cluster, clock)
-        try:
-            await _load_and_faults(scenario, seed, seconds, folder, cluster, traffic, say)
-            await workload.final_reads(traffic)
-        finally:
-            recorder.close()
+        with _links(scenario) as links:
+            recorder, traffic = _prepare(scenario, seed, folder, cluster, clock)
+            breaker = Breaker(cluster, recorder.now, links)
+            try:
+                traffic.urls = await asyncio.to_thread(breaker.link_all)
+                await _load_and_faults(scenario, seed, seconds, folder, traffic, breaker, say)
+                traffic.urls = dict(zip(cluster.ids, cluster.urls, strict=True))
+                await workload.final_reads(traffic)
+            finally:
+                recorder.close()
         errors = await asyncio.to_thread(cluster.errors_logged)
         await asyncio.to_thread(cluster.stop)
     finally:
@@ -80,6 +80,20 @@ async def run(scenario: Scenario, seed: int, seconds: float, folder: Path, say: 
     worth = checkers.worth(history, int(scenario.rows_per_second_min * seconds))
     figures = _figures(traffic, history, errors)
     return Run(scenario, history, verdicts, worth, clock.monotonic() - started, figures)
+
+
+@contextmanager
+def _links(scenario: Scenario) -> Iterator[Links | None]:
+    """Links through a fault server for as long, if the scenario needs them."""
+    if not scenario.links:
+        yield None
+        return
+    with fault_server() as server:
+        links = Links(server)
+        try:
+            yield links
+        finally:
+            links.close()
 
 
 def _prepare(
@@ -111,16 +125,16 @@ async def _load_and_faults(
     seed: int,
     seconds: float,
     folder: Path,
-    cluster: LocalCluster,
     traffic: workload.Traffic,
+    breaker: Breaker,
     say: Say,
 ) -> None:
     """Clients all the time; faults until `seconds` are over; then the clients end what they began."""
-    faults = plan(scenario.recipe, cluster.ids, seconds - 2 * PEACE_SECONDS, seed)
+    faults = plan(scenario.recipe, list(traffic.urls), seconds - 2 * PEACE_SECONDS, seed)
     async with asyncio.TaskGroup() as group:
         clients = [group.create_task(one) for one in _clients(traffic, seed, folder)]
         await asyncio.sleep(PEACE_SECONDS)
-        await break_and_heal(faults, cluster, traffic.recorder, seconds, say)
+        await break_and_heal(faults, breaker, traffic.recorder, seconds, say)
         await asyncio.sleep(PEACE_SECONDS)
         traffic.stopping.set()
         _, late = await asyncio.wait(clients, timeout=DRAIN_SECONDS)
@@ -145,87 +159,6 @@ def _clients(traffic: workload.Traffic, seed: int, folder: Path) -> list[Any]:
             workload.reader(traffic, f"reader{index + 1}", seed * 1000 + 500 + index, index)
         )
     return tasks
-
-
-async def break_and_heal(
-    faults: Sequence[Fault], cluster: LocalCluster, recorder: Recorder, seconds: float, say: Say
-) -> None:
-    """Carries out the plan, one fault after the other; ends early if heals took longer than reckoned."""
-    until = time.monotonic() + seconds
-    for done, fault in enumerate(faults):
-        if done and time.monotonic() > until:
-            break
-        await asyncio.sleep(fault.wait)
-        record = await asyncio.to_thread(inject, fault, cluster, recorder.now)
-        recorder.fault(record)
-        say(describe(record))
-        if record.t_bitten is not None and record.t_healed is None:
-            break  # the cluster did not come back: there is nothing more to break
-    for record in _ended_by_themselves(cluster, recorder.now()):
-        recorder.fault(record)
-        say(describe(record))
-
-
-def _ended_by_themselves(cluster: LocalCluster, now: int) -> list[FaultRecord]:
-    """Nodes that nobody broke and that are gone all the same: faults of their own, never healed."""
-    return [
-        FaultRecord("end by itself", (node,), now, now, now, None, {}, f"exit code {one.exit_code}")
-        for node, one in cluster.running.items()
-        if not one.running
-    ]
-
-
-def inject(fault: Fault, cluster: LocalCluster, now: Callable[[], int]) -> FaultRecord:
-    """One fault from its begin to its heal. Blocks."""
-    begin = now()
-    try:
-        targets = _resolve(fault.targets, cluster)
-        act = cluster.kill if fault.what == "kill" else cluster.pause
-        proof: dict[str, Any] = {"pids": act(*targets)}
-        proof["seen"] = "ended by SIGKILL" if fault.what == "kill" else "state T"
-    except FaultDidNotBite as error:
-        return FaultRecord(fault.what, fault.targets, begin, None, now(), now(), {}, str(error))
-    bitten = now()
-    time.sleep(fault.hold)
-    heal = now()
-    error, healed = "", None
-    try:
-        if fault.what == "kill":
-            cluster.start()
-        else:
-            cluster.resume(*targets)
-        healed = now()
-    except (CliError, FaultDidNotBite) as failure:
-        error = str(failure)
-    return FaultRecord(fault.what, targets, begin, bitten, heal, healed, proof, error)
-
-
-def _resolve(targets: tuple[str, ...], cluster: LocalCluster) -> tuple[str, ...]:
-    if targets != (RAFT_LEADER,):
-        return targets
-    until = time.monotonic() + LEADER_SECONDS
-    while time.monotonic() < until:
-        for index in range(len(cluster.ids)):
-            try:
-                leader = cluster.get("/cluster/leader", index, timeout=2.0).get("node")
-            except (OSError, ValueError, AttributeError):
-                continue  # this one is slow or away: the next may know
-            if leader in cluster.running:
-                return (leader,)
-        time.sleep(0.1)
-    raise FaultDidNotBite("nobody knows a Raft leader")
-
-
-def describe(fault: FaultRecord) -> str:
-    """A fault in a line."""
-    if fault.t_bitten is None:
-        return f"{fault.what} {', '.join(fault.targets)} did not bite: {fault.error}"
-    line = (
-        f"{fault.what} {', '.join(fault.targets)} for {(fault.t_heal - fault.t_bitten) / 1e9:.1f} s"
-    )
-    if fault.t_healed is None:
-        return f"{line}; NOT BACK: {fault.error}"
-    return f"{line}, ready {(fault.t_healed - fault.t_heal) / 1e9:.1f} s after the heal"
 
 
 def _figures(

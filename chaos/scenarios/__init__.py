@@ -11,7 +11,10 @@ from chaos.nemesis import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`aim`: what it is meant to break. `rows_per_second_min`: fewer acknowledged prove too little."""
+    """`aim`: what it is meant to break. `links`: clients reach the nodes through links.
+
+    `rows_per_second_min`: fewer acknowledged prove too little.
+    """
 
     name: str
     title: str
@@ -19,11 +22,22 @@ class Scenario:
     recipe: Recipe
     nodes: int = 3
     rows_per_second_min: float = 20.0
+    links: bool = False
 
 
 def scenarios() -> dict[str, Scenario]:
     """All scenarios by name, in the order in which they are worth running."""
-    from chaos.scenarios import kill_all, kill_one, kill_raft_leader, lose_majority, pause
+    from chaos.scenarios import (
+        cut_answers,
+        kill_all,
+        kill_one,
+        kill_raft_leader,
+        lose_majority,
+        lost_replies,
+        pause,
+        slow_link,
+    )
 
-    modules = (kill_one, kill_all, kill_raft_leader, pause, lose_majority)
+    modules = (kill_one, kill_all, kill_raft_leader, pause, lose_majority, lost_replies)
+    modules += (cut_answers, slow_link)
     return {module.SCENARIO.name: module.SCENARIO for module in modules}

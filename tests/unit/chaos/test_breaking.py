@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chaos import runner
+from chaos import breaking
 from chaos.history import FaultRecord, Recorder, load
 from chaos.nemesis import RAFT_LEADER, Fault
 from chaos.processes import FaultDidNotBite
@@ -69,7 +69,7 @@ def ticking() -> Callable[[], int]:
 
 def inject(fault: Fault, cluster: Cluster) -> FaultRecord:
     """One fault on the pretended cluster."""
-    return runner.inject(fault, cluster, ticking())  # type: ignore[arg-type]
+    return breaking.Breaker(cluster, ticking()).inject(fault)  # type: ignore[arg-type]
 
 
 def test_a_kill_is_healed_by_a_start_and_a_pause_by_a_resume() -> None:
@@ -118,7 +118,7 @@ def test_the_raft_leader_is_whoever_leads_then() -> None:
 
 def test_no_raft_leader_is_a_fault_that_did_not_bite(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while the wait ends."""
-    monkeypatch.setattr(runner, "LEADER_SECONDS", 0.2)
+    monkeypatch.setattr(breaking, "LEADER_SECONDS", 0.2)
     cluster = Cluster()
     cluster.leaders = [None, "node9", OSError("gone")]
 
@@ -131,7 +131,8 @@ async def carry_out(folder: Path, cluster: Cluster, faults: list[Fault], seconds
     """The history after a plan."""
     recorder = Recorder(folder, HEAD, SystemClock())
     said: list[str] = []
-    await runner.break_and_heal(faults, cluster, recorder, seconds, said.append)  # type: ignore[arg-type]
+    breaker = breaking.Breaker(cluster, recorder.now)  # type: ignore[arg-type]
+    await breaking.break_and_heal(faults, breaker, recorder, seconds, said.append)
     recorder.close()
     return load(folder).faults, said
 
@@ -165,3 +166,10 @@ async def test_a_node_that_ends_by_itself_is_a_fault_of_its_own(tmp_path: Path) 
     assert faults[-1].what == "end by itself"
     assert (faults[-1].targets, faults[-1].error) == (("node1",), "exit code 70")
     assert faults[-1].t_healed is None
+
+
+def test_a_fault_of_links_needs_links() -> None:
+    """A run without any cannot have lost replies."""
+    record = inject(Fault("lose-replies", ("node1",), 0.0, 0.0), Cluster())
+
+    assert (record.t_bitten, record.error) == (None, "this run has no links")
