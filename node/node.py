@@ -35,6 +35,7 @@ from ingestor.coordinator import WriteCoordinator
 from ingestor.enrich import EnrichSettings
 from ingestor.limits import Limits
 from ingestor.listeners.http import RUNNER_OPTIONS, HttpIngest
+from ingestor.listeners.slow_clients import ConnectionSweeper
 from ingestor.write_settings import WriteSettings
 from node.settings import Settings
 from query import http as query_http
@@ -222,6 +223,10 @@ class Node:
 
     async def start(self) -> None:
         """Starts everything. Raises what a part refuses to start with."""
+        loop = asyncio.get_running_loop()
+        self.metrics.gauge(
+            "quorumlog_tasks", "Tasks of the event loop: one for each connection, and our own"
+        ).set_function(lambda: len(asyncio.all_tasks(loop)))
         if self.storage is not None:
             await self.storage.start()
         await self.transport.start()
@@ -298,6 +303,8 @@ class Node:
             **RUNNER_OPTIONS,
         )
         await self._runner.setup()
+        sweeper = ConnectionSweeper(self._runner.server, self.clock, self.metrics)
+        self.supervisor.spawn("sweeper", sweeper.run())
         node = self.settings.node
         await web.TCPSite(self._runner, node.host, node.http_port, backlog=1024).start()
 
