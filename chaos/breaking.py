@@ -5,7 +5,9 @@ probe: the node answers directly as always, and through the link as the fault sa
 """
 
 import asyncio
+import contextlib
 import http.client
+import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -54,6 +56,7 @@ class Breaker:
             targets = self._resolve(fault.targets)
             proof = self._break(fault.what, targets)
         except (FaultDidNotBite, LinkFailed) as error:
+            self._undo(fault)
             end = self._now()
             return FaultRecord(fault.what, fault.targets, begin, None, end, end, {}, str(error))
         bitten = self._now()
@@ -90,6 +93,13 @@ class Breaker:
         else:
             for target in targets:
                 self._needed_links().heal(target)
+
+    def _undo(self, fault: Fault) -> None:
+        """After a fault that did not bite: what was done of it on links must not stay."""
+        if self._links is not None and fault.what not in ("kill", "pause"):
+            for target in fault.targets:
+                with contextlib.suppress(LinkFailed):  # the next fault will say so
+                    self._links.heal(target)
 
     def _needed_links(self) -> Links:
         if self._links is None:
@@ -145,7 +155,7 @@ def _ask(address: str) -> tuple[str, float]:
     connection = http.client.HTTPConnection(address, timeout=PROBE_SECONDS)
     try:
         connection.request("GET", "/health", headers={"Connection": "close"})
-        connection.getresponse().read()
+        json.loads(connection.getresponse().read())  # half an answer is none
         seen = "answered"
     except TimeoutError:
         seen = "gave no answer"

@@ -1,7 +1,11 @@
 """Faults carried out on a cluster that is only pretended: what bites, what heals, who is meant."""
 
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,3 +177,99 @@ def test_a_fault_of_links_needs_links() -> None:
     record = inject(Fault("lose-replies", ("node1",), 0.0, 0.0), Cluster())
 
     assert (record.t_bitten, record.error) == (None, "this run has no links")
+
+
+class LinkStub:
+    """Notes what is done to links; their addresses are those of a server that is given."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.calls: list[str] = []
+        self.on_cut: Callable[[], None] = lambda: None
+
+    def link(self, name: str, upstream: str) -> str:
+        return self.address
+
+    def cut_after(self, link: str, bytes: int) -> None:
+        self.calls.append(f"cut {link}")
+        self.on_cut()
+
+    def slow(self, link: str, ms: int, jitter: int) -> None:
+        self.calls.append(f"slow {link}")
+
+    def heal(self, link: str) -> None:
+        self.calls.append(f"heal {link}")
+
+
+HEAD_TEXT = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 16\r\n"
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[int]:
+    """A server on loopback that answers everything with these bytes; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    one, _ = listener.accept()
+                    with one:
+                        one.recv(4096)
+                        one.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def linked(fault: Fault, node_port: int, link_port: int) -> tuple[FaultRecord, LinkStub]:
+    """A fault of links on a cluster whose node1 and its link listen there."""
+    cluster, links = Cluster(), LinkStub(f"127.0.0.1:{link_port}")
+    node = SimpleNamespace(id="node1", http_port=node_port, url="")
+    cluster.plan = SimpleNamespace(nodes=[node])  # type: ignore[attr-defined]
+    cluster.node = lambda _: node  # type: ignore[attr-defined]
+    breaker = breaking.Breaker(cluster, ticking(), links)  # type: ignore[arg-type]
+    breaker.link_all()
+    return breaker.inject(fault), links
+
+
+CUT = Fault("cut-answers", ("node1",), 0.0, 0.0)
+
+
+def test_half_an_answer_proves_that_the_link_is_cut() -> None:
+    """The node answers directly; through the link the head alone arrives, and not all of it."""
+    with answering(HEAD_TEXT + b'\r\n{"status": "ok"}') as node, answering(HEAD_TEXT[:60]) as link:
+        record, links = linked(CUT, node, link)
+
+    assert record.t_bitten is not None, record
+    assert "broke off" in record.proof["seen"]["node1"]
+    assert links.calls == ["cut node1", "heal node1"]
+
+
+def test_a_link_that_still_answers_was_not_cut_and_is_healed_all_the_same() -> None:
+    """What was done of a fault must not stay behind it."""
+    with answering(HEAD_TEXT + b'\r\n{"status": "ok"}') as node:
+        record, links = linked(CUT, node, node)
+
+    assert record.t_bitten is None
+    assert "the link to node1 answered" in record.error
+    assert links.calls == ["cut node1", "heal node1"]
+
+
+def test_a_link_that_is_not_late_was_not_slowed() -> None:
+    """A quick answer is no proof of latency."""
+    with answering(HEAD_TEXT + b'\r\n{"status": "ok"}') as node:
+        record, _ = linked(Fault("slow", ("node1",), 0.0, 0.0), node, node)
+
+    assert record.t_bitten is None
+
+
+def test_a_node_that_does_not_answer_itself_shows_nothing_about_its_link() -> None:
+    """Then the fault is not the link's."""
+    with answering(b"") as node:
+        record, _ = linked(CUT, node, node)
+
+    assert record.t_bitten is None
+    assert "node1 itself broke off" in record.error
