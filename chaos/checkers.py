@@ -53,7 +53,7 @@ def durability(facts: Facts) -> Verdict:
         bad += [f"{row_name(*one)} was acknowledged, {op.node} does not find it" for one in lost]
     many = f"all {facts.acked_count:,} acknowledged rows are found through each of"
     return _verdict(
-        "I1", "durability", bad, "acknowledged rows are lost",
+        "I1", "durability", bad, f"{lost_rows(facts):,} acknowledged rows are lost",
         facts.acked_count and len(facts.finals), f"{many} {len(facts.finals)} nodes",
         "nothing was acknowledged, or there was no last read",
     )  # fmt: skip
@@ -85,7 +85,7 @@ def exactly_once(facts: Facts) -> Verdict:
                 bad.append(f"{op.node} counts {count} rows of {client}, {sent} were sent")
     evidence = len(facts.reads) + len(facts.counts)
     return _verdict(
-        "I2", "exactly once", bad, "rows are doubled", evidence,
+        "I2", "exactly once", bad, f"{doubled_rows(facts):,} rows are doubled", evidence,
         f"no row twice in {len(facts.reads):,} answers, no count too high in {len(facts.counts):,}",
         "nothing was read",
     )  # fmt: skip
