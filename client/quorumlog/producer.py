@@ -102,7 +102,9 @@ class Producer:
                 raise ValueError(f"{name} must have 1 to 128 characters, got {len(text)}")
         self._leaders = Leaders(servers)
         self._service = service
-        self._path = None if buffer is None else Path(buffer)
+        self._path = (
+            None if buffer is None else Path(buffer).absolute()
+        )  # the application may change its folder
         self._name = producer
         self._limits = BufferLimits(max_buffer_bytes, max_memory_bytes, durable)
         self._wire_settings = WireSettings(
