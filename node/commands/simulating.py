@@ -28,7 +28,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="make logs of a simulated shop",
         description="Logs of a shop of twelve services: traces over several services, users, sessions;"
-        " 5 %% error, 10 %% warn, 85 %% info and debug. Errors propagate along a trace.",
+        " 5 % error, 10 % warn, 85 % info and debug. Errors propagate along a trace.",
         epilog="example: quorumlog simulate --rows 100000 --to shop.jsonl",
     )
     parser.add_argument("--rows", type=int, help="stop after so many (default: never with --rate)")
