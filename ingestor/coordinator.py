@@ -176,6 +176,10 @@ class WriteCoordinator:
             lambda: self._sequenced.progress(tenant, service, producer, epoch, deadline)
         )
 
+    def still_leads(self, shard: int, node: str, shard_epoch: int) -> bool:
+        """Whether that node, at that epoch, is the shard's leader as far as is known here."""
+        return self._views.current().leader(shard) == (node, shard_epoch)
+
     async def _write_unsequenced(
         self, batch: Batch, ack: str | None, deadline: Deadline
     ) -> WriteResult:

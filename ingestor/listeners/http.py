@@ -389,7 +389,9 @@ class HttpIngest:
             leader = refusal.details.get("leader")
             if isinstance(leader, dict) and leader.get("http"):
                 try:
-                    answer = await self._proxy.pass_on(request, leader, wire, deadline)
+                    answer = await self._proxy.pass_on(
+                        request, leader, wire, deadline, lambda lead=leader: self._leads(lead)
+                    )
                 except ConnectionLost as lost:
                     self._proxied.labels("lost").inc()
                     refusal = lost
@@ -401,6 +403,9 @@ class HttpIngest:
             if deadline.remaining() <= RETRY_SECONDS:
                 raise refusal
             await self._clock.sleep(RETRY_SECONDS)
+
+    def _leads(self, leader: Mapping[str, Any]) -> bool:
+        return self._writer.still_leads(leader["shard"], leader["node"], leader["shard_epoch"])
 
 
 async def _settle_first(

@@ -26,6 +26,10 @@ class Writer(Protocol):
         """`ack_till`, `max_seen` and `missing` of a producer."""
         ...
 
+    def still_leads(self, shard: int, node: str, shard_epoch: int) -> bool:
+        """Whether that node, at that epoch, is the shard's leader as far as is known here."""
+        ...
+
 
 class Gate(Protocol):
     """Admission by bytes and requests."""

@@ -1,6 +1,12 @@
-"""Passing a sequenced request on to its shard's leader: one hop, the bytes as they came."""
+"""Passing a sequenced request on to its shard's leader: one hop, the bytes as they came.
 
-from collections.abc import Mapping
+A leader that hangs keeps its connections open and answers nothing. So whoever waits for it looks whether
+it still leads, and leaves it when it was replaced: the same rows may then go to the next one, as numbered
+rows are stored once however often they come, and what the old one still sends is fenced.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -14,6 +20,8 @@ PROXIED = "X-Quorumlog-Proxied"
 DEADLINE = "X-Quorumlog-Deadline-Ms"
 #: Seconds to reach the leader. A node that takes longer is treated as gone.
 CONNECT_SECONDS = 1.0
+#: Seconds between two looks whether the leader that was asked still leads. A view is read, no network.
+WATCH_SECONDS = 0.2
 _PASSED_ON = (
     "Content-Type",
     "Content-Encoding",
@@ -38,13 +46,33 @@ class LeaderProxy:
         self._session: aiohttp.ClientSession | None = None
 
     async def pass_on(
-        self, request: web.Request, leader: Mapping[str, Any], body: bytes, deadline: Deadline
+        self,
+        request: web.Request,
+        leader: Mapping[str, Any],
+        body: bytes,
+        deadline: Deadline,
+        still_leads: Callable[[], bool],
     ) -> web.Response:
         """The leader's answer, whatever it is.
 
         Raises:
-            ConnectionLost: none came (the rows may be stored; the same bytes may be sent again).
+            ConnectionLost: none came, or the leader was replaced before it did (the rows may be stored;
+                the same bytes may be sent again).
         """
+        asking = asyncio.create_task(self._ask(request, leader, body, deadline), name="ask-leader")
+        try:
+            while not (await asyncio.wait({asking}, timeout=WATCH_SECONDS))[0]:
+                if not still_leads():
+                    text = f"the leader at {leader['http']} was replaced before it answered"
+                    raise ConnectionLost(text, retry_after_seconds=1)
+            return asking.result()
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _ask(
+        self, request: web.Request, leader: Mapping[str, Any], body: bytes, deadline: Deadline
+    ) -> web.Response:
         if self._session is None:
             self._session = aiohttp.ClientSession(auto_decompress=True)
         address = str(leader["http"])

@@ -19,6 +19,7 @@ class FakeWriter:
         self.errors: list[QuorumlogError] = []
         self.epoch = 1
         self.asked: list[tuple] = []
+        self.replaced = False
 
     def _answer(self) -> WriteResult | None:
         if self.errors:
@@ -50,6 +51,10 @@ class FakeWriter:
         """The next of `results`."""
         self.asked.append((tenant, service, producer, epoch))
         return self._answer() or WriteResult("", 0, 0, 3, 3)
+
+    def still_leads(self, shard: int, node: str, shard_epoch: int) -> bool:
+        """True until `replaced` is set."""
+        return not self.replaced
 
 
 class FakeGate:

@@ -624,6 +624,33 @@ async def test_a_dead_leader_is_waited_out(server: Server) -> None:
     assert len(server.writer.batches) == 3
 
 
+async def test_a_leader_that_hangs_is_left_when_it_was_replaced(server: Server) -> None:
+    """It takes the connection and says nothing, as a stopped process does; until then it is waited for.
+
+    The rows are then written through the new leader, here this node itself, under the same seqs.
+    """
+    asked = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()  # until the one who asked hangs up
+        writer.close()
+
+    hung = await asyncio.start_server(hang, "127.0.0.1", 0)
+    server.writer.errors = [not_leader(hung.sockets[0].getsockname()[1])]
+
+    answering = asyncio.create_task(server.json("/ingest", NUMBERED))
+    await asked.wait()
+    await asyncio.sleep(0.3)
+    assert not answering.done()
+    server.writer.replaced = True
+    answer = await answering
+
+    assert answer.status == 200
+    assert len(server.writer.batches) == 2
+    hung.close()
+
+
 async def test_the_hold_ends_at_the_deadline(server: Server) -> None:
     """Then 503 with a time to come back."""
     server.writer.errors = [not_leader(None)] * 100
