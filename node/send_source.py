@@ -32,6 +32,17 @@ READ_BYTES = 1 << 20
 ROW_BYTES_MAX = 32 << 20
 SNIFF_BYTES = 64 << 10
 BOM = b"\xef\xbb\xbf"
+#: First bytes of what users may take for a file of logs.
+_NOT_TEXT = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"PK\x03\x04": "a zip file",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"PAR1": "Parquet",
+    b"SQLite format 3\0": "an SQLite database",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 _BETWEEN = b" \t\r\n,[]"
 _NAME = re.compile(rb'\s*"?[A-Za-z_@][\w .@:/-]*"?\s*')
 #: A string (perhaps cut by the end of what was read), or a bracket outside of strings.
@@ -186,6 +197,21 @@ def sniff(head: bytes, name: str) -> Format:
     return Format.PLAIN
 
 
+def check_text(head: bytes, name: str) -> None:
+    """Each line of a file that is no text would become a row.
+
+    Raises:
+        CliError: the first bytes are those of another compression or format, or hold NUL bytes.
+    """
+    kind = next((kind for magic, kind in _NOT_TEXT.items() if head.startswith(magic)), None)
+    if kind is None and b"\0" not in head:
+        return
+    raise CliError(
+        f"{name} is no text: it looks like {kind or 'binary data, or UTF-16'}",
+        "only .gz and .zst are opened: unpack or convert it, or say --format plain to send it as lines",
+    )
+
+
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
@@ -207,6 +233,8 @@ class Pieces:
         self._source = source
         self._offset, self._row = offset, first_row
         head = source.read(SNIFF_BYTES)
+        if format is None:
+            check_text(head, source.path)
         self.format = format or sniff(head, source.path)
         self._buffer = bytearray(head)
         self._ended = not head

@@ -1,9 +1,11 @@
 """Files as pieces: every row once, the same cuts each time, damage said and not hidden."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 from pathlib import Path
 
 import pytest
@@ -139,6 +141,23 @@ def test_a_truncated_gzip_is_an_error_with_advice(tmp_path: Path) -> None:
 
     with pytest.raises(CliError, match="cannot be decompressed to its end"):
         cut(tmp_path / "a.gz", data[: len(data) // 2])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bz2.compress(b'{"message":"x"}\n'),
+        lzma.compress(b'{"message":"x"}\n'),
+        '{"message":"x"}\n'.encode("utf-16"),
+        gzip.compress(bz2.compress(b"x")),
+        b"rows\0of\nsomething",
+    ],
+)
+def test_what_is_no_text_is_refused_unless_asked_for(tmp_path: Path, data: bytes) -> None:
+    """Another compression or binary data would be stored line by line; `--format plain` insists."""
+    with pytest.raises(CliError, match="no text"):
+        cut(tmp_path / "x", data)
+    assert cut(tmp_path / "x", data, Format.PLAIN)
 
 
 def test_a_torn_array_hands_its_torn_end_to_the_server(tmp_path: Path) -> None:
