@@ -181,11 +181,26 @@ def up(options: UpOptions, say: Callable[[str], None]) -> int:
     if options.detach:
         if options.demo and new:
             _send_history(plan, say)
-        say(
-            f"the nodes stay; {_command()} up --data {options.folder} joins them, Ctrl-C stops them"
-        )
+        say(f"the nodes stay; `{_command()} down --data {options.folder}` stops them")
         return OK
     return _stay(plan, options, everyone, new, say)
+
+
+def down(folder: Path, say: Callable[[str], None]) -> int:
+    """Stops the nodes that run of the cluster in `folder`.
+
+    Raises:
+        CliError: there is no cluster in it.
+    """
+    found = sorted(folder.glob("node*/node.toml"))
+    if not found:
+        raise CliError(f"there is no cluster in {folder}", "--data DIR, as given to `up`", USAGE)
+    plan = existing_cluster(folder, {one.parent.name: _read_toml(one) for one in found})
+    running = [process for node in plan.nodes if (process := processes.find(node))]
+    for one in processes.stop(running):
+        say(f"{one.plan.id} did not end within {processes.STOP_SECONDS:.0f} s and was killed")
+    say(f"{len(running)} of {len(plan.nodes)} nodes were running and are stopped; the data stays")
+    return OK
 
 
 def _stop_on_signals() -> None:

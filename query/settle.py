@@ -222,7 +222,12 @@ class Settler:
     # -- supplements
 
     async def _supplement(self) -> None:
-        """Fetches the rows of what the bases lack, each entry from one holder."""
+        """Fetches the rows of what the bases lack, each entry from one holder.
+
+        Raises:
+            BaseLost: all holders of an entry failed. Read again without them: R others may well agree,
+                since what was acknowledged is on one of them.
+        """
         wanted: dict[EntryId, tuple[int, tuple[str, ...]]] = {}
         for shard, one in self._out.comparisons.items():
             wanted |= {entry: (shard, one.lacking[entry]) for entry in one.wanted}
@@ -230,13 +235,11 @@ class Settler:
         lost: set[str] = set()
         while wanted:
             groups: dict[str, list[EntryId]] = {}
-            for entry, (shard, holders) in list(wanted.items()):
+            for entry, (_, holders) in wanted.items():
                 holder = next((node for node in holders if node not in lost), None)
                 if holder is None:
-                    self._out.incomplete[shard] = "no holder of missing entries answered"
-                    del wanted[entry]
-                else:
-                    groups.setdefault(holder, []).append(entry)
+                    raise BaseLost(holders[0])
+                groups.setdefault(holder, []).append(entry)
             done = await together(self._ask(node, ids, wanted) for node, ids in groups.items())
             for (node, ids), ok in zip(groups.items(), done, strict=True):
                 if not ok:

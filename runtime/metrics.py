@@ -6,7 +6,14 @@ Asking twice for the same name gives the same metric, so modules need not pass t
 from collections.abc import Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 #: Upper bounds in seconds: a cached query is 1 ms, an fsync 0.1-10 ms, a held write up to 10 s.
@@ -22,6 +29,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
         self._known: dict[str, Any] = {}
+        ProcessCollector(registry=self.registry)  # process_*: memory, CPU, open files
 
     def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
         """A count that only grows; `name` ends in `_total`."""

@@ -1,4 +1,4 @@
-"""`node` and `up`: one process from its settings, and a whole cluster on this machine."""
+"""`node`, `up` and `down`: one process from its settings, and a whole cluster on this machine."""
 
 import argparse
 import asyncio
@@ -26,6 +26,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     up.add_argument("--no-demo", action="store_true", help="no logs of a simulated shop")
     up.add_argument("--detach", action="store_true", help="leave the nodes running and return")
     up.set_defaults(run=run_up)
+
+    down = commands.add_parser(
+        "down", parents=[common], help="stop the nodes of a cluster that `up` left running"
+    )
+    down.add_argument("--data", default="data", metavar="DIR", help="its folder (default ./data)")
+    down.set_defaults(run=run_down)
 
     node = commands.add_parser("node", parents=[common], help="run one node in this process")
     node.add_argument("--config", required=True, metavar="FILE", help="its settings (TOML)")
@@ -56,6 +62,13 @@ def run_up(options: argparse.Namespace) -> int:
         options.json,
     )
     return up(wanted, note)
+
+
+def run_down(options: argparse.Namespace) -> int:
+    """The command `down`: SIGTERM to each node that runs, SIGKILL after 10 s; the data stays."""
+    from node.up import down
+
+    return down(Path(options.data).resolve(), note)
 
 
 def run_node_command(options: argparse.Namespace) -> int:

@@ -90,16 +90,16 @@ def ended(pid: int) -> bool:
 
 @pytest.fixture(scope="module")
 def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    """Somebody with a fresh cluster, which ends by SIGTERM within 20 s."""
+    """Somebody with a fresh cluster, which `down` ends."""
     user = User(tmp_path_factory.mktemp("quickstart"))
     user.up("--nodes", "3")
     try:
         yield user
     finally:
         pids = [node["pid"] for node in user.nodes()]
-        for pid in pids:
-            os.kill(pid, signal.SIGTERM)
-        eventually(lambda: all(map(ended, pids)), 20)
+        user.types("down", "--data", str(user.data))
+        assert all(map(ended, pids))
+        assert user.code("down", "--data", str(user.home / "nothing")) == 2
 
 
 def rows_of(service: str, count: int) -> list[dict[str, Any]]:
