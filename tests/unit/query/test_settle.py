@@ -270,6 +270,36 @@ async def test_a_holder_that_dies_before_its_supplement_is_replaced_by_another()
     assert answer.table.num_rows == 4 or not answer.complete
 
 
+async def test_what_only_a_dying_owner_had_was_never_acked_and_leaves_the_answer_complete() -> None:
+    """n1 alone listed an entry (a write under way), then dies: the two others agree without it.
+
+    Asked three times, so that each owner is the data owner once.
+    """
+    cluster = FakeCluster()
+    cluster.write(entry(1))
+    cluster.write(entry(2), on=["n1"])
+    deaths = 0
+
+    async with coordinator(cluster, repair_delay_seconds=60.0) as reader:
+        for _ in range(3):
+            listed = False
+
+            def on_call(node: str, method: str) -> None:
+                nonlocal listed, deaths
+                listed = listed or method == "entries"
+                if method == "scan" and listed and node == "n1" and not cluster.stores["n1"].dead:
+                    cluster.stores["n1"].dead = True
+                    deaths += 1
+
+            for store in cluster.stores.values():
+                store.on_call, store.dead = on_call, False
+            answer = await reader.query(plan(), soon())
+
+            assert answer.complete, answer.missing
+            assert answer.table.num_rows >= 2
+    assert deaths > 0, "the fault did not bite"
+
+
 async def test_a_wiped_owner_is_not_supplemented_entry_by_entry() -> None:
     """n0 lost its disk: with more than `rebase_entries` missing another owner becomes the base."""
     cluster = FakeCluster()
