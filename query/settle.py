@@ -123,7 +123,10 @@ class Settler:
         chosen = base if base in lists else fullest(lists, base)
         result = await self._workers.run(compare, chosen, lists)
         best = fullest(lists, chosen)
-        if len(result.lacking) > self._settings.rebase_entries and best != chosen:
+        far = len(result.lacking) > self._settings.rebase_entries
+        if (
+            far or result.disputed
+        ) and best != chosen:  # who lacks nothing needs no one else's view
             result = await self._workers.run(compare, best, lists)
         if result.base != base:
             self._moved.add(shard)

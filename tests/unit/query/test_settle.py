@@ -246,6 +246,17 @@ async def test_a_supplement_leaves_out_what_the_base_shows() -> None:
         assert await count(reader) == (6, 21)
 
 
+async def test_a_fold_over_disputed_copies_is_answered_by_who_lacks_nothing() -> None:
+    """n0 keeps 1..4 in an old block, the others in a new one beside 3..6: either view counts 1..6 once."""
+    cluster = FakeCluster()
+    cluster.write(cut(1, 1, 4, 10), on=["n0"])
+    cluster.write(cut(1, 1, 4, 30), on=["n1", "n2"])
+    cluster.write(cut(2, 3, 6, 20), on=["n1", "n2"])
+    async with coordinator(cluster, repair_delay_seconds=60.0) as reader:
+        for _ in range(3):
+            assert await count(reader) == (6, 21)
+
+
 async def test_a_holder_that_dies_before_its_supplement_is_replaced_by_another() -> None:
     """n1 listed an entry that n0 lacks, and dies; n2 has it as well."""
     cluster = FakeCluster()
