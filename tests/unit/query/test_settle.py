@@ -326,7 +326,7 @@ async def test_a_wiped_owner_is_not_supplemented_entry_by_entry() -> None:
 
 
 async def test_overlaps_in_different_blocks_never_double_rows_and_folds_say_so() -> None:
-    """Two owners keep the same entry in blocks of different age, with an overlap between them.
+    """Two owners keep the same entry in blocks of different age, and each lacks an overlapping one.
 
     Rows: the sequence is the backstop, each comes once. A fold cannot tell: it is not complete.
     """
@@ -334,11 +334,12 @@ async def test_overlaps_in_different_blocks_never_double_rows_and_folds_say_so()
     cluster.write(cut(1, 1, 4, 10), on=["n0"])
     cluster.write(cut(1, 1, 4, 30), on=["n1", "n2"])
     cluster.write(cut(2, 3, 6, 20), on=["n1", "n2"])
+    cluster.write(cut(3, 5, 8, 40), on=["n0"])
     async with coordinator(cluster, repair_delay_seconds=60.0) as reader:
         answer = await reader.query(plan(fields="x"), soon())
         asked = plan()
         folded = await reader.fold(replace(asked, scan=replace(asked.scan, fold=COUNT)), soon())
 
-    assert sorted(answer.table["x"].to_pylist()) == [1, 2, 3, 4, 5, 6]
+    assert sorted(answer.table["x"].to_pylist()) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert not folded.complete
     assert "different blocks" in folded.missing[0]["reason"]
