@@ -1,9 +1,9 @@
 """Comparing the entry lists of a shard's replicas: what the data owner lacks, and what must be hidden. Pure.
 
 A replica decides visibility from the entries that it holds (records.visibility); over the union of two
-replicas more may be hidden than either knows: an entry whose sequences overlap those of an older block that
-only the other one has. Hiding only grows with the set, so the union's answer is the replicas' answers
-minus what is told here. The base's own block ids count for what it holds, as its answers rest on them.
+replicas it may be another: an entry may overlap an older block that only the other one has. The union is
+seen with the base's own block ids for what it holds, so the base needs to hide more, never less, of
+overlapping sequences. Entries asked for by name are shown as the union says, whatever their holder thinks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ from records.visibility import EntryRef, Hidden, hidden_parts
 
 #: In ScanRequest.hide, no spans mean the whole entry.
 WHOLE: Spans = ()
+SHOWN = Hidden()
 Hides = dict[EntryId, Spans]
 
 
@@ -22,22 +23,23 @@ Hides = dict[EntryId, Spans]
 class Comparison:
     """One shard, seen from its base (the owner that gave the data).
 
-    `lacking`: entries that the base lacks -> who holds them; `wanted`: those with visible rows.
+    `wanted`: entries to ask for by name -> who holds them: what the base lacks, where rows of it are visible,
+    and what the base hides though the union shows it. `wanted_hide`: what is hidden of these.
     `base_hide`: for a repeated scan of the base: what the union hides, and all it lacks (an entry that
-    arrives meanwhile must not be counted twice). `holder_hide`: for the scans of the wanted entries.
-    `overlaps`: the base's first answer holds rows that the union hides. `disputed`: replicas keep
-    overlapping entries in different blocks, so their views of who hides whom may disagree.
-    `lacks_by_node`: what each replica lacks of the union, for repair.
+    arrives meanwhile must not be counted twice). `overlaps`: the base's first answer holds rows that the
+    union hides. `lacks_by_node`: what each replica lacks of the union, for repair.
     """
 
     base: str
-    lacking: dict[EntryId, tuple[str, ...]]
-    wanted: tuple[EntryId, ...]
+    wanted: dict[EntryId, tuple[str, ...]]
+    wanted_hide: Hides
     base_hide: Hides
-    holder_hide: Hides
     overlaps: bool
-    disputed: bool
     lacks_by_node: dict[str, frozenset[EntryId]]
+
+    def lacks(self) -> int:
+        """How many entries the base lacks."""
+        return len(self.lacks_by_node.get(self.base, ()))
 
 
 def fullest(lists: Mapping[str, Sequence[EntryRef]], prefer: str) -> str:
@@ -62,17 +64,16 @@ def compare(base: str, lists: Mapping[str, Sequence[EntryRef]]) -> Comparison:
                 lacking[ref.entry_id] = (*lacking[ref.entry_id], node)
     alone, together = hidden_parts(held.values()), hidden_parts(union.values())
     newly = {e: _spans(union[e], h) for e, h in together.items() if e in held and h != alone.get(e)}
-    holder_hide = {e: _spans(union[e], h) for e, h in together.items() if e in lacking}
-    wanted = tuple(e for e in lacking if not together.get(e, Hidden()).whole)
+    wanted = {e: holders for e, holders in lacking.items() if not together.get(e, SHOWN).whole}
+    # Of repeats of the same bytes, the union may show one that the base hides: its `previous` is hidden.
+    wanted |= {e: (base,) for e, h in alone.items() if h.whole and not together.get(e, SHOWN).whole}
     ids = {node: {ref.entry_id for ref in refs} for node, refs in lists.items()}
     return Comparison(
         base,
-        lacking,
         wanted,
+        wanted_hide={e: _spans(union[e], together[e]) for e in wanted if e in together},
         base_hide={**newly, **{e: union[e].seqs or WHOLE for e in lacking}},
-        holder_hide=holder_hide,
         overlaps=bool(newly),
-        disputed=_disputed({*newly, *holder_hide}, union, lists),
         lacks_by_node={
             node: frozenset(e for e in union if e not in found)
             for node, found in ids.items()
@@ -83,17 +84,3 @@ def compare(base: str, lists: Mapping[str, Sequence[EntryRef]]) -> Comparison:
 
 def _spans(ref: EntryRef, hidden: Hidden) -> Spans:
     return ref.seqs or WHOLE if hidden.whole else hidden.seqs
-
-
-def _disputed(
-    hidden: set[EntryId], union: dict[EntryId, EntryRef], lists: Mapping[str, Sequence[EntryRef]]
-) -> bool:
-    """Whether an entry of a producer with hidden parts lies in different blocks on two replicas."""
-    producers = {union[e].producer for e in hidden if union[e].producer}
-    if not producers:
-        return False
-    blocks: dict[EntryId, bytes] = {}
-    for ref in (one for refs in lists.values() for one in refs if one.producer in producers):
-        if blocks.setdefault(ref.entry_id, ref.block_id) != ref.block_id:
-            return True
-    return False

@@ -6,9 +6,9 @@
    owner holds far more, the scan is repeated, with all that the list lacks told to `hide`: so an entry
    that arrives meanwhile is counted once, by the supplement.
    The first answer is then dropped whole: it shows rows by what was visible before.
-3. The entries that the base lacks, from a holder, by the same plan with `only`.
-4. An entry that arrives only now may overlap a supplement: a holder hides rows then for an entry that nobody
-   was asked for. Where that can be, lists are looked at once more; if it happened, the read begins anew.
+3. The entries that the base lacks, from a holder, by the same plan with `only`: shown as the union says.
+4. An entry that reaches the base only now may overlap a supplement: rows would be shown twice. Where that
+   can be, the base's list is looked at once more; if it happened, the read begins anew.
 
 Entries that a holder no longer knows are ignored: nobody acknowledged lacks them on R owners.
 """
@@ -122,16 +122,10 @@ class Settler:
         self._lists_of[shard] = lists
         chosen = base if base in lists else fullest(lists, base)
         result = await self._workers.run(compare, chosen, lists)
-        best = fullest(lists, chosen)
-        far = len(result.lacking) > self._settings.rebase_entries
-        if (
-            far or result.disputed
-        ) and best != chosen:  # who lacks nothing needs no one else's view
-            result = await self._workers.run(compare, best, lists)
+        if result.lacks() > self._settings.rebase_entries:
+            result = await self._workers.run(compare, fullest(lists, chosen), lists)
         if result.base != base:
             self._moved.add(shard)
-        if result.disputed and self._plan.fold is not None:
-            self._out.incomplete[shard] = "owners keep overlapping copies in different blocks"
         self._out.comparisons[shard] = result
 
     async def _lists(self, shard: int, spoken: list[str]) -> Lists:
@@ -163,7 +157,7 @@ class Settler:
         """Keeps a part's table, or repeats its scan."""
         compared = [self._out.comparisons[s] for s in part.shards if s in self._out.comparisons]
         moved = self._moved.intersection(part.shards)
-        keep = not moved and not any(one.overlaps or one.disputed for one in compared)
+        keep = not moved and not any(one.overlaps for one in compared)
         if keep and not await self._unstable(part):
             self._keep(part.node, part.reply, part.table)
         else:
@@ -194,7 +188,7 @@ class Settler:
         hide: Hides = {}
         for shard in shards:
             if known := self._out.comparisons.get(shard):
-                hide |= known.base_hide if not known.disputed else {}
+                hide |= known.base_hide
         reply, table = await self._scan(node, self._wide(), shards, (), hide=hide)
         self._keep(node, reply, table)
 
@@ -233,7 +227,7 @@ class Settler:
         """
         wanted: dict[EntryId, tuple[int, tuple[str, ...]]] = {}
         for shard, one in self._out.comparisons.items():
-            wanted |= {entry: (shard, one.lacking[entry]) for entry in one.wanted}
+            wanted |= {entry: (shard, holders) for entry, holders in one.wanted.items()}
         self._out.supplemented = len(wanted)
         lost: set[str] = set()
         while wanted:
@@ -266,7 +260,7 @@ class Settler:
                         shards,
                         (),
                         tuple(piece),
-                        self._holder_hide(shards, piece),
+                        self._wanted_hide(shards, piece),
                     )
                 )
             except BaseLost:
@@ -276,12 +270,15 @@ class Settler:
         return True
 
     async def _verify(self, shard: int, spoken: dict[str, Digest]) -> None:
-        """Looks for entries that came after the lists and overlap a supplement.
+        """Looks for entries that reached the base after the lists and overlap a supplement.
 
         Raises:
-            Overtaken: there is one, so rows may be hidden that nothing else shows, or shown twice.
+            Overtaken: there is one, so rows may be shown twice.
         """
         one, lists = self._out.comparisons[shard], self._lists_of[shard]
+        answered = self._answered.get((shard, one.base))
+        if not one.wanted or answered is None or answered == spoken.get(one.base):
+            return
         known = {ref.entry_id: ref for refs in lists.values() for ref in refs}
         held: dict[tuple, SeqIntervals] = {}
         for entry in one.wanted:
@@ -289,24 +286,18 @@ class Settler:
                 held.setdefault(producer, SeqIntervals()).update(known[entry].seqs)
         if not held:
             return
-        nodes = {one.base, *(node for entry in one.wanted for node in one.lacking[entry])}
         request = EntriesRequest(shard, self._plan.time.start, self._plan.time.end)
-        for node in sorted(nodes):
-            answered = self._answered.get((shard, node))
-            if answered is None or answered == spoken.get(node):
-                continue
-            for ref in await self._entries(node, request) or ():
-                mine = held.get(ref.producer) if ref.entry_id not in known else None
-                if mine is not None and any(mine.overlap(a, b) for a, b in ref.seqs):
-                    raise Overtaken(f"{node} got an overlapping entry meanwhile")
+        for ref in await self._entries(one.base, request) or ():
+            mine = held.get(ref.producer) if ref.entry_id not in known else None
+            if mine is not None and any(mine.overlap(a, b) for a, b in ref.seqs):
+                raise Overtaken(f"{one.base} got an overlapping entry meanwhile")
 
-    def _holder_hide(self, shards: list[int], ids: list[EntryId]) -> Hides:
-        chosen = set(ids)
+    def _wanted_hide(self, shards: list[int], ids: list[EntryId]) -> Hides:
         compared = [self._out.comparisons[shard] for shard in shards]
+        chosen = set(ids)
         return {
             entry: spans
             for one in compared
-            if not one.disputed
-            for entry, spans in one.holder_hide.items()
+            for entry, spans in one.wanted_hide.items()
             if entry in chosen
         }

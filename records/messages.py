@@ -110,8 +110,9 @@ class PutReply:
 class ScanRequest:
     """Evaluate `plan` over `data_shards`; report digests of data and digest shards, one snapshot.
 
-    `only`: restrict to these entries (supplements); `hide`: sequences to leave out, by entry, where the
-    coordinator knows of copies that this replica lacks. `deadline_ms`: what is left, on arrival.
+    `hide`: sequences to leave out, by entry (none: the whole entry), where the coordinator knows of copies
+    that this replica lacks. `only`: restrict to these entries, and show of them all but what `hide` says:
+    the replica's own view of who hides whom does not count. `deadline_ms`: what is left, on arrival.
     """
 
     plan: ScanPlan

@@ -86,7 +86,7 @@ def take_snapshot(holdings: Holdings, request: ScanRequest) -> Snapshot:
 
 
 def _masked(holdings: Holdings, request: ScanRequest, flags: np.ndarray) -> dict[int, Ranges]:
-    hidden = dict(holdings.partly_hidden)
+    hidden = dict(holdings.partly_hidden) if request.only is None else {}
     for entry_id, spans in request.hide:
         number = holdings.table.find(EntryId(entry_id))
         if number is None:
@@ -116,7 +116,8 @@ def select(snapshot: Snapshot, request: ScanRequest) -> list[BlockSlice]:
     plan, rows = request.plan, snapshot.rows
     if snapshot.tenant is None or not len(rows):
         return []
-    keep = (snapshot.flags & (GONE | HIDDEN_ANY)) == 0
+    unseen = GONE | HIDDEN_ANY if snapshot.only is None else GONE
+    keep = (snapshot.flags & unseen) == 0
     keep &= rows["tenant"] == snapshot.tenant
     keep &= np.isin(rows["shard"], np.array(request.data_shards, np.int64))
     keep &= (rows["min_ts"] < plan.time.end) & (rows["max_ts"] >= plan.time.start)

@@ -254,9 +254,8 @@ class FakeStore:
         hide = dict(request.hide)
         only = None if request.only is None else set(request.only)
         rows = []
-        for entry, index in visible(held):
-            if only is not None and entry.id not in only:
-                continue
+        named = [(e, i) for e in held if only and e.id in only for i in range(len(e.rows))]
+        for entry, index in visible(held) if only is None else named:
             if entry.id in hide and self._hidden(entry, index, hide[entry.id]):
                 continue
             key, row = row_key(entry, index), entry.rows[index]

@@ -1,9 +1,10 @@
 """Hypothesis strategies: clusters whose owners hold different entries, overlapping ones among them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
+from records.ids import BlockId
 from tests.support.fake_store import FakeCluster, FakeEntry, Row, make_entry
 from tests.unit.query.helpers import row
 
@@ -13,22 +14,41 @@ SPREAD = 6
 
 @dataclass(frozen=True)
 class Case:
-    """Entries, and for each the places among its owners that hold it."""
+    """Entries, and for each the places among its owners that hold it, and those that have it in `again`.
+
+    `again`: the age of the other block that a resent entry came in, through another leader.
+    """
 
     entries: tuple[FakeEntry, ...]
     holders: tuple[tuple[int, ...], ...]
+    again: tuple[tuple[int, tuple[int, ...]], ...]
+
+    def copies(self) -> list[tuple[FakeEntry, int]]:
+        """Each copy as it lies on its owner, and the owner's place."""
+        return [
+            (_in_block(entry, block) if place in there else entry, place)
+            for entry, places, (block, there) in zip(
+                self.entries, self.holders, self.again, strict=True
+            )
+            for place in places
+        ]
 
     def cluster(self) -> FakeCluster:
         """Three nodes, N=3, W=2, R=2, filled."""
         made = FakeCluster()
-        for entry, places in zip(self.entries, self.holders, strict=True):
-            made.write(entry, on=places)
+        for entry, place in self.copies():
+            made.write(entry, on=[place])
+        made.written = list(self.entries)
         return made
 
     def acked(self) -> list[FakeEntry]:
         """Entries on at least W owners."""
         pairs = zip(self.entries, self.holders, strict=True)
         return [entry for entry, places in pairs if len(places) >= 2]
+
+
+def _in_block(entry: FakeEntry, block: int) -> FakeEntry:
+    return replace(entry, block_id=BlockId(block.to_bytes(16, "big")))
 
 
 def numbered(producer: str, seq: int) -> Row:
@@ -64,12 +84,21 @@ def sequenced_entry(draw: st.DrawFn, number: int) -> FakeEntry:
 
 
 @st.composite
-def cases(draw: st.DrawFn, fewest: int = 1) -> Case:
-    """A cluster in which every entry is held by at least `fewest` of three owners."""
+def cases(draw: st.DrawFn, fewest: int = 1, resent: bool = False) -> Case:
+    """A cluster in which every entry is held by at least `fewest` of three owners.
+
+    `resent`: some copies lie in blocks of another age, so that owners name the same row by different entries.
+    """
     count = draw(st.integers(0, 12))
     entries = []
     for number in range(count):
         kind = plain_entry if draw(st.booleans()) else sequenced_entry
         entries.append(draw(kind(number)))
     places = st.lists(st.integers(0, 2), min_size=fewest, max_size=3, unique=True)
-    return Case(tuple(entries), tuple(tuple(draw(places)) for _ in entries))
+    some = st.lists(st.integers(0, 2), max_size=2, unique=True).map(tuple)
+    ages = st.integers(0, 50).map(lambda age: age * 1000)
+    return Case(
+        tuple(entries),
+        tuple(tuple(draw(places)) for _ in entries),
+        tuple((draw(ages) + 500 + number, draw(some) if resent else ()) for number in range(count)),
+    )

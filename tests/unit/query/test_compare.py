@@ -26,7 +26,6 @@ def test_equal_lists_lack_nothing() -> None:
 
     found = compare("n0", {"n0": refs(a, b), "n1": refs(b, a)})
 
-    assert not found.lacking
     assert not found.wanted
     assert not found.lacks_by_node
     assert not found.overlaps
@@ -39,8 +38,8 @@ def test_each_replica_is_told_what_it_lacks() -> None:
 
     found = compare("n0", {"n0": refs(a, b), "n1": refs(b, newer), "n2": refs(a, b, c)})
 
-    assert found.lacking == {c.id: ("n2", "n1")}
-    assert found.wanted == (c.id,)
+    assert found.wanted == {c.id: ("n2", "n1")}
+    assert found.lacks() == 1
     assert found.base_hide == {c.id: WHOLE}
     assert found.lacks_by_node == {"n0": {c.id}, "n1": {a.id}}
 
@@ -53,8 +52,8 @@ def test_an_older_block_that_only_another_has_hides_rows_of_the_base() -> None:
 
     assert found.overlaps
     assert found.base_hide == {held.id: ((3, 4),), elsewhere.id: ((1, 4),)}
-    assert found.wanted == (elsewhere.id,)
-    assert not found.holder_hide
+    assert found.wanted == {elsewhere.id: ("n1",)}
+    assert not found.wanted_hide
 
 
 def test_what_the_base_has_in_an_older_block_is_hidden_at_the_holder() -> None:
@@ -64,7 +63,7 @@ def test_what_the_base_has_in_an_older_block_is_hidden_at_the_holder() -> None:
     found = compare("n0", {"n0": refs(held), "n1": refs(elsewhere)})
 
     assert not found.overlaps
-    assert found.holder_hide == {elsewhere.id: ((3, 4),)}
+    assert found.wanted_hide == {elsewhere.id: ((3, 4),)}
 
 
 def test_an_entry_wholly_covered_is_not_fetched_but_still_lacking() -> None:
@@ -73,7 +72,7 @@ def test_an_entry_wholly_covered_is_not_fetched_but_still_lacking() -> None:
 
     found = compare("n0", {"n0": refs(held), "n1": refs(elsewhere)})
 
-    assert found.wanted == ()
+    assert found.wanted == {}
     assert found.lacks_by_node["n0"] == {elsewhere.id}
 
 
@@ -86,16 +85,35 @@ def test_an_unsequenced_repeat_in_the_next_window_is_hidden_by_its_previous() ->
 
     assert found.overlaps
     assert found.base_hide[repeat.id] == WHOLE
-    assert found.wanted == (original.id,)
+    assert found.wanted == {original.id: ("n1",)}
 
 
-def test_overlapping_copies_in_different_blocks_are_a_dispute() -> None:
-    """n0 and n1 keep the same entry in different blocks: they disagree on who hides whom."""
+def test_a_repeat_that_the_base_hides_for_a_hidden_one_is_asked_for_by_name() -> None:
+    """The same bytes at 0, 50 and 100 minutes: the second repeats the first, so the third is shown.
+
+    The base lacks the first: it shows the second, and hides the third as a repeat of that.
+    """
+    minutes = 60_000_000
+    first = make_entry(1, 0, [row(1)])
+    second = make_entry(2, 0, [row(1)], received_at=50 * minutes, previous=first.id)
+    third = make_entry(3, 0, [row(1)], received_at=100 * minutes, previous=second.id)
+
+    found = compare("n0", {"n0": refs(second, third), "n1": refs(first, second, third)})
+
+    assert found.wanted == {first.id: ("n1",), third.id: ("n0",)}
+    assert found.base_hide == {first.id: WHOLE, second.id: WHOLE}
+    assert not found.wanted_hide
+
+
+def test_copies_in_different_blocks_are_seen_as_the_base_keeps_them() -> None:
+    """n0 has 1..4 in block 10, so it is older than 3..6 in block 20, whatever block n1 has it in."""
     here, there = cut(1, 1, 4, 10), cut(1, 1, 4, 30)
     other = cut(2, 3, 6, 20)
 
-    assert compare("n0", {"n0": refs(here), "n1": refs(there, other)}).disputed
-    assert not compare("n0", {"n0": refs(here), "n1": refs(here, other)}).disputed
+    found = compare("n0", {"n0": refs(here), "n1": refs(there, other)})
+
+    assert found.wanted_hide == {other.id: ((3, 4),)}
+    assert not found.overlaps
 
 
 def test_the_fullest_replica() -> None:
@@ -107,31 +125,41 @@ def test_the_fullest_replica() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(cases(fewest=1))
+@given(cases(fewest=1, resent=True))
 def test_base_and_supplement_together_show_each_row_of_the_union_once(case: Case) -> None:
-    """By a model: what the base shows less `base_hide`, plus the wanted less `holder_hide`."""
+    """By a model: what the base shows less `base_hide`, plus all of the wanted less `wanted_hide`.
+
+    Of a row in several entries any may show it: it counts by its message.
+    """
+    copies = case.copies()
     for shard in range(4):
-        pairs = [
-            (e, p)
-            for e, p in zip(case.entries, case.holders, strict=True)
-            if e.header.shard == shard
-        ]
-        held = {f"n{n}": [e for e, places in pairs if n in places] for n in range(3)}
-        found = compare("n0", {node: refs(*entries) for node, entries in held.items()})
+        held = {f"n{n}": [] for n in range(3)}
+        for entry, place in copies:
+            if entry.header.shard == shard:
+                held[f"n{(shard + place) % 3}"].append(entry)
+        base = f"n{shard % 3}"
+        found = compare(base, {node: refs(*entries) for node, entries in held.items()})
         shown = [
-            (e.id, i)
-            for e, i in visible(held["n0"])
+            (e, i)
+            for e, i in visible(held[base])
             if e.id not in found.base_hide or not hidden(e, i, found.base_hide[e.id])
         ]
-        for entry_id in found.wanted:
-            holder = found.lacking[entry_id][0]
+        for entry_id, holders in found.wanted.items():
+            (entry,) = (e for e in held[holders[0]] if e.id == entry_id)
+            gone = found.wanted_hide.get(entry_id)
             shown += [
-                (e.id, i)
-                for e, i in visible(held[holder])
-                if e.id == entry_id
-                and not (e.id in found.holder_hide and hidden(e, i, found.holder_hide[e.id]))
+                (entry, i)
+                for i in range(len(entry.rows))
+                if gone is None or not hidden(entry, i, gone)
             ]
-        assert sorted(shown) == sorted((e.id, i) for e, i in visible([e for e, _ in pairs]))
+        union = {e.id: e for entries in held.values() for e in entries}
+        expected = visible(list(union.values()))
+        assert messages(shown) == messages(expected)
+
+
+def messages(rows: list[tuple[FakeEntry, int]]) -> list[str]:
+    """What the rows say, in order: their names, equal in all copies."""
+    return sorted(entry.rows[index]["message"] for entry, index in rows)
 
 
 def hidden(entry: FakeEntry, index: int, spans: tuple) -> bool:

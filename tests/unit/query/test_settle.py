@@ -246,7 +246,7 @@ async def test_a_supplement_leaves_out_what_the_base_shows() -> None:
         assert await count(reader) == (6, 21)
 
 
-async def test_a_fold_over_disputed_copies_is_answered_by_who_lacks_nothing() -> None:
+async def test_a_fold_over_copies_in_blocks_of_different_age_counts_each_row_once() -> None:
     """n0 keeps 1..4 in an old block, the others in a new one beside 3..6: either view counts 1..6 once."""
     cluster = FakeCluster()
     cluster.write(cut(1, 1, 4, 10), on=["n0"])
@@ -325,10 +325,10 @@ async def test_a_wiped_owner_is_not_supplemented_entry_by_entry() -> None:
     assert answer.stats["repaired"] == 0
 
 
-async def test_overlaps_in_different_blocks_never_double_rows_and_folds_say_so() -> None:
+async def test_a_fold_counts_rows_once_though_no_owner_has_all_and_their_views_differ() -> None:
     """Two owners keep the same entry in blocks of different age, and each lacks an overlapping one.
 
-    Rows: the sequence is the backstop, each comes once. A fold cannot tell: it is not complete.
+    Each in turn is the data owner, all of them see who hides whom in another way.
     """
     cluster = FakeCluster()
     cluster.write(cut(1, 1, 4, 10), on=["n0"])
@@ -336,10 +336,22 @@ async def test_overlaps_in_different_blocks_never_double_rows_and_folds_say_so()
     cluster.write(cut(2, 3, 6, 20), on=["n1", "n2"])
     cluster.write(cut(3, 5, 8, 40), on=["n0"])
     async with coordinator(cluster, repair_delay_seconds=60.0) as reader:
-        answer = await reader.query(plan(fields="x"), soon())
-        asked = plan()
-        folded = await reader.fold(replace(asked, scan=replace(asked.scan, fold=COUNT)), soon())
+        for _ in range(3):
+            answer = await reader.query(plan(fields="x"), soon())
+            assert answer.complete
+            assert sorted(answer.table["x"].to_pylist()) == [1, 2, 3, 4, 5, 6, 7, 8]
+            assert await count(reader) == (8, 36)
 
-    assert sorted(answer.table["x"].to_pylist()) == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert not folded.complete
-    assert "different blocks" in folded.missing[0]["reason"]
+
+async def test_a_repeat_that_the_data_owner_hides_for_a_hidden_one_is_in_the_answer() -> None:
+    """The same bytes at 0, 50 and 100 minutes; the data owner lacks the first: first and third count."""
+    minutes = 60_000_000
+    cluster = FakeCluster()
+    first = cluster.write(make_entry(1, 0, [row(1, x=1)]), on=["n1", "n2"])
+    second = make_entry(2, 0, [row(1, x=1)], received_at=50 * minutes, previous=first.id)
+    cluster.write(second)
+    cluster.write(make_entry(3, 0, [row(1, x=1)], received_at=100 * minutes, previous=second.id))
+    async with coordinator(cluster, repair_delay_seconds=60.0) as reader:
+        for _ in range(3):
+            assert await count(reader) == (2, 2)
+            assert (await reader.query(plan(), soon())).table.num_rows == 2

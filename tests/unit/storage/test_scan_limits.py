@@ -147,6 +147,23 @@ async def test_only_and_hide_come_from_the_coordinator(service: StorageService) 
     assert counted["n"].to_pylist() == [3]
 
 
+async def test_entries_asked_for_by_name_show_all_but_what_the_coordinator_hides(
+    service: StorageService,
+) -> None:
+    """Of an overlap, and of a retry: whom this replica hides does not count, only `hide` does."""
+    old, new = sequenced(1, 4), sequenced(3, 6)
+    first = plain(10, name=b"first")
+    retry = plain(10, name=b"retry", previous=bytes(entry_id(first)))
+    await service.put(block_of(1, old, first), OPTIONS)
+    await service.put(block_of(2, new, retry), OPTIONS)
+
+    assert await messages(service, only=(entry_id(new),)) == ["3", "4", "5", "6"]
+    assert await messages(service, only=(entry_id(retry),)) == ["row 10"]
+    hide = ((entry_id(new), ((3, 3),)),)
+    assert await messages(service, only=(entry_id(new),), hide=hide) == ["4", "5", "6"]
+    assert await messages(service) == ["1", "2", "3", "4", "5", "6", "row 10"]
+
+
 async def test_rows_of_refused_entries_are_not_seen(service: StorageService) -> None:
     """A block is stored verbatim; the entries that were refused in it do not exist."""
     await service.put(block_of(1, sequenced(1, 2)), OPTIONS)
