@@ -30,6 +30,7 @@ from ingestor.enrich import (
 )
 from ingestor.options import Options, matches
 from ingestor.parsers.base import quoted
+from ingestor.parsers.native import NO_HINTS, Hints
 from ingestor.parsers.row_columns import ATTRIBUTES, OVERFLOW, json_text
 from ingestor.timestamps import read_times
 from records.columns import CORE_NAMES, CORE_TYPES, DICTIONARY, REQUIRED_NAMES
@@ -80,6 +81,16 @@ def keep_field(options: Options) -> Callable[[str], bool]:
     """Which fields the folding of rare ones leaves alone: all that may become a canonical column."""
     own = frozenset((*options.time_fields, *options.message_fields, *options.stream_fields))
     return lambda name: name in _SOURCES or name in own
+
+
+def hints_for(options: Options) -> Hints:
+    """The columns that `canonical` takes in the kernel's own forms: it always moves these, wholly.
+
+    Of the strong times the first that there is, which every row that has it gives its time to.
+    """
+    if options.decolorize or options.stream_fields:
+        return NO_HINTS
+    return Hints(options.time_fields or STRONG_TIME, ("service", "level", "host"))
 
 
 @dataclass(slots=True)
