@@ -106,9 +106,7 @@ def parse(body: bytes, limits: Limits, hints: Hints = NO_HINTS) -> Parsed | None
     return Parsed(made, rows, RawLines(body), _numbers(rows, bad), bad)
 
 
-def _judged(
-    body: bytes, limits: Limits, doubts: list[tuple[int, int, int]]
-) -> list[BadRow] | None:
+def _judged(body: bytes, limits: Limits, doubts: list[tuple[int, int, int]]) -> list[BadRow] | None:
     """The doubtful lines with what is wrong with them; None if nothing is, with one of them."""
     bad = []
     for number, begin, end in doubts:
@@ -159,5 +157,3 @@ def _from_buffers(
     return pa.Array.from_buffers(
         kind, rows, [mask, *(pa.py_buffer(buffer) for buffer in buffers)], nulls
     )
-
-

@@ -1,8 +1,7 @@
 //! One column while rows come: its type follows from its values, as in `row_columns.column_of`.
 //!
 //! All of one kind: that kind. Whole numbers and decimals: double, where that loses nothing. Anything
-//! else: text, numbers as Python's json writes them. A column that would need the text of a number that
-//! was kept as a double but written as a whole one is not ours.
+//! else: text, numbers as Python's json writes them.
 
 use crate::dictionary::Dictionary;
 use crate::text;
@@ -65,9 +64,10 @@ pub struct Column {
     /// The line that last had a value for this column.
     pub line: u32,
     as_dictionary: bool,
-    /// All whole numbers so far are exact as doubles; some are among the doubles.
+    /// All whole numbers so far are exact as doubles.
     exact: bool,
-    whole: bool,
+    /// Which of the doubles came as whole numbers: their text would be another.
+    whole: Vec<bool>,
 }
 
 impl Column {
@@ -80,7 +80,7 @@ impl Column {
             line: 0,
             as_dictionary,
             exact: true,
-            whole: false,
+            whole: Vec::new(),
         }
     }
 
@@ -99,7 +99,10 @@ impl Column {
         match &mut self.values {
             Values::None => {}
             Values::Int(values) => values.resize(rows, 0),
-            Values::Float(values) => values.resize(rows, 0.0),
+            Values::Float(values) => {
+                values.resize(rows, 0.0);
+                self.whole.resize(rows, false);
+            }
             Values::Bool(values) => values.resize(rows, false),
             Values::Text(values) => values.offsets.resize(rows + 1, values.data.len() as i32),
             Values::Dictionary(values, _) => values.resize(rows, 0),
@@ -155,7 +158,7 @@ impl Column {
             }
             Values::Float(values) if exact => {
                 values.push(number as f64);
-                self.whole = true;
+                self.whole.push(true);
                 return Ok(());
             }
             Values::None => {
@@ -174,18 +177,21 @@ impl Column {
         match &mut self.values {
             Values::Float(values) => {
                 values.push(number);
+                self.whole.push(false);
                 return Ok(());
             }
             Values::Int(values) if self.exact => {
                 let mut doubles: Vec<f64> = values.iter().map(|&value| value as f64).collect();
+                self.whole = vec![true; doubles.len()];
                 doubles.push(number);
+                self.whole.push(false);
                 self.values = Values::Float(doubles);
-                self.whole = true;
                 return Ok(());
             }
             Values::None => {
                 let mut values = vec![0.0; self.rows];
                 values.push(number);
+                self.whole = vec![false; values.len()];
                 self.values = Values::Float(values);
                 return Ok(());
             }
@@ -227,9 +233,6 @@ impl Column {
         if matches!(old, Values::None) {
             return Ok(Text::new(self.rows));
         }
-        if matches!(old, Values::Float(_)) && self.whole {
-            return Err(NotMine);
-        }
         let mut text = Text::new(0);
         for row in 0..self.rows {
             if !self.validity.is_valid(row) {
@@ -238,6 +241,9 @@ impl Column {
             }
             match &old {
                 Values::Int(values) => text.push(values[row].to_string().as_bytes())?,
+                Values::Float(values) if self.whole[row] => {
+                    text.push((values[row] as i64).to_string().as_bytes())?;
+                }
                 Values::Float(values) => text.push(text::float(values[row]).as_bytes())?,
                 Values::Bool(values) => text.push(truth_text(values[row]))?,
                 Values::Dictionary(indices, known) => text.push(known.value(indices[row]))?,
