@@ -176,8 +176,10 @@ def _stream(columns: dict[str, pa.Array], names: tuple[str, ...], rows: int) -> 
     for name in used:
         value = text_of(columns[name])
         value = pc.replace_substring(pc.replace_substring(value, "\\", "\\\\"), '"', '\\"')
-        parts.append(pc.binary_join_element_wise(_text(f'{name}="'), value, _text('"'), EMPTY))
-    joined = pc.binary_join_element_wise(*parts, _text(","), null_handling="skip")
+        part = pc.binary_join_element_wise(_text(f',{name}="'), value, _text('"'), EMPTY)
+        parts.append(part.fill_null(EMPTY))
+    # Not null_handling="skip": pyarrow leaves rows out where it skips.
+    joined = pc.utf8_slice_codeunits(pc.binary_join_element_wise(*parts, EMPTY), 1)
     braced = pc.binary_join_element_wise(_text("{"), joined, _text("}"), EMPTY)
     return braced.dictionary_encode()
 

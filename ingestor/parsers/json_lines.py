@@ -1,7 +1,8 @@
 """JSON lines: one object a line. Blank lines are no rows; rows count from 1.
 
-The native kernel, if there is one, takes most batches. Else the fast way takes a batch as columns; the slow way reads line by line and gives each bad line its
-reason. Small batches go the slow way at once: the reader's fixed cost is that of some fifty rows.
+The native kernel, if there is one, takes most batches. Else the fast way takes a batch as columns, and the
+slow way reads line by line and gives each bad line its reason. Without a kernel small batches go the slow
+way at once: the reader's fixed cost is that of some fifty rows.
 """
 
 from typing import Any

@@ -57,6 +57,8 @@ def load() -> tuple[ModuleType | None, str]:
     version = quorumlog_native.kernel_version()
     if version != KERNEL_VERSION:
         return None, f"its version is {version}, {KERNEL_VERSION} is expected; build it anew"
+    if not hasattr(quorumlog_native, "parse_ndjson"):
+        return None, "it has no reader of JSON lines; build it anew"
     return quorumlog_native, f"version {version}"
 
 

@@ -11,7 +11,6 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute
 import pytest
 from hypothesis import HealthCheck, example, given, settings
