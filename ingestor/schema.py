@@ -88,7 +88,7 @@ def hints_for(options: Options) -> Hints:
 
     Of the strong times the first that there is, which every row that has it gives its time to.
     """
-    if options.decolorize or options.stream_fields:
+    if options.decolorize or options.stream_fields or options.extra:
         return NO_HINTS
     return Hints(options.time_fields or STRONG_TIME, ("service", "level", "host"))
 
