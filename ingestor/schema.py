@@ -323,7 +323,9 @@ class _Mapping:
             column = self.left.get(source)
             if column is None:
                 continue
-            text = _without_empty(text_of(column).dictionary_encode())
+            if not pa.types.is_dictionary(column.type):
+                column = text_of(column).dictionary_encode()
+            text = _without_empty(column)
             found = text if found is None else _first_of(found, text)
             if found.null_count == 0:
                 break

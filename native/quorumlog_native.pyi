@@ -11,10 +11,21 @@ class Buffer:
 _Lent = tuple[str, str, int, Buffer | None, list[Buffer]]
 _Fine = tuple[int, Buffer | None, Buffer] | None
 
+_Bounds = tuple[int, int, int, int, int, int]
+_Columns = list[tuple[_Lent, _Fine]]
+
 def kernel_version() -> int: ...
 def parse_ndjson(
     body: bytes,
-    limits: tuple[int, int, int, int, int, int],
+    limits: _Bounds,
     dictionaries: Sequence[str],
     times: Sequence[str],
-) -> tuple[int, list[tuple[_Lent, _Fine]], list[tuple[int, int, int]]] | None: ...
+) -> tuple[int, _Columns, list[tuple[int, int, int]]] | None: ...
+def parse_elements(
+    body: bytes,
+    at: int,
+    rows_max: int,
+    limits: _Bounds,
+    dictionaries: Sequence[str],
+    times: Sequence[str],
+) -> tuple[int, _Columns, int] | None: ...

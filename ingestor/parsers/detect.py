@@ -123,7 +123,7 @@ def parse_as(
         return Document(json_lines.parse_json_lines(body, limits, learned, key, keep, hints))
     if form is Format.DOCUMENT:
         try:
-            return json_document.parse_document(body, limits, learned, key, keep)
+            return json_document.parse_document(body, limits, learned, key, keep, hints)
         except InvalidRequest as error:
             # One object and then more: lines whose first is longer than what the format was told by.
             if not error.details.get("trailing"):

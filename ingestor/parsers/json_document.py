@@ -9,7 +9,7 @@ itself alone; only a document whose syntax breaks is refused as a whole.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
@@ -17,10 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from ingestor.limits import Limits
+from ingestor.parsers import native
 from ingestor.parsers.base import BadRow, Parsed, RowError, quoted
 from ingestor.parsers.fast_json import flat_columns, is_utf8, read_table
-from ingestor.parsers.json_lines import SAMPLE_ROWS, SMALL_BYTES
+from ingestor.parsers.json_lines import KERNEL_BYTES, SAMPLE_ROWS, SMALL_BYTES
 from ingestor.parsers.learned import LearnedSchemas
+from ingestor.parsers.native import NO_HINTS, Hints
 from ingestor.parsers.row_columns import RowColumns, flatten
 from ingestor.parsers.strict_json import DECODER, LENIENT, checked_object, row_error
 from ingestor.parsers.strict_lines import Keep, Teach
@@ -56,7 +58,12 @@ def looks_like_envelope(body: bytes) -> bool:
 
 
 def parse_document(
-    body: bytes, limits: Limits, learned: LearnedSchemas, key: Any, keep: Keep
+    body: bytes,
+    limits: Limits,
+    learned: LearnedSchemas,
+    key: Any,
+    keep: Keep,
+    hints: Hints = NO_HINTS,
 ) -> Document:
     """The rows of an array, of an object with `logs`, or of one object that is itself a row.
 
@@ -65,12 +72,47 @@ def parse_document(
         TooLarge: more than `document_rows` rows.
     """
     body = body.removeprefix(_BOM)
+    if len(body) >= KERNEL_BYTES:
+        document = _with_kernel(body, limits, hints)
+        if document is not None:
+            return document
     teach = None
     if len(body) >= SMALL_BYTES:
         document, teach = _fast(body, limits, learned, key)
         if document is not None:
             return document
     return parse_slowly(body, limits, keep, teach)
+
+
+# ---- the native kernel -----------------------------------------------------------------------------
+
+
+def _with_kernel(body: bytes, limits: Limits, hints: Hints) -> Document | None:
+    """The kernel reads the rows; what stands around them is read with an empty array in their place."""
+    head = _ENVELOPE_HEAD.match(body)
+    if head is not None:
+        if b"\\" in head.group():  # a key whose escaped end looks like `"logs"`
+            return None
+        start = head.end() - 1
+        hints = replace(
+            hints, dictionaries=()
+        )  # the envelope's service may take the column's place
+    else:
+        start = len(body) - len(body.lstrip(b" \t\r\n"))
+        if body[start : start + 1] != b"[":
+            return None
+    found = native.parse_elements(body, start, limits, hints)
+    if found is None:
+        return None
+    columns, rows, end = found
+    parsed = Parsed(columns, rows, _Raw(body, limits))
+    if head is None:
+        return None if body[end:].strip(b" \t\r\n") else Document(parsed)
+    try:
+        around = DECODER.decode((body[:start] + b"[]" + body[end:]).decode())
+    except (ValueError, RecursionError):
+        return None
+    return Document(parsed, True, around) if around.pop("logs", None) == [] else None
 
 
 # ---- the fast way ----------------------------------------------------------------------------------

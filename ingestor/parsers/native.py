@@ -57,8 +57,8 @@ def load() -> tuple[ModuleType | None, str]:
     version = quorumlog_native.kernel_version()
     if version != KERNEL_VERSION:
         return None, f"its version is {version}, {KERNEL_VERSION} is expected; build it anew"
-    if not hasattr(quorumlog_native, "parse_ndjson"):
-        return None, "it has no reader of JSON lines; build it anew"
+    if not hasattr(quorumlog_native, "parse_elements"):
+        return None, "it has no reader of JSON; build it anew"
     return quorumlog_native, f"version {version}"
 
 
@@ -66,7 +66,7 @@ _kernel, _why = load()
 
 
 def available() -> bool:
-    """Whether the kernel reads JSON lines."""
+    """Whether the kernel reads JSON."""
     return _kernel is not None
 
 
@@ -81,23 +81,7 @@ def parse(body: bytes, limits: Limits, hints: Hints = NO_HINTS) -> Parsed | None
     `columns` are as the slow way's, but for the names in `hints`: dictionary columns, and times as
     microseconds UTC, or as a struct of these (`micros`) and the digits below (`nanos`).
     """
-    global _kernel, _why
-    if _kernel is None:
-        return None
-    bounds = (
-        limits.row_bytes_max,
-        limits.row_fields,
-        limits.name_bytes,
-        limits.depth,
-        limits.columns_sure,
-        DOUBTS_MAX,
-    )
-    try:
-        found = _kernel.parse_ndjson(body, bounds, list(hints.dictionaries), list(hints.times))
-    except RuntimeError as error:  # it panicked: our mistake, and no reason to lose a row
-        log.error("native kernel failed, not used any more", extra={"reason": str(error)})
-        _kernel, _why = None, str(error)
-        return None
+    found = _asked("parse_ndjson", body, _bounds(limits), hints)
     if found is None:
         return None
     rows, columns, doubts = found
@@ -106,6 +90,45 @@ def parse(body: bytes, limits: Limits, hints: Hints = NO_HINTS) -> Parsed | None
         return None
     made = {lent[0]: _array(lent, fine, rows) for lent, fine in columns}
     return Parsed(made, rows, RawLines(body), _numbers(rows, bad), bad)
+
+
+def parse_elements(
+    body: bytes, at: int, limits: Limits, hints: Hints = NO_HINTS
+) -> tuple[dict[str, pa.Array], int, int] | None:
+    """(columns, rows, place behind the `]`) of the JSON array whose `[` is at `at` in `body`.
+
+    None without a kernel, or when it declines: it does at the first element that is not surely good.
+    """
+    found = _asked("parse_elements", body, at, limits.document_rows, _bounds(limits), hints)
+    if found is None:
+        return None
+    rows, columns, end = found
+    return {lent[0]: _array(lent, fine, rows) for lent, fine in columns}, rows, end
+
+
+def _bounds(limits: Limits) -> tuple[int, ...]:
+    return (
+        limits.row_bytes_max,
+        limits.row_fields,
+        limits.name_bytes,
+        limits.depth,
+        limits.columns_sure,
+        DOUBTS_MAX,
+    )
+
+
+def _asked(name: str, *arguments: Any) -> Any:
+    """What the kernel's function gives for `arguments`, of which the last is `Hints`."""
+    global _kernel, _why
+    if _kernel is None:
+        return None
+    *given, hints = arguments
+    try:
+        return getattr(_kernel, name)(*given, list(hints.dictionaries), list(hints.times))
+    except RuntimeError as error:  # it panicked: our mistake, and no reason to lose a row
+        log.error("native kernel failed, not used any more", extra={"reason": str(error)})
+        _kernel, _why = None, str(error)
+        return None
 
 
 def _judged(body: bytes, limits: Limits, doubts: list[tuple[int, int, int]]) -> list[BadRow] | None:

@@ -33,6 +33,7 @@ mod quorumlog_native {
     }
 
     type Columns = Vec<(output::Lent, output::Fine)>;
+    type Bounds = (usize, usize, usize, usize, usize, usize);
     type Doubts = Vec<(u32, usize, usize)>;
 
     /// JSON lines as columns: (rows, columns, doubts), or None when the batch is not the kernel's.
@@ -44,34 +45,71 @@ mod quorumlog_native {
     fn parse_ndjson(
         py: Python<'_>,
         body: &Bound<'_, PyBytes>,
-        limits: (usize, usize, usize, usize, usize, usize),
+        limits: Bounds,
         dictionaries: Vec<String>,
         times: Vec<String>,
     ) -> PyResult<Option<(usize, Columns, Doubts)>> {
-        let limits = row::Limits {
-            row_bytes_max: limits.0,
-            row_fields: limits.1,
-            name_bytes: limits.2,
-            depth: limits.3.min(32),
-            columns_sure: limits.4,
-            doubts: limits.5,
-            dictionaries,
-        };
+        let limits = bounds(limits, dictionaries);
         let bytes = body.as_bytes();
-        let work = || {
-            let parsed = ndjson::parse(bytes, &limits)?;
-            let named = |name: &&String| parsed.columns.iter().any(|column| &&column.name == name);
-            let time = times.iter().find(named).cloned();
-            let doubts = parsed.doubts.iter().map(|d| (d.number, d.from, d.to)).collect();
-            let finished = parsed.columns.into_iter().map(|column| {
-                let as_times = time.as_ref() == Some(&column.name);
-                output::Output::new(column, as_times)
-            });
-            Some((parsed.rows, finished.collect::<Vec<_>>(), doubts))
-        };
+        let done = guarded(py, || {
+            let mut parsed = ndjson::parse(bytes, &limits)?;
+            let doubts = parsed.doubts.drain(..).map(|d| (d.number, d.from, d.to)).collect();
+            Some((outputs(parsed, &times), doubts))
+        })?;
+        Ok(done.map(|((rows, columns), doubts): (_, Doubts)| (rows, lent(columns), doubts)))
+    }
+
+    /// The elements of the JSON array whose `[` is at `at`: (rows, columns, place behind its `]`), or None
+    /// when the body is not UTF-8, or an element is not an object that is surely good, or there are more
+    /// than `rows_max`. Else as `parse_ndjson`; there are no doubts here.
+    #[pyfunction]
+    fn parse_elements(
+        py: Python<'_>,
+        body: &Bound<'_, PyBytes>,
+        at: usize,
+        rows_max: usize,
+        limits: Bounds,
+        dictionaries: Vec<String>,
+        times: Vec<String>,
+    ) -> PyResult<Option<(usize, Columns, usize)>> {
+        let limits = bounds(limits, dictionaries);
+        let bytes = body.as_bytes();
+        let done = guarded(py, || {
+            let (parsed, end) = ndjson::elements(bytes, at, &limits, rows_max)?;
+            Some((outputs(parsed, &times), end))
+        })?;
+        Ok(done.map(|((rows, columns), end)| (rows, lent(columns), end)))
+    }
+
+    fn bounds(given: Bounds, dictionaries: Vec<String>) -> row::Limits {
+        row::Limits {
+            row_bytes_max: given.0,
+            row_fields: given.1,
+            name_bytes: given.2,
+            depth: given.3.min(32),
+            columns_sure: given.4,
+            doubts: given.5,
+            dictionaries,
+        }
+    }
+
+    /// `work` without the GIL; a panic becomes a RuntimeError.
+    fn guarded<T: Send>(py: Python<'_>, work: impl FnOnce() -> Option<T> + Send) -> PyResult<Option<T>> {
         let caught = py.detach(|| std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)));
-        let done = caught.map_err(|_| PyRuntimeError::new_err("the JSON kernel panicked"))?;
-        let Some((rows, columns, doubts)) = done else { return Ok(None) };
-        Ok(Some((rows, columns.into_iter().map(output::Output::into_lent).collect(), doubts)))
+        caught.map_err(|_| PyRuntimeError::new_err("the JSON kernel panicked"))
+    }
+
+    fn outputs(parsed: ndjson::Parsed, times: &[String]) -> (usize, Vec<output::Output>) {
+        let there = |name: &&String| parsed.columns.iter().any(|column| column.name == **name);
+        let time = times.iter().find(there).cloned();
+        let finished = parsed.columns.into_iter().map(|column| {
+            let as_times = time.as_ref() == Some(&column.name);
+            output::Output::new(column, as_times)
+        });
+        (parsed.rows, finished.collect())
+    }
+
+    fn lent(columns: Vec<output::Output>) -> Columns {
+        columns.into_iter().map(output::Output::into_lent).collect()
     }
 }

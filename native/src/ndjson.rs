@@ -1,7 +1,8 @@
-//! JSON lines to columns: whole lines that are surely good become rows, all others are listed.
+//! JSON lines, or the elements of one array, to columns: what is surely good becomes rows.
 //!
 //! Invariant: the columns are those that the Python path makes of the same good lines. A line is listed
-//! as a doubt when it is bad (the Python path words the reason) or good in a way that is not handled here.
+//! as a doubt when it is bad (the Python path words the reason) or good in a way that is not handled here;
+//! an array with such an element is left to the Python path as a whole.
 
 use memchr::memchr;
 
@@ -34,10 +35,9 @@ pub fn parse(body: &[u8], limits: &Limits) -> Option<Parsed> {
         return None;
     }
     let all_text = simdutf8::basic::from_utf8(body).is_ok();
-    let mut rows = Rows::new(body, limits);
-    let (mut at, mut count, mut number) = (0, 0, 0);
-    let mut live = 0;
-    let mut order: Vec<u32> = Vec::new();
+    let mut rows = Rows::new(body, limits, true);
+    let (mut at, mut number) = (0, 0);
+    let mut made = Made::default();
     let mut doubts: Vec<Doubt> = Vec::new();
     loop {
         while body.get(at).is_some_and(|&byte| is_blank(byte) || byte == b'\n') {
@@ -62,14 +62,40 @@ pub fn parse(body: &[u8], limits: &Limits) -> Option<Parsed> {
             doubts.push(doubt.0);
             continue;
         };
-        commit(&mut rows, count, &mut live, &mut order)?;
-        count += 1;
-        if live > limits.columns_sure || live * count > CELLS_MAX {
-            return None;
-        }
+        made.take(&mut rows, limits)?;
         at = end;
     }
-    Some(Parsed { rows: count, columns: finished(rows.columns, &order, count), doubts })
+    Some(made.finished(rows.columns, doubts))
+}
+
+/// The elements of the array whose `[` is at `at`, and the place behind its `]`; all objects that are surely
+/// good, at most `rows_max` of them, else `None`.
+pub fn elements(body: &[u8], at: usize, limits: &Limits, rows_max: usize) -> Option<(Parsed, usize)> {
+    if body.len() > i32::MAX as usize || simdutf8::basic::from_utf8(body).is_err() {
+        return None;
+    }
+    let mut rows = Rows::new(body, limits, false);
+    let mut made = Made::default();
+    if rows.byte(at) != b'[' {
+        return None;
+    }
+    let mut at = rows.space(at + 1);
+    if rows.byte(at) == b']' {
+        return Some((made.finished(rows.columns, Vec::new()), at + 1));
+    }
+    loop {
+        let end = rows.row(at, made.rows as u32 + 1).ok()?;
+        if end - at > limits.row_bytes_max || made.rows == rows_max {
+            return None;
+        }
+        made.take(&mut rows, limits)?;
+        at = rows.space(end);
+        match rows.byte(at) {
+            b',' => at = rows.space(at + 1),
+            b']' => return Some((made.finished(rows.columns, Vec::new()), at + 1)),
+            _ => return None,
+        }
+    }
 }
 
 /// Where the line ends (its line end or the body's) if nothing but blanks stands behind `at`.
@@ -103,29 +129,40 @@ fn doubtful(body: &[u8], from: usize, number: u32) -> (Doubt, usize) {
     (Doubt { number, from, to }, end)
 }
 
-/// The row's cells into their columns, as row `count`. `order`: columns by their first value.
-#[inline]
-fn commit(rows: &mut Rows, count: usize, live: &mut usize, order: &mut Vec<u32>) -> Option<()> {
-    for cell in &rows.cells {
-        let column = &mut rows.columns[cell.column as usize];
-        if column.is_empty() {
-            *live += 1;
-            order.push(cell.column);
-        }
-        column.fill(count);
-        column.push(cell.value, rows.body, &rows.scratch).ok()?;
-    }
-    Some(())
+/// How many rows are in the columns, and which columns have a value, by their first.
+#[derive(Default)]
+struct Made {
+    rows: usize,
+    order: Vec<u32>,
 }
 
-fn finished(columns: Vec<Column>, order: &[u32], count: usize) -> Vec<Column> {
-    let mut found: Vec<Option<Column>> = columns.into_iter().map(Some).collect();
-    let mut done: Vec<Column> = order.iter().filter_map(|&at| found[at as usize].take()).collect();
-    for column in &mut done {
-        column.fill(count);
-        if let Values::Float(values) = &mut column.values {
-            values.iter_mut().for_each(|value| *value += 0.0); // -0.0 is 0.0, as a whole zero is
+impl Made {
+    /// The row's cells into their columns. `None`: too many columns, or more than memory should take.
+    #[inline]
+    fn take(&mut self, rows: &mut Rows, limits: &Limits) -> Option<()> {
+        for cell in &rows.cells {
+            let column = &mut rows.columns[cell.column as usize];
+            if column.is_empty() {
+                self.order.push(cell.column);
+            }
+            column.fill(self.rows);
+            column.push(cell.value, rows.body, &rows.scratch).ok()?;
         }
+        self.rows += 1;
+        let live = self.order.len();
+        (live <= limits.columns_sure && live * self.rows <= CELLS_MAX).then_some(())
     }
-    done
+
+    fn finished(self, columns: Vec<Column>, doubts: Vec<Doubt>) -> Parsed {
+        let mut found: Vec<Option<Column>> = columns.into_iter().map(Some).collect();
+        let take = |&at: &u32| found[at as usize].take();
+        let mut columns: Vec<Column> = self.order.iter().filter_map(take).collect();
+        for column in &mut columns {
+            column.fill(self.rows);
+            if let Values::Float(values) = &mut column.values {
+                values.iter_mut().for_each(|value| *value += 0.0); // -0.0 is 0.0, as a whole zero is
+            }
+        }
+        Parsed { rows: self.rows, columns, doubts }
+    }
 }

@@ -53,17 +53,13 @@ pub struct Rows<'a> {
     pub scratch: Vec<u8>,
     /// Number of the line, from 1; what was seen in it bears this mark.
     line: u32,
-}
-
-fn space(bytes: &[u8], mut at: usize) -> usize {
-    while matches!(bytes.get(at), Some(b' ' | b'\t' | b'\r')) {
-        at += 1;
-    }
-    at
+    /// A line end where one may stand between two tokens of a row: in a document. Else a blank again.
+    line_end: u8,
 }
 
 impl<'a> Rows<'a> {
-    pub fn new(body: &'a [u8], limits: &'a Limits) -> Self {
+    /// `in_lines`: a row ends with its line.
+    pub fn new(body: &'a [u8], limits: &'a Limits, in_lines: bool) -> Self {
         Rows {
             body,
             limits,
@@ -73,11 +69,22 @@ impl<'a> Rows<'a> {
             cells: Vec::new(),
             scratch: Vec::new(),
             line: 0,
+            line_end: if in_lines { b' ' } else { b'\n' },
         }
     }
 
+    /// The first place at or after `at` that is no white space.
     #[inline(always)]
-    fn byte(&self, at: usize) -> u8 {
+    pub fn space(&self, mut at: usize) -> usize {
+        let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r') || *byte == self.line_end;
+        while self.body.get(at).is_some_and(blank) {
+            at += 1;
+        }
+        at
+    }
+
+    #[inline(always)]
+    pub fn byte(&self, at: usize) -> u8 {
         self.body.get(at).copied().unwrap_or(0)
     }
 
@@ -98,7 +105,7 @@ impl<'a> Rows<'a> {
         if depth > self.limits.depth {
             return Err(Stop::Doubt);
         }
-        let mut at = space(self.body, at);
+        let mut at = self.space(at);
         if self.byte(at) == b'}' {
             return Ok(at + 1);
         }
@@ -109,15 +116,15 @@ impl<'a> Rows<'a> {
             let (path, end) = self.key(at + 1, parent)?;
             at = end;
             if self.byte(at) != b':' {
-                at = space(self.body, at);
+                at = self.space(at);
                 if self.byte(at) != b':' {
                     return Err(Stop::Doubt);
                 }
             }
-            at = self.value(space(self.body, at + 1), path, depth)?;
-            at = space(self.body, at);
+            at = self.value(self.space(at + 1), path, depth)?;
+            at = self.space(at);
             match self.byte(at) {
-                b',' => at = space(self.body, at + 1),
+                b',' => at = self.space(at + 1),
                 b'}' => return Ok(at + 1),
                 _ => return Err(Stop::Doubt),
             }
@@ -223,13 +230,14 @@ impl<'a> Rows<'a> {
             return Err(Stop::Doubt);
         }
         self.scratch.push(b'[');
-        let mut at = space(self.body, at);
+        let mut at = self.space(at);
         if self.byte(at) == b']' {
             self.scratch.push(b']');
             return Ok(at + 1);
         }
         loop {
-            at = space(self.body, self.element(at, depth)?);
+            let end = self.element(at, depth)?;
+            at = self.space(end);
             match self.byte(at) {
                 b',' => self.scratch.push(b','),
                 b']' => {
@@ -238,7 +246,7 @@ impl<'a> Rows<'a> {
                 }
                 _ => return Err(Stop::Doubt),
             }
-            at = space(self.body, at + 1);
+            at = self.space(at + 1);
         }
     }
 
@@ -280,7 +288,7 @@ impl<'a> Rows<'a> {
         }
         self.scratch.push(b'{');
         let mut keys: Vec<(usize, usize)> = Vec::new();
-        let mut at = space(self.body, at);
+        let mut at = self.space(at);
         if self.byte(at) == b'}' {
             self.scratch.push(b'}');
             return Ok(at + 1);
@@ -290,7 +298,8 @@ impl<'a> Rows<'a> {
                 return Err(Stop::Doubt);
             }
             let from = self.scratch.len();
-            at = space(self.body, self.string_text(at)?);
+            let end = self.string_text(at)?;
+            at = self.space(end);
             let key = (from, self.scratch.len());
             if keys.iter().any(|&(a, b)| self.scratch[a..b] == self.scratch[key.0..key.1]) {
                 return Err(Stop::Doubt);
@@ -300,7 +309,8 @@ impl<'a> Rows<'a> {
                 return Err(Stop::Doubt);
             }
             self.scratch.push(b':');
-            at = space(self.body, self.element(space(self.body, at + 1), depth)?);
+            let end = self.element(self.space(at + 1), depth)?;
+            at = self.space(end);
             match self.byte(at) {
                 b',' => self.scratch.push(b','),
                 b'}' => {
@@ -309,7 +319,7 @@ impl<'a> Rows<'a> {
                 }
                 _ => return Err(Stop::Doubt),
             }
-            at = space(self.body, at + 1);
+            at = self.space(at + 1);
         }
     }
 }
