@@ -109,6 +109,22 @@ impl Column {
         }
     }
 
+    /// Room for `times` what there is, but not for more than `bytes` of text; growing step by step copies.
+    pub fn reserve(&mut self, times: usize, bytes: usize) {
+        let rows = self.rows * times;
+        match &mut self.values {
+            Values::None => {}
+            Values::Int(values) => values.reserve_exact(rows),
+            Values::Float(values) => values.reserve_exact(rows),
+            Values::Bool(values) => values.reserve_exact(rows),
+            Values::Text(text) => {
+                text.offsets.reserve_exact(rows);
+                text.data.reserve_exact((text.data.len() * times).min(bytes));
+            }
+            Values::Dictionary(values, _) => values.reserve_exact(rows),
+        }
+    }
+
     /// The value of row `self.rows`.
     #[inline]
     pub fn push(&mut self, value: Value, body: &[u8], scratch: &[u8]) -> Result<(), NotMine> {

@@ -12,6 +12,8 @@ pub struct Path {
     parent: u32,
     /// The key as it mostly stands in the body, with its closing quote.
     quoted: Vec<u8>,
+    /// The same as words, and which of their bits count; a longer one has no such form.
+    words: Option<([u64; 2], [u64; 2])>,
     /// The dotted name of the whole path.
     pub name: String,
     children: HashMap<Box<[u8]>, u32>,
@@ -20,6 +22,30 @@ pub struct Path {
     /// The line that last had this key.
     pub line: u32,
     pub column: u32,
+}
+
+impl Path {
+    /// Whether the key stands at `at`; without a call for the usual short ones.
+    #[inline(always)]
+    fn stands(&self, body: &[u8], at: usize) -> bool {
+        match (self.words, body.get(at..at + 16)) {
+            (Some((key, mask)), Some(there)) => {
+                let low = u64::from_le_bytes(there[..8].try_into().expect("eight bytes"));
+                let high = u64::from_le_bytes(there[8..].try_into().expect("eight bytes"));
+                low & mask[0] == key[0] && high & mask[1] == key[1]
+            }
+            _ => body[at..].starts_with(&self.quoted),
+        }
+    }
+}
+
+fn words(quoted: &[u8]) -> Option<([u64; 2], [u64; 2])> {
+    let (mut key, mut mask) = ([0; 2], [0; 2]);
+    for (place, &byte) in quoted.iter().enumerate() {
+        *key.get_mut(place / 8)? |= u64::from(byte) << (place % 8 * 8);
+        mask[place / 8] |= 0xff << (place % 8 * 8);
+    }
+    Some((key, mask))
 }
 
 pub struct Names {
@@ -40,6 +66,7 @@ impl Names {
         let root = Path {
             parent: ROOT,
             quoted: Vec::new(),
+            words: None,
             name: String::new(),
             children: HashMap::new(),
             next: ROOT,
@@ -61,7 +88,7 @@ impl Names {
         for _ in 0..2 {
             guess = self.paths[guess as usize].next;
             let path = &self.paths[guess as usize];
-            if path.parent == parent && guess != ROOT && body[at..].starts_with(&path.quoted) {
+            if path.parent == parent && guess != ROOT && path.stands(body, at) {
                 let end = at + path.quoted.len();
                 self.last = guess;
                 return Some((guess, end));
@@ -102,6 +129,7 @@ impl Names {
         let plain = crate::scan::string_stop(&quoted, 0) == key.len();
         self.paths.push(Path {
             parent: if plain { parent } else { u32::MAX },
+            words: words(&quoted),
             quoted,
             name,
             children: HashMap::new(),

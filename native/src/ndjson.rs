@@ -11,6 +11,9 @@ use crate::row::{Limits, Rows, Stop};
 
 /// Values and nulls of all columns together; beyond, a sparse batch would take more than its bytes' worth.
 const CELLS_MAX: usize = 32 << 20;
+/// After so many rows the rest of the body is taken to be like them, and room is made for it.
+const SAMPLE_ROWS: usize = 256;
+const ROOM_MAX: usize = 4 << 20;
 
 /// A line that Python has to judge: its number among the lines that are not blank, from 1, and its bytes.
 pub struct Doubt {
@@ -64,6 +67,7 @@ pub fn parse(body: &[u8], limits: &Limits) -> Option<Parsed> {
         };
         made.take(&mut rows, limits)?;
         at = end;
+        made.reserve(&mut rows, at);
     }
     Some(made.finished(rows.columns, doubts))
 }
@@ -89,6 +93,7 @@ pub fn elements(body: &[u8], at: usize, limits: &Limits, rows_max: usize) -> Opt
             return None;
         }
         made.take(&mut rows, limits)?;
+        made.reserve(&mut rows, end);
         at = rows.space(end);
         match rows.byte(at) {
             b',' => at = rows.space(at + 1),
@@ -151,6 +156,19 @@ impl Made {
         self.rows += 1;
         let live = self.order.len();
         (live <= limits.columns_sure && live * self.rows <= CELLS_MAX).then_some(())
+    }
+
+    /// Room for what is left behind `at`, if it is like what came before; once.
+    #[inline]
+    fn reserve(&self, rows: &mut Rows, at: usize) {
+        if self.rows == SAMPLE_ROWS {
+            let left = rows.body.len() - at;
+            let times = (left + left / 16) / at + 1;
+            if times * SAMPLE_ROWS * rows.columns.len() > ROOM_MAX {
+                return;
+            }
+            rows.columns.iter_mut().for_each(|column| column.reserve(times, left));
+        }
     }
 
     fn finished(self, columns: Vec<Column>, doubts: Vec<Doubt>) -> Parsed {

@@ -11,9 +11,21 @@ fn zeros(x: u64) -> u64 {
     x.wrapping_sub(ONES) & !x & HIGHS
 }
 
+#[inline(always)]
+fn stops(byte: u8) -> bool {
+    (byte == b'"') | (byte == b'\\') | (byte < 0x20)
+}
+
 /// The first place at or after `at` with `"`, `\` or a control character; the length if there is none.
 #[inline]
 pub fn string_stop(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(chunk) = bytes.get(at..at + 16) {
+        let chunk: &[u8; 16] = chunk.try_into().expect("sixteen bytes");
+        if chunk.iter().fold(false, |any, &byte| any | stops(byte)) {
+            break; // the compiler makes vectors of this loop, on any machine that has some
+        }
+        at += 16;
+    }
     while let Some(chunk) = bytes.get(at..at + 8) {
         let x = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
         let control = x.wrapping_sub(ONES * 0x20) & !x & HIGHS;
@@ -25,7 +37,7 @@ pub fn string_stop(bytes: &[u8], mut at: usize) -> usize {
         at += 8;
     }
     while let Some(&byte) = bytes.get(at) {
-        if byte == b'"' || byte == b'\\' || byte < 0x20 {
+        if stops(byte) {
             return at;
         }
         at += 1;
