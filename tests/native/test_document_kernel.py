@@ -80,7 +80,8 @@ def test_whole_documents_are_not_declined(body: bytes) -> None:
     [
         b"[", b"[{}", b"[{},]", b"[,{}]", b"[{}]]", b"[{}] x", b"[1]", b"[null]", b"[[{}]]",
         b'[{"a":1,"a":2}]', b'[{"a":"\xff"}]', b'{"logs":[{}]', b'{"logs":[{}]}}', b'{"logs":[{}],"logs":[]}',
-        b'{"logs":[{}],}', b'{"service":"s","service":"t","logs":[{}]}', b'{"x\\"logs":[{"a":1}],"logs":[]}', b'\x0b[{}]',
+        b'{"logs":[{}],}', b'{"service":"s","service":"t","logs":[{}]}', b'{"x\\"logs":[{"a":1}],"logs":[]}',
+        b"\x0b[{}]",
         b'{"x":{"logs":[{}]}}', b'{"logs":[{}],"n":NaN}',
     ],
 )  # fmt: skip
