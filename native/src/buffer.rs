@@ -42,11 +42,7 @@ impl Buffer {
 impl Buffer {
     /// # Safety
     /// Called by the interpreter alone, with a `view` that it owns (PEP 3118).
-    unsafe fn __getbuffer__(
-        slf: Bound<'_, Self>,
-        view: *mut ffi::Py_buffer,
-        flags: c_int,
-    ) -> PyResult<()> {
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         if view.is_null() {
             return Err(PyBufferError::new_err("no view"));
         }
@@ -56,6 +52,10 @@ impl Buffer {
         // to the object (taken here) keeps it alive; `span` gives its own bytes, all of them initialised;
         // PyBuffer_FillInfo refuses a writable view (readonly 1).
         let filled = unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), data, size, 1, flags) };
-        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+        if filled == 0 {
+            Ok(())
+        } else {
+            Err(PyErr::fetch(slf.py()))
+        }
     }
 }

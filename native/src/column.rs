@@ -89,12 +89,15 @@ impl Column {
     }
 
     /// Nulls up to `rows`.
+    #[inline]
     pub fn fill(&mut self, rows: usize) {
-        let count = rows - self.rows;
-        if count == 0 {
-            return;
+        if rows > self.rows {
+            self.nulls_to(rows);
         }
-        self.validity.null(count);
+    }
+
+    fn nulls_to(&mut self, rows: usize) {
+        self.validity.null(rows - self.rows);
         self.rows = rows;
         match &mut self.values {
             Values::None => {}
@@ -271,5 +274,9 @@ impl Column {
 }
 
 fn truth_text(truth: bool) -> &'static [u8] {
-    if truth { b"true" } else { b"false" }
+    if truth {
+        b"true"
+    } else {
+        b"false"
+    }
 }

@@ -9,6 +9,8 @@ use memchr::memchr;
 use crate::column::{Column, Values};
 use crate::row::{Limits, Rows, Stop};
 
+/// Places in a row's scratch, which may be four times its body (`[1e15]`), have to fit 32 bits.
+const BODY_MAX: usize = 512 << 20;
 /// Values and nulls of all columns together; beyond, a sparse batch would take more than its bytes' worth.
 const CELLS_MAX: usize = 32 << 20;
 /// After so many rows the rest of the body is taken to be like them, and room is made for it.
@@ -34,7 +36,7 @@ fn is_blank(byte: u8) -> bool {
 
 /// `None`: not a batch of ours. Memory: a small multiple of `body`, at most.
 pub fn parse(body: &[u8], limits: &Limits) -> Option<Parsed> {
-    if body.len() > i32::MAX as usize {
+    if body.len() > BODY_MAX {
         return None;
     }
     let all_text = simdutf8::basic::from_utf8(body).is_ok();
@@ -75,7 +77,7 @@ pub fn parse(body: &[u8], limits: &Limits) -> Option<Parsed> {
 /// The elements of the array whose `[` is at `at`, and the place behind its `]`; all objects that are surely
 /// good, at most `rows_max` of them, else `None`.
 pub fn elements(body: &[u8], at: usize, limits: &Limits, rows_max: usize) -> Option<(Parsed, usize)> {
-    if body.len() > i32::MAX as usize || simdutf8::basic::from_utf8(body).is_err() {
+    if body.len() > BODY_MAX || simdutf8::basic::from_utf8(body).is_err() {
         return None;
     }
     let mut rows = Rows::new(body, limits, false);

@@ -36,8 +36,7 @@ impl Output {
         if as_times {
             if let Values::Text(text) = &values {
                 if let Some((micros, digits, fine)) = moments(text, &validity) {
-                    let fine = (fine.nulls < digits.len())
-                        .then(|| (fine.nulls, fine.finish(), digits));
+                    let fine = (fine.nulls < digits.len()).then(|| (fine.nulls, fine.finish(), digits));
                     return Output {
                         name,
                         kind: "time",
@@ -54,9 +53,7 @@ impl Output {
             Values::Int(values) => ("int64", vec![Data::I64(values)]),
             Values::Float(values) => ("double", vec![Data::F64(values)]),
             Values::Bool(values) => ("bool", vec![Data::U8(bits(&values))]),
-            Values::Text(text) => {
-                ("string", vec![Data::I32(text.offsets), Data::U8(trimmed(text.data))])
-            }
+            Values::Text(text) => ("string", vec![Data::I32(text.offsets), Data::U8(trimmed(text.data))]),
             Values::Dictionary(indices, known) => {
                 let (offsets, data) = (Data::I32(known.offsets), Data::U8(known.data));
                 ("dictionary", vec![Data::I32(indices), offsets, data])
@@ -78,7 +75,11 @@ fn moments(text: &Text, validity: &Validity) -> Option<Moments> {
         let moment = if validity.is_valid(row) { reader.read(text.value(row))? } else { (0, -1) };
         micros.push(moment.0);
         digits.push(moment.1.max(0));
-        if moment.1 < 0 { fine.null(1) } else { fine.valid() }
+        if moment.1 < 0 {
+            fine.null(1)
+        } else {
+            fine.valid()
+        }
     }
     Some((micros, digits, fine))
 }

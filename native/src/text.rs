@@ -88,7 +88,11 @@ pub fn float(value: f64) -> String {
         return format!("{mantissa}e{sign}{:02}", power.abs());
     }
     let plain = format!("{value}");
-    if plain.contains('.') { plain } else { plain + ".0" }
+    if plain.contains('.') {
+        plain
+    } else {
+        plain + ".0"
+    }
 }
 
 #[cfg(test)]
@@ -98,9 +102,16 @@ mod tests {
     #[test]
     fn floats_are_written_as_python_writes_them() {
         let cases = [
-            (1.0, "1.0"), (-0.0, "-0.0"), (1e16, "1e+16"), (1e15, "1000000000000000.0"),
-            (1.5e-5, "1.5e-05"), (1e-4, "0.0001"), (5e-324, "5e-324"), (0.1, "0.1"),
-            (1.7976931348623157e308, "1.7976931348623157e+308"), (123456.789, "123456.789"),
+            (1.0, "1.0"),
+            (-0.0, "-0.0"),
+            (1e16, "1e+16"),
+            (1e15, "1000000000000000.0"),
+            (1.5e-5, "1.5e-05"),
+            (1e-4, "0.0001"),
+            (5e-324, "5e-324"),
+            (0.1, "0.1"),
+            (1.7976931348623157e308, "1.7976931348623157e+308"),
+            (123456.789, "123456.789"),
         ];
         for (value, text) in cases {
             assert_eq!(float(value), text);
@@ -110,9 +121,11 @@ mod tests {
     #[test]
     fn halves_of_characters_are_replaced() {
         let cases: [(&str, &str, bool); 5] = [
-            ("\\ud83d\\ude00\"", "😀", false), ("\\ud83dx\"", "\u{fffd}x", true),
+            ("\\ud83d\\ude00\"", "😀", false),
+            ("\\ud83dx\"", "\u{fffd}x", true),
             ("\\ude00\\ud83d\"", "\u{fffd}\u{fffd}", true),
-            ("\\ud83d\\ud83d\\ude00\"", "\u{fffd}😀", true), ("a\\u0000\"", "a\0", false),
+            ("\\ud83d\\ud83d\\ude00\"", "\u{fffd}😀", true),
+            ("a\\u0000\"", "a\0", false),
         ];
         for (source, text, halved) in cases {
             let mut out = Vec::new();
