@@ -18,9 +18,7 @@ from records.ids import BlockId, RingEpoch
 _FACTS = ("tenant", "received_at", "producer", "producer_epoch")
 
 
-def encode_pieces(
-    pieces: Sequence[Piece], block: BlockId, filters: str = "auto"
-) -> EncodedBlock:
+def encode_pieces(pieces: Sequence[Piece], block: BlockId, filters: str = "auto") -> EncodedBlock:
     """The block of all entries of `pieces`, in order; they share owners and ring epoch."""
     whole = join_pieces(pieces)
     table = _rows(whole.tables)

@@ -102,7 +102,7 @@ class Shelf:
         self._absent: dict[str, list[int]] = {}
 
     def add(self, place: int, filters: RowFilters | None) -> None:
-        """Adds the block at `place` of the shelf; None for one without filters: a group of its own, "maybe"."""
+        """Adds the block at `place` of the shelf; None, of one without filters, is one group, "maybe"."""
         groups = 1 if filters is None else filters.groups
         self.start[place], self.count[place] = self.groups, groups
         layout = -1

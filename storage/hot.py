@@ -278,8 +278,7 @@ class HotSet:
         The buffer is as long as the file, but memory that nobody touches costs nothing.
         """
         start, end = self._head(place).parts.body
-        buffer = np.empty(end - start, np.uint8)
-        view = memoryview(buffer).cast("B")
+        view = np.empty(end - start, np.uint8).data
         for low, high in _joined(ranges):
             view[low:high] = self._pread(place, start + low, high - low)
         return view
@@ -351,9 +350,7 @@ def _groups_of(place: BlockPlace, footer: pq.FileMetaData) -> list[int]:
     return [place.group]
 
 
-def _chunks(
-    footer: pq.FileMetaData, groups: list[int], names: list[str]
-) -> list[tuple[int, int]]:
+def _chunks(footer: pq.FileMetaData, groups: list[int], names: list[str]) -> list[tuple[int, int]]:
     """Where the bytes of some columns of some row groups are: (start, end) in the Parquet file."""
     indexes = [footer.schema.names.index(name) for name in names]
     ranges = []

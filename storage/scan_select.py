@@ -26,7 +26,7 @@ Ranges = tuple[tuple[int, int], ...]
 Narrow = Callable[[list[BlockPlace]], Survivors]
 #: The entry table's type with signed `row_start`: an entry may begin before the piece does.
 _SIGNED = np.dtype([
-    (name, "<i8" if name == "row_start" else kind) for name, kind in ENTRY_TYPE.descr
+    (name, "<i8" if name == "row_start" else ENTRY_TYPE[name]) for name in ENTRY_TYPE.names or ()
 ])  # fmt: skip
 
 

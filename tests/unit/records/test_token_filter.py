@@ -15,7 +15,9 @@ from records import token_filter
 
 GOLDEN = Path(__file__).parent / "golden" / "token-filter-v1.txt"
 #: Letters that change under case folding, cross into ASCII, or only look like separators.
-ALPHABET = "aAkKsSzZ09 -_.:/\u212a\u017f\u00df\u1e9e\u0130\u0131\u00e9\u00c9\u4e2d\u0660\u0301\U0001d538"
+ALPHABET = (
+    "aAkKsSzZ09 -_.:/\u212a\u017f\u00df\u1e9e\u0130\u0131\u00e9\u00c9\u4e2d\u0660\u0301\U0001d538"
+)
 TEXT = st.one_of(st.text(ALPHABET, max_size=12), st.text(max_size=12))
 
 
@@ -101,7 +103,9 @@ def test_long_keys_differ_by_length_and_first_bytes() -> None:
 
 def corpus() -> list[str]:
     """Messages that need every branch of the builders."""
-    texts = [f"request id={n:x} user=u-{n % 97} caf\u00e9 \u212a{n} {'long' * n}" for n in range(300)]
+    texts = [
+        f"request id={n:x} user=u-{n % 97} caf\u00e9 \u212a{n} {'long' * n}" for n in range(300)
+    ]
     return [*texts, "", "x" * 63, "y" * 64, "z" * 65, "\u4e2d\u6587", "A_b.C:d"]
 
 

@@ -28,7 +28,9 @@ def filters_of(number: int, **more: list) -> RowFilters:
 class Store:
     """Blocks by ordinal; counts what is read."""
 
-    def __init__(self, blocks: int, limit: int = 1 << 30, bare: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, blocks: int, limit: int = 1 << 30, bare: frozenset[int] = frozenset()
+    ) -> None:
         self.bare, self.reads = bare, Counter[int]()
         self.metrics = Metrics()
         self.index = FilterIndex(self.load, limit, self.metrics)
@@ -85,7 +87,12 @@ def test_a_field_that_no_row_has_leaves_nothing() -> None:
     """Whatever is asked of it, as no block has the column or `attributes`."""
     store = Store(3)
 
-    for tree in (("exists", "none"), ("eq", "none", 1), ("range", "none", 1, 2), ("regex", "none", "")):
+    for tree in (
+        ("exists", "none"),
+        ("eq", "none", 1),
+        ("range", "none", 1, 2),
+        ("regex", "none", ""),
+    ):
         assert not len(store.ask(tree).ordinals)
     assert len(store.ask(("exists", "user")).ordinals) == 3
 

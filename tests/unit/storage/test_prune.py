@@ -1,4 +1,4 @@
-"""Answers with filters equal the model's, over blocks of many small row groups; and little is read for them."""
+"""Answers with filters equal the model's, over blocks of small row groups; and little is read for them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
