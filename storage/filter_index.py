@@ -232,10 +232,14 @@ class FilterIndex:
         self._bytes.set(size)
 
     def forget(self, ordinal: int) -> None:
-        """Drops what is kept of a block that is gone (its neighbours are read again)."""
+        """Drops what is kept of a block that is gone; its memory when its last neighbour goes."""
+        number = ordinal // SHELF_BLOCKS
         with self._lock:
-            self._shelves.pop(ordinal // SHELF_BLOCKS, None)
-            self._sizes.pop(ordinal // SHELF_BLOCKS, None)
+            shelf = self._shelves.get(number)
+            if shelf is not None:
+                shelf.start[ordinal % SHELF_BLOCKS] = -1
+                if (shelf.start < 0).all():
+                    del self._shelves[number], self._sizes[number]
 
     @property
     def nbytes(self) -> int:

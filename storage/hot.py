@@ -122,6 +122,7 @@ class HotSet:
         log_directory: Path,
         cache_bytes: int,
         metrics: Metrics,
+        *,
         filter_bytes: int = FILTER_BYTES,
     ) -> None:
         self._directory = log_directory

@@ -126,14 +126,16 @@ def test_memory_is_bounded_and_the_newest_shelves_stay() -> None:
 
 
 def test_a_forgotten_block_is_read_again() -> None:
-    """After quarantine; others of its shelf too."""
+    """After quarantine, should it come back; its neighbours stay. A shelf without blocks takes no memory."""
     store = Store(3)
     store.ask(("word", "x"))
     store.index.forget(1)
 
-    store.ask(("word", "x"), [store.places[0], store.places[2]])
-
-    assert store.reads == {0: 2, 1: 1, 2: 2}
+    assert store.ask(("word", "n1x300")).parts == {1: (GROUP, (1,))}
+    assert store.reads == {0: 1, 1: 2, 2: 1}
+    for ordinal in range(3):
+        store.index.forget(ordinal)
+    assert store.index.nbytes == 0
 
 
 def test_new_blocks_join_their_shelf() -> None:
