@@ -164,7 +164,8 @@ def build(array: pa.Array, words: bool, *, native: bool = True) -> bytes:
     data, offsets = buffers_of(array)
     bits = WORD_BITS if words else VALUE_BITS
     if kernel is not None and native:
-        return kernel.token_filter(data, offsets, words, bits)
+        first, last = offsets[0], offsets[-1]
+        return kernel.token_filter(data[first:last], offsets - first, words, bits)
     hashes = _word_hashes(data, offsets) if words else _value_hashes(data, offsets)
     distinct = pc.unique(pa.array(hashes)).to_numpy()
     return _filled(distinct, bits)

@@ -3,8 +3,6 @@
 //! No kernel decides that a row is bad: it takes what is surely good, and lists the rest for Python. So a
 //! bug here can be slow or unavailable, and the differential tests look for the third kind.
 
-mod token_filter;
-
 use pyo3::prelude::*;
 
 mod buffer;
@@ -17,6 +15,7 @@ mod row;
 mod scan;
 mod text;
 mod times;
+mod token_filter;
 mod validity;
 
 #[pymodule]
