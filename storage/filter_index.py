@@ -1,6 +1,6 @@
 """The filters of a node's blocks, packed so that one numpy pass asks all of them.
 
-Blocks stand on *shelves* of 64 neighbours in log order. A shelf holds for each column all its blocks'
+Blocks stand on *shelves* of 128 neighbours in log order. A shelf holds for each column all its blocks'
 filters as one array, with offset and size for each row group; a probe gathers one 64-byte block of each
 filter. Sidecars are read when a question first needs them, and kept within a budget of bytes, the newest
 shelves first: a scan over more than fits reads the older sidecars again, and evicts nothing newer.
@@ -20,7 +20,7 @@ from runtime.metrics import Metrics
 from storage.holdings import BlockPlace
 from storage.prune import Probe
 
-SHELF_BLOCKS = 64
+SHELF_BLOCKS = 128
 #: Bytes that a block takes beside its filters, about.
 _BLOCK_COST = 300
 Load = Callable[[BlockPlace], RowFilters | None]
@@ -89,7 +89,7 @@ class _Column:
 
 
 class Shelf:
-    """The filters of up to 64 blocks. Row groups are numbered in the order in which blocks were added."""
+    """The filters of up to 128 blocks. Row groups are numbered in the order in which blocks were added."""
 
     def __init__(self) -> None:
         self.start = np.full(SHELF_BLOCKS, -1, np.int64)

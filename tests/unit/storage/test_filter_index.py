@@ -54,10 +54,11 @@ def test_finds_the_block_and_the_row_group() -> None:
     """Over three shelves; each sidecar is read once for all questions."""
     store = Store(2 * SHELF_BLOCKS + 5)
 
-    for number in (0, 70, 132):
+    for number in (0, 170, 260):
         left = store.ask(("word", f"N{number}X300"))
-        assert left.ordinals.tolist() == [number]
-        assert left.parts == {number: (GROUP, (1,))}
+        assert number in left.ordinals.tolist()
+        assert len(left.ordinals) < 4  # one in a thousand may be there in vain
+        assert left.parts[number] == (GROUP, (1,))
     absent = [len(store.ask(("eq", "user", f"u-n3x{n}")).ordinals) for n in range(600, 620)]
     assert sum(absent) < 20 * len(store.places) * 0.05
     assert set(store.reads.values()) == {1}
