@@ -3,10 +3,13 @@
 The snapshot is taken on the event loop between two puts, so that the digests it carries and the rows that
 a worker reads afterwards are of the same moment. Entry rows are append-only; only flags change, so flags
 are copied and the rest is shared.
+
+What is read is a *piece*: a block, or where filters left only some of its row groups, one of these: a place
+with the row group's rows, and the entries with their rows counted from its first.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -14,10 +17,18 @@ from records.ids import EntryId
 from records.messages import ScanRequest
 from records.predicates import ScanPlan
 from storage.entry_table import GONE
+from storage.filter_index import Survivors
 from storage.holdings import HIDDEN_ANY, BlockPlace, Holdings
+from storage.hot import GroupPlace
 from storage.merkle import Digest
 
 Ranges = tuple[tuple[int, int], ...]
+Narrow = Callable[[list[BlockPlace]], Survivors]
+#: What a piece keeps of its entries; `row_start` is signed, as an entry may begin before the piece does.
+_PIECE_ENTRY = np.dtype([
+    ("id", "V16"), ("index", "<u4"), ("row_start", "<i8"), ("row_count", "<u4"),
+])  # fmt: skip
+_PLACE_FIELDS = tuple(field.name for field in fields(BlockPlace))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +54,39 @@ class BlockSlice:
     numbers: np.ndarray
     masked: dict[int, Ranges]
 
+    def _spans(self) -> tuple[np.ndarray, np.ndarray]:
+        """First and last + 1 row of each entry, within the piece."""
+        starts = self.entries["row_start"].astype(np.int64)
+        ends = starts + self.entries["row_count"]
+        rows = self.place.rows
+        return np.clip(starts, 0, rows), np.clip(ends, 0, rows)
+
     @property
     def whole(self) -> bool:
-        """Whether every row of the block may be seen."""
-        return not self.masked and int(self.entries["row_count"].sum()) == self.place.rows
+        """Whether every row of the piece may be seen."""
+        if self.masked:
+            return False
+        if len(self.entries) == 1:
+            start, count = int(self.entries["row_start"][0]), int(self.entries["row_count"][0])
+            return start <= 0 and start + count >= self.place.rows
+        starts, ends = self._spans()
+        return int((ends - starts).sum()) == self.place.rows
 
     def row_mask(self) -> np.ndarray | None:
         """The rows that may be seen; None for all."""
         if self.whole:
             return None
-        edges = np.zeros(self.place.rows + 1, np.int64)
-        starts = self.entries["row_start"].astype(np.int64)
+        rows = self.place.rows
+        edges = np.zeros(rows + 1, np.int64)
+        starts, ends = self._spans()
         np.add.at(edges, starts, 1)
-        np.add.at(edges, starts + self.entries["row_count"], -1)
+        np.add.at(edges, ends, -1)
         mask = np.cumsum(edges[:-1]) > 0
+        first = self.entries["row_start"].astype(np.int64)
         for position, number in enumerate(self.numbers.tolist()):
-            start = int(starts[position])
+            start = int(first[position])
             for a, b in self.masked.get(number, ()):
-                mask[start + a : start + b] = False
+                mask[max(0, start + a) : max(0, start + b)] = False
         return mask
 
 
@@ -111,8 +137,14 @@ def rows_of(seqs: Sequence[tuple[int, int]], wanted: Sequence[tuple[int, int]]) 
     return tuple(ranges)
 
 
-def select(snapshot: Snapshot, request: ScanRequest) -> list[BlockSlice]:
-    """The blocks that can hold matching rows, in log order. One vectorised pass over the entry table."""
+def select(
+    snapshot: Snapshot, request: ScanRequest, narrow: Narrow | None = None
+) -> list[BlockSlice]:
+    """The pieces that can hold matching rows, in log order. One vectorised pass over the entry table.
+
+    Args:
+        narrow: prunes the blocks that are left, and their row groups.
+    """
     plan, rows = request.plan, snapshot.rows
     if snapshot.tenant is None or not len(rows):
         return []
@@ -129,7 +161,45 @@ def select(snapshot: Snapshot, request: ScanRequest) -> list[BlockSlice]:
         wanted = np.zeros(len(rows), bool)
         wanted[snapshot.only] = True
         keep &= wanted
-    return _slices(snapshot, np.flatnonzero(keep))
+    numbers = np.flatnonzero(keep)
+    if narrow is None or not len(numbers):
+        return _slices(snapshot, numbers)
+    return _narrowed(snapshot, numbers, narrow)
+
+
+def _narrowed(snapshot: Snapshot, numbers: np.ndarray, narrow: Narrow) -> list[BlockSlice]:
+    """The pieces that `narrow` leaves of these entries' blocks."""
+    blocks = snapshot.rows["block"][numbers]
+    places = [snapshot.blocks[ordinal] for ordinal in np.unique(blocks).tolist()]
+    left = narrow([place for place in places if place is not None])
+    if not len(left.ordinals):
+        return []
+    pieces: list[BlockSlice] = []
+    for one in _slices(snapshot, numbers[np.isin(blocks, left.ordinals)]):
+        part = left.parts.get(one.place.ordinal)
+        if part is None:
+            pieces.append(one)
+        else:
+            pieces += [piece for group in part[1] if (piece := _piece(one, part[0], group))]
+    return pieces
+
+
+def _piece(one: BlockSlice, group_rows: int, group: int) -> BlockSlice | None:
+    """One row group of a block; None if no entry that may be seen has rows in it."""
+    first = group * group_rows
+    rows = min(group_rows, one.place.rows - first)
+    starts = one.entries["row_start"].astype(np.int64) - first
+    inside = np.flatnonzero((starts < rows) & (starts + one.entries["row_count"] > 0))
+    if not len(inside):
+        return None
+    entries = np.empty(len(inside), _PIECE_ENTRY)
+    for name in ("id", "index", "row_count"):
+        entries[name] = one.entries[name][inside]
+    entries["row_start"] = starts[inside]
+    known = {name: getattr(one.place, name) for name in _PLACE_FIELDS}
+    known["rows"] = rows
+    place = GroupPlace(**known, group=group, first_row=first)
+    return BlockSlice(place, entries, one.numbers[inside], one.masked)
 
 
 def _beyond_cursor(plan: ScanPlan, rows: np.ndarray) -> np.ndarray | bool:

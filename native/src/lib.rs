@@ -15,6 +15,7 @@ mod row;
 mod scan;
 mod text;
 mod times;
+mod token_filter;
 mod validity;
 
 #[pymodule]
@@ -25,6 +26,9 @@ mod quorumlog_native {
 
     #[pymodule_export]
     use crate::buffer::Buffer;
+
+    #[pymodule_export]
+    use crate::token_filter::token_filter;
 
     /// What the Python side checks before it uses a kernel: raised when a kernel's meaning changes.
     #[pyfunction]
