@@ -31,6 +31,7 @@ from records.errors import BlockCorrupt, EnvelopeCorrupt
 from records.sidecar import Sidecar
 from runtime.metrics import Metrics
 from storage.holdings import BlockPlace
+from storage.rollup_index import RollupIndex
 from storage.wal import file_name
 
 #: Bytes of decoded sidecars and Parquet footers kept; one block's take about 2 and 8 kB.
@@ -107,6 +108,8 @@ class HotSet:
         self._parts = _Cache(PARTS_BYTES)
         self._headers = _Cache(HEADERS_KEPT)
         self._verified: set[int] = set()
+        #: The rollups of all blocks that scans have met, end to end.
+        self.rollups = RollupIndex()
         self._bytes = metrics.gauge("quorumlog_hot_bytes", "Bytes of decoded columns in memory")
         asked = metrics.counter(
             "quorumlog_hot_columns_total", "Columns asked for, found decoded or not", ("found",)

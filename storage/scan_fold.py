@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from records.errors import InvalidRequest
 from records.predicates import AGGREGATES, Aggregate, Fold
+from records.sidecar import Rollup
 from storage import scan_rollup
 from storage.scan_filter import BlockView
 from storage.scan_select import BlockSlice
@@ -34,25 +35,47 @@ def fold_rows(scanner: Scanner) -> pa.Table:
     fold = scanner.plan.fold
     assert fold is not None
     _check(fold)
-    by_rollup = scan_rollup.fits(scanner.plan)
-    counter = scan_rollup.RollupCounter(fold)
+    counted, numbers = _from_rollups(scanner)
     partials: list[pl.DataFrame] = []
-    for part in scanner.slices():
+    for part in scanner.slices(numbers):
         scanner.budget.check()
         if scanner.excluded(part):
-            continue
-        rollup = scanner.hot.sidecar(part.place).rollup if by_rollup else None
-        if rollup is not None and scan_rollup.covers(part, scanner.plan.time):
-            counter.add(part, rollup, scanner.plan)
-            scanner.blocks_pruned += 1
             continue
         partials.append(_partial(scanner, part, fold))
         if len(partials) >= _MERGE_PARTS or sum(map(len, partials)) > _MERGE_ROWS:
             partials = [_merge(scanner, partials, fold)]
-    counted = counter.frame()
     if counted is not None:
-        partials.append(counted)
+        if not partials and counted.num_rows <= scanner.budget.max_groups:
+            return counted
+        partials.append(_frame(counted))
     return _to_arrow(_merge(scanner, partials, fold) if partials else _nothing(fold))
+
+
+def _from_rollups(scanner: Scanner) -> tuple[pa.Table | None, np.ndarray]:
+    """What rollups count, and the entries left to be read."""
+    snapshot, numbers = scanner.snapshot, scanner.visible()
+    if not scan_rollup.fits(scanner.plan) or not len(numbers):
+        return None, numbers
+
+    def load(ordinal: int) -> Rollup | None:
+        scanner.budget.check()
+        place = snapshot.blocks[ordinal]
+        return scanner.hot.sidecar(place).rollup if place else None
+
+    def alive() -> np.ndarray:
+        return np.array([place is not None for place in snapshot.blocks], bool)
+
+    blocks = snapshot.rows["block"][numbers]
+    ordinals = blocks[np.append(True, np.diff(blocks) != 0)].astype(np.int64)
+    cells = scanner.hot.rollups.covering(ordinals, snapshot.rows, load, alive)
+    counted = scan_rollup.count(cells, snapshot, numbers, scanner.plan)
+    return counted.table, counted.rest
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def _check(fold: Fold) -> None:

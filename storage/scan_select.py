@@ -112,14 +112,21 @@ def rows_of(seqs: Sequence[tuple[int, int]], wanted: Sequence[tuple[int, int]]) 
 
 
 def select(snapshot: Snapshot, request: ScanRequest) -> list[BlockSlice]:
-    """The blocks that can hold matching rows, in log order. One vectorised pass over the entry table."""
+    """The blocks that can hold matching rows, in log order."""
+    return slices_of(snapshot, visible(snapshot, request))
+
+
+def visible(snapshot: Snapshot, request: ScanRequest) -> np.ndarray:
+    """Numbers of the entries that can hold matching rows, ascending. One pass over the entry table."""
     plan, rows = request.plan, snapshot.rows
     if snapshot.tenant is None or not len(rows):
-        return []
+        return np.zeros(0, np.int64)
     unseen = GONE | HIDDEN_ANY if snapshot.only is None else GONE
     keep = (snapshot.flags & unseen) == 0
     keep &= rows["tenant"] == snapshot.tenant
-    keep &= np.isin(rows["shard"], np.array(request.data_shards, np.int64))
+    shards = np.zeros(1 << 16, bool)
+    shards[list(request.data_shards)] = True
+    keep &= shards[rows["shard"]]
     keep &= (rows["min_ts"] < plan.time.end) & (rows["max_ts"] >= plan.time.start)
     keep &= rows["row_count"] > 0
     if plan.received_until is not None:
@@ -129,7 +136,7 @@ def select(snapshot: Snapshot, request: ScanRequest) -> list[BlockSlice]:
         wanted = np.zeros(len(rows), bool)
         wanted[snapshot.only] = True
         keep &= wanted
-    return _slices(snapshot, np.flatnonzero(keep))
+    return np.flatnonzero(keep)
 
 
 def _beyond_cursor(plan: ScanPlan, rows: np.ndarray) -> np.ndarray | bool:
@@ -140,7 +147,8 @@ def _beyond_cursor(plan: ScanPlan, rows: np.ndarray) -> np.ndarray | bool:
     return rows["max_ts"] >= plan.after.timestamp
 
 
-def _slices(snapshot: Snapshot, numbers: np.ndarray) -> list[BlockSlice]:
+def slices_of(snapshot: Snapshot, numbers: np.ndarray) -> list[BlockSlice]:
+    """The blocks of some entries, given by number, in log order."""
     if not len(numbers):
         return []
     blocks = snapshot.rows["block"][numbers]

@@ -12,7 +12,7 @@ from records.predicates import ScanPlan
 from records.timestamps import TimeRange
 from storage.hot import HotSet
 from storage.scan_filter import BlockView, evaluate, excludes
-from storage.scan_select import BlockSlice, Snapshot, select
+from storage.scan_select import BlockSlice, Snapshot, slices_of, visible
 from storage.settings import StorageSettings
 
 
@@ -59,11 +59,15 @@ class Scanner:
         """The request's plan."""
         return self.request.plan
 
-    def slices(self) -> list[BlockSlice]:
-        """The blocks left after pruning by the entry table; counts the others."""
-        alive = sum(place is not None for place in self.snapshot.blocks)
-        found = select(self.snapshot, self.request)
-        self.blocks_pruned = alive - len(found)
+    def visible(self) -> np.ndarray:
+        """Numbers of the entries that can hold matching rows."""
+        return visible(self.snapshot, self.request)
+
+    def slices(self, numbers: np.ndarray | None = None) -> list[BlockSlice]:
+        """The blocks of some entries, or of all that may match; counts the others as pruned."""
+        found = slices_of(self.snapshot, self.visible() if numbers is None else numbers)
+        gone = self.snapshot.blocks.count(None)
+        self.blocks_pruned = len(self.snapshot.blocks) - gone - len(found)
         return found
 
     def excluded(self, part: BlockSlice) -> bool:
