@@ -24,6 +24,7 @@ from records.block import BlockHeader, EntryHeader
 from records.columns import CORE_TYPES, DICTIONARY
 from records.errors import BlockCorrupt
 from records.ids import BlockId, RingEpoch
+from records.row_filters import build_filters
 
 MAGIC = b"QLB1"
 PREFIX = struct.Struct(">4sIIIIQI")
@@ -63,15 +64,24 @@ class BlockParts:
 
 
 def encode_block(
-    block_id: BlockId, ring_epoch: RingEpoch, table: pa.Table, entries: tuple[EntryHeader, ...]
+    block_id: BlockId,
+    ring_epoch: RingEpoch,
+    table: pa.Table,
+    entries: tuple[EntryHeader, ...],
+    filters: str = "auto",
 ) -> EncodedBlock:
-    """Encodes rows that already lie in entry order. About 0.35 µs of CPU a row; releases the GIL."""
+    """Encodes rows that already lie in entry order; releases the GIL.
+
+    Args:
+        filters: one of records.row_filters.MODES.
+    """
     min_ts = min((entry.min_ts for entry in entries), default=0)
     max_ts = max((entry.max_ts for entry in entries), default=0)
     columns = tuple(table.schema.names)
     header = BlockHeader(block_id, ring_epoch, table.num_rows, min_ts, max_ts, columns, entries)
     rollup = sidecar.build_rollup(table, [entry.row_start for entry in entries])
-    side = sidecar.to_bytes(_distinct(table, "service"), _distinct(table, "level"), rollup)
+    names = (_distinct(table, "service"), _distinct(table, "level"))
+    side = sidecar.to_bytes(*names, rollup, build_filters(table, ROW_GROUP_ROWS, filters))
     return EncodedBlock(header, _assemble(header, side, encode_body(table)))
 
 

@@ -4,6 +4,9 @@ Version 1 is a rollup: the number of rows by (entry, minute, service, level). Co
 that need no more than these never touch a row; the services and levels prune whole blocks. It is kept
 per entry, so that a replica may count just the shards it was asked for and leave out hidden entries.
 A block whose rollup would not be much smaller than its rows has none, and is scanned instead.
+
+Version 2 adds filters of words and ids for each row group (records.row_filters). A small block, or one
+whose filters are switched off, is written as version 1; a reader of version 1 ignores what it does not know.
 """
 
 from dataclasses import dataclass
@@ -14,6 +17,7 @@ import pyarrow as pa
 
 from records import envelope
 from records.errors import BlockCorrupt
+from records.row_filters import RowFilters, from_fields, to_fields
 from records.timestamps import MICROS_PER_MINUTE
 
 #: Rows a cell of the rollup must stand for on average; fewer, and scanning is as cheap.
@@ -82,23 +86,32 @@ def build_rollup(table: pa.Table, row_starts: list[int]) -> Rollup | None:
     return Rollup(services, levels, entry_code, minute_code + base, service_code, level_code, count)
 
 
-def to_bytes(services: tuple[str, ...], levels: tuple[str, ...], rollup: Rollup | None) -> bytes:
+def to_bytes(
+    services: tuple[str, ...],
+    levels: tuple[str, ...],
+    rollup: Rollup | None,
+    filters: RowFilters | None = None,
+) -> bytes:
     """The sidecar's bytes (msgpack; arrays little-endian)."""
-    fields: dict[str, Any] = {"v": 1, "services": list(services), "levels": list(levels)}
+    version = 1 if filters is None else 2
+    fields: dict[str, Any] = {"v": version, "services": list(services), "levels": list(levels)}
     if rollup is not None:
         fields["services"], fields["levels"] = list(rollup.services), list(rollup.levels)
         for name, kind in _ARRAYS:
             fields[name] = getattr(rollup, name).astype(kind).tobytes()
+    if filters is not None:
+        fields |= to_fields(filters)
     return envelope.packb(fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """A decoded sidecar: the services and levels that occur, and the rollup if there is one."""
+    """A decoded sidecar: the services and levels that occur, the rollup and the filters if there are any."""
 
     services: tuple[str, ...]
     levels: tuple[str, ...]
     rollup: Rollup | None
+    filters: RowFilters | None = None
 
 
 def from_bytes(data: bytes | memoryview) -> Sidecar:
@@ -110,11 +123,12 @@ def from_bytes(data: bytes | memoryview) -> Sidecar:
     fields = envelope.unpackb(data)
     try:
         services, levels = tuple(fields["services"]), tuple(fields["levels"])
+        filters = from_fields(fields) if "filters" in fields else None
         if "count" not in fields:
-            return Sidecar(services, levels, None)
+            return Sidecar(services, levels, None, filters)
         arrays = {name: np.frombuffer(fields[name], kind) for name, kind in _ARRAYS}
     except (KeyError, TypeError, ValueError) as error:
         raise BlockCorrupt(f"sidecar: {error!r}") from error
     if len({len(array) for array in arrays.values()}) != 1:
         raise BlockCorrupt("sidecar arrays differ in length")
-    return Sidecar(services, levels, Rollup(services, levels, **arrays))
+    return Sidecar(services, levels, Rollup(services, levels, **arrays), filters)

@@ -3,17 +3,21 @@
 Bytes come from the log by `pread` (see the package's docstring for why not mmap), so a block is readable
 the moment it is written. The first time a block is read its checksums are verified; after that the page
 cache is trusted until the process ends. Thread-safe: scans run on several workers.
+
+A block is read as a whole, or (`GroupPlace`) one of its row groups. After the first time only the bytes of
+the columns asked for are read.
 """
 
 import contextlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,8 +32,10 @@ from records.block_codec import (
     parse_prefix,
 )
 from records.errors import BlockCorrupt, EnvelopeCorrupt
+from records.row_filters import RowFilters
 from records.sidecar import Sidecar
 from runtime.metrics import Metrics
+from storage.filter_index import FilterIndex
 from storage.holdings import BlockPlace
 from storage.rollup_index import RollupIndex
 from storage.wal import file_name
@@ -37,6 +43,8 @@ from storage.wal import file_name
 #: Bytes of decoded sidecars and Parquet footers kept; one block's take about 2 and 8 kB.
 PARTS_BYTES = 48 << 20
 _PART_BYTES, _FOOTER_BYTES = 1500, 8000
+#: Bytes of filters kept, unless the settings say otherwise.
+FILTER_BYTES = 192 << 20
 #: Headers kept decoded: only comparing and fetching ask for them.
 HEADERS_KEPT = 256
 
@@ -53,8 +61,16 @@ def use_steady_memory() -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupPlace(BlockPlace):
+    """One row group of a block: `rows` are its own, the first of them is row `first_row` of the block."""
+
+    group: int
+    first_row: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Head:
-    """What scans need of a block beside its columns."""
+    """What scans need of a block beside its columns; the filters are kept elsewhere."""
 
     parts: BlockParts
     sidecar: Sidecar
@@ -102,7 +118,13 @@ class _Cache:
 class HotSet:
     """Reads blocks of a node's log and keeps what was decoded."""
 
-    def __init__(self, log_directory: Path, cache_bytes: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        log_directory: Path,
+        cache_bytes: int,
+        metrics: Metrics,
+        filter_bytes: int = FILTER_BYTES,
+    ) -> None:
         self._directory = log_directory
         self._columns = _Cache(cache_bytes)
         self._parts = _Cache(PARTS_BYTES)
@@ -110,6 +132,7 @@ class HotSet:
         self._verified: set[int] = set()
         #: The rollups of all blocks that scans have met, end to end.
         self.rollups = RollupIndex()
+        self.filters = FilterIndex(self._load_filters, filter_bytes, metrics)
         self._bytes = metrics.gauge("quorumlog_hot_bytes", "Bytes of decoded columns in memory")
         asked = metrics.counter(
             "quorumlog_hot_columns_total", "Columns asked for, found decoded or not", ("found",)
@@ -152,15 +175,25 @@ class HotSet:
 
     def _head(self, place: BlockPlace) -> _Head:
         found = self._parts.get(place.ordinal)
-        if found is None:
-            parts, data = self._front(place)
-            try:
-                side = decode_sidecar(data)
-            except (BlockCorrupt, EnvelopeCorrupt) as error:
-                raise BlockCorrupt(error.message, ordinal=place.ordinal) from error
-            found = _Head(parts, side)
-            self._parts.put(place.ordinal, found, _PART_BYTES + _rollup_bytes(side))
-        return found
+        return self._read_head(place)[0] if found is None else found
+
+    def _read_head(self, place: BlockPlace) -> tuple[_Head, RowFilters | None]:
+        """The head, kept from now on, and the filters."""
+        parts, data = self._front(place)
+        try:
+            side = decode_sidecar(data)
+        except (BlockCorrupt, EnvelopeCorrupt) as error:
+            raise BlockCorrupt(error.message, ordinal=place.ordinal) from error
+        found = _Head(parts, replace(side, filters=None))
+        self._parts.put(place.ordinal, found, _PART_BYTES + _rollup_bytes(side))
+        return found, side.filters
+
+    def _load_filters(self, place: BlockPlace) -> RowFilters | None:
+        """The filters of a block, None if it has none; those that do not fit its rows are damage."""
+        filters = self._read_head(place)[1]
+        if filters is not None and filters.groups != -(-place.rows // filters.group_rows):
+            raise BlockCorrupt("filters of other rows than the block's", ordinal=place.ordinal)
+        return filters
 
     def _front(self, place: BlockPlace) -> tuple[BlockParts, bytes]:
         """Where the parts lie, and the bytes before the body."""
@@ -215,7 +248,7 @@ class HotSet:
         found: dict[str, pa.Array] = {}
         absent: list[str] = []
         for name in dict.fromkeys(names):
-            array = self._columns.get((place.ordinal, name))
+            array = self._kept(place, name)
             if array is not None:
                 found[name] = array
             else:
@@ -226,6 +259,14 @@ class HotSet:
             found.update(self._decode(place, absent))
         return found
 
+    def _kept(self, place: BlockPlace, name: str) -> pa.Array | None:
+        """A column that is decoded already; of a row group also as part of its block's."""
+        array = self._columns.get(_key(place, name))
+        if array is None and isinstance(place, GroupPlace):
+            whole = self._columns.get((place.ordinal, name))
+            array = None if whole is None else whole.slice(place.first_row, place.rows)
+        return array
+
     def _body(self, place: BlockPlace) -> memoryview:
         """A block's Parquet file; all checksums are verified the first time."""
         if place.ordinal not in self._verified:
@@ -234,6 +275,18 @@ class HotSet:
         start, end = self._head(place).parts.body
         return memoryview(self._pread(place, start, end - start))
 
+    def _body_with(self, place: BlockPlace, ranges: Sequence[tuple[int, int]]) -> memoryview:
+        """The Parquet file with only these bytes (start, end) of it read; the others are undefined.
+
+        The buffer is as long as the file, but memory that nobody touches costs nothing.
+        """
+        start, end = self._head(place).parts.body
+        buffer = np.empty(end - start, np.uint8)
+        view = memoryview(buffer).cast("B")
+        for low, high in _joined(ranges):
+            view[low:high] = self._pread(place, start + low, high - low)
+        return view
+
     def _decode(self, place: BlockPlace, names: list[str]) -> dict[str, pa.Array]:
         footer, body = self._footer(place)
         present = tuple(footer.schema.names)
@@ -241,8 +294,11 @@ class HotSet:
         if not wanted:
             return {}
         try:
+            groups = _groups_of(place, footer)
+            if body is None and place.ordinal in self._verified:
+                body = self._body_with(place, _chunks(footer, groups, wanted))
             file = open_body(body if body is not None else self._body(place), present, footer)
-            table = file.read(wanted, use_threads=False)
+            table = file.read_row_groups(groups, wanted, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise BlockCorrupt(f"Parquet: {error}", ordinal=place.ordinal) from error
         if table.num_rows != place.rows:
@@ -251,7 +307,7 @@ class HotSet:
         found = {}
         for name in wanted:
             found[name] = array = _one_array(table.column(name))
-            self._columns.put((place.ordinal, name), array, array.nbytes)
+            self._columns.put(_key(place, name), array, array.nbytes)
         self._bytes.set(self._columns.size)
         return found
 
@@ -261,6 +317,7 @@ class HotSet:
         self._headers.drop([ordinal])
         self._parts.drop([ordinal, (ordinal, "footer")])
         self._columns.drop([key for key in self._columns.known() if key[0] == ordinal])
+        self.filters.forget(ordinal)
 
     @property
     def cached_bytes(self) -> int:
@@ -277,3 +334,49 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
     if column.num_chunks == 1:
         return column.chunk(0)
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _key(place: BlockPlace, name: str) -> tuple[Any, ...]:
+    if isinstance(place, GroupPlace):
+        return (place.ordinal, place.group, name)
+    return (place.ordinal, name)
+
+
+def _groups_of(place: BlockPlace, footer: pq.FileMetaData) -> list[int]:
+    """The row groups to read; the filters' idea of them must be the file's."""
+    if not isinstance(place, GroupPlace):
+        return list(range(footer.num_row_groups))
+    if place.group >= footer.num_row_groups:
+        raise BlockCorrupt("filters of more row groups than the body's", ordinal=place.ordinal)
+    before = sum(footer.row_group(group).num_rows for group in range(place.group))
+    if before != place.first_row:
+        raise BlockCorrupt("filters of other row groups than the body's", ordinal=place.ordinal)
+    return [place.group]
+
+
+def _chunks(
+    footer: pq.FileMetaData, groups: list[int], names: list[str]
+) -> list[tuple[int, int]]:
+    """Where the bytes of some columns of some row groups are: (start, end) in the Parquet file."""
+    indexes = [footer.schema.names.index(name) for name in names]
+    ranges = []
+    for group in groups:
+        row_group = footer.row_group(group)
+        for index in indexes:
+            column = row_group.column(index)
+            first = column.data_page_offset
+            if column.has_dictionary_page and column.dictionary_page_offset is not None:
+                first = min(first, column.dictionary_page_offset)
+            ranges.append((first, first + column.total_compressed_size))
+    return ranges
+
+
+def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges in order, those that touch made one."""
+    result: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if result and low <= result[-1][1]:
+            result[-1] = (result[-1][0], max(high, result[-1][1]))
+        else:
+            result.append((low, high))
+    return result

@@ -3,21 +3,32 @@
 The snapshot is taken on the event loop between two puts, so that the digests it carries and the rows that
 a worker reads afterwards are of the same moment. Entry rows are append-only; only flags change, so flags
 are copied and the rest is shared.
+
+What is read is a *piece*: a block, or where filters left only some of its row groups, one of these: a place
+with the row group's rows, and the entries with their rows counted from its first.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from records.ids import EntryId
 from records.messages import ScanRequest
 from records.predicates import ScanPlan
-from storage.entry_table import GONE
+from storage.entry_table import ENTRY_TYPE, GONE
+from storage.filter_index import Survivors
 from storage.holdings import HIDDEN_ANY, BlockPlace, Holdings
+from storage.hot import GroupPlace
 from storage.merkle import Digest
 
 Ranges = tuple[tuple[int, int], ...]
+Narrow = Callable[[list[BlockPlace]], Survivors]
+#: The entry table's type with signed `row_start`: an entry may begin before the piece does.
+_SIGNED = np.dtype([
+    (name, "<i8" if name == "row_start" else kind) for name, kind in ENTRY_TYPE.descr
+])  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +53,41 @@ class BlockSlice:
     entries: np.ndarray
     numbers: np.ndarray
     masked: dict[int, Ranges]
+    #: Rows of all entries together, where entries lie wholly within the piece; else unknown.
+    rows_seen: int = -1
+
+    def _spans(self) -> tuple[np.ndarray, np.ndarray]:
+        """First and last + 1 row of each entry, within the piece."""
+        starts = self.entries["row_start"].astype(np.int64)
+        ends = starts + self.entries["row_count"]
+        rows = self.place.rows
+        return np.clip(starts, 0, rows), np.clip(ends, 0, rows)
 
     @property
     def whole(self) -> bool:
-        """Whether every row of the block may be seen."""
-        return not self.masked and int(self.entries["row_count"].sum()) == self.place.rows
+        """Whether every row of the piece may be seen."""
+        if self.masked:
+            return False
+        if self.rows_seen >= 0:
+            return self.rows_seen == self.place.rows
+        starts, ends = self._spans()
+        return int((ends - starts).sum()) == self.place.rows
 
     def row_mask(self) -> np.ndarray | None:
         """The rows that may be seen; None for all."""
         if self.whole:
             return None
-        edges = np.zeros(self.place.rows + 1, np.int64)
-        starts = self.entries["row_start"].astype(np.int64)
+        rows = self.place.rows
+        edges = np.zeros(rows + 1, np.int64)
+        starts, ends = self._spans()
         np.add.at(edges, starts, 1)
-        np.add.at(edges, starts + self.entries["row_count"], -1)
+        np.add.at(edges, ends, -1)
         mask = np.cumsum(edges[:-1]) > 0
+        first = self.entries["row_start"].astype(np.int64)
         for position, number in enumerate(self.numbers.tolist()):
-            start = int(starts[position])
+            start = int(first[position])
             for a, b in self.masked.get(number, ()):
-                mask[start + a : start + b] = False
+                mask[max(0, start + a) : max(0, start + b)] = False
         return mask
 
 
@@ -111,11 +138,6 @@ def rows_of(seqs: Sequence[tuple[int, int]], wanted: Sequence[tuple[int, int]]) 
     return tuple(ranges)
 
 
-def select(snapshot: Snapshot, request: ScanRequest) -> list[BlockSlice]:
-    """The blocks that can hold matching rows, in log order."""
-    return slices_of(snapshot, visible(snapshot, request))
-
-
 def visible(snapshot: Snapshot, request: ScanRequest) -> np.ndarray:
     """Numbers of the entries that can hold matching rows, ascending. One pass over the entry table."""
     plan, rows = request.plan, snapshot.rows
@@ -139,6 +161,51 @@ def visible(snapshot: Snapshot, request: ScanRequest) -> np.ndarray:
     return np.flatnonzero(keep)
 
 
+def pieces_of(
+    snapshot: Snapshot, numbers: np.ndarray, narrow: Narrow | None = None
+) -> list[BlockSlice]:
+    """The pieces of some entries, given by number, in log order.
+
+    Args:
+        narrow: prunes their blocks, and the row groups of these.
+    """
+    if narrow is None or not len(numbers):
+        return _slices(snapshot, numbers)
+    return _narrowed(snapshot, numbers, narrow)
+
+
+def _narrowed(snapshot: Snapshot, numbers: np.ndarray, narrow: Narrow) -> list[BlockSlice]:
+    """The pieces that `narrow` leaves of these entries' blocks."""
+    blocks = snapshot.rows["block"][numbers]
+    places = [snapshot.blocks[ordinal] for ordinal in np.unique(blocks).tolist()]
+    left = narrow([place for place in places if place is not None])
+    if not len(left.ordinals):
+        return []
+    pieces: list[BlockSlice] = []
+    for one in _slices(snapshot, numbers[np.isin(blocks, left.ordinals)]):
+        part = left.parts.get(one.place.ordinal)
+        if part is None:
+            pieces.append(one)
+        else:
+            pieces += [piece for group in part[1] if (piece := _piece(one, part[0], group))]
+    return pieces
+
+
+def _piece(one: BlockSlice, group_rows: int, group: int) -> BlockSlice | None:
+    """One row group of a block; None if no entry that may be seen has rows in it."""
+    first = group * group_rows
+    rows = min(group_rows, one.place.rows - first)
+    starts = one.entries["row_start"].astype(np.int64) - first
+    inside = np.flatnonzero((starts < rows) & (starts + one.entries["row_count"] > 0))
+    if not len(inside):
+        return None
+    entries = one.entries[inside].astype(_SIGNED)
+    entries["row_start"] = starts[inside]
+    known = {field.name: getattr(one.place, field.name) for field in fields(one.place)}
+    place = GroupPlace(**{**known, "rows": rows}, group=group, first_row=first)
+    return BlockSlice(place, entries, one.numbers[inside], one.masked)
+
+
 def _beyond_cursor(plan: ScanPlan, rows: np.ndarray) -> np.ndarray | bool:
     if plan.after is None or plan.fold is not None:
         return True
@@ -147,20 +214,24 @@ def _beyond_cursor(plan: ScanPlan, rows: np.ndarray) -> np.ndarray | bool:
     return rows["max_ts"] >= plan.after.timestamp
 
 
-def slices_of(snapshot: Snapshot, numbers: np.ndarray) -> list[BlockSlice]:
-    """The blocks of some entries, given by number, in log order."""
+def _slices(snapshot: Snapshot, numbers: np.ndarray) -> list[BlockSlice]:
     if not len(numbers):
         return []
     blocks = snapshot.rows["block"][numbers]
-    cuts = np.flatnonzero(np.diff(blocks)) + 1
+    edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(numbers)]
+    seen = np.add.reduceat(snapshot.rows["row_count"][numbers], edges[:-1], dtype=np.int64).tolist()
     slices = []
-    for part in np.split(numbers, cuts):
-        place = snapshot.blocks[int(snapshot.rows["block"][part[0]])]
+    for (low, high), count in zip(itertools.pairwise(edges), seen, strict=True):
+        place = snapshot.blocks[int(blocks[low])]
         assert place is not None, "a block that is gone has no present entries"
+        part = numbers[low:high]
         masked = (
             {n: snapshot.masked[n] for n in part.tolist() if n in snapshot.masked}
-            if (snapshot.masked)
+            if snapshot.masked
             else {}
         )
-        slices.append(BlockSlice(place, snapshot.rows[part], part, masked))
+        first, last = int(part[0]), int(part[-1])
+        neighbours = last - first == len(part) - 1
+        entries = snapshot.rows[first : last + 1] if neighbours else snapshot.rows[part]
+        slices.append(BlockSlice(place, entries, part, masked, count))
     return slices

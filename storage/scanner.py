@@ -1,7 +1,8 @@
 """What the steps of a scan share: the snapshot, the hot set, a budget, and the counters of the reply."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,9 @@ from records.messages import ScanReply, ScanRequest
 from records.predicates import ScanPlan
 from records.timestamps import TimeRange
 from storage.hot import HotSet
+from storage.prune import probe_of
 from storage.scan_filter import BlockView, evaluate, excludes
-from storage.scan_select import BlockSlice, Snapshot, slices_of, visible
+from storage.scan_select import BlockSlice, Snapshot, pieces_of, visible
 from storage.settings import StorageSettings
 
 
@@ -53,6 +55,7 @@ class Scanner:
     rows_scanned: int = 0
     blocks_scanned: int = 0
     blocks_pruned: int = 0
+    _gone: dict[tuple[tuple[str, ...], tuple[str, ...]], bool] = field(default_factory=dict)
 
     @property
     def plan(self) -> ScanPlan:
@@ -64,22 +67,29 @@ class Scanner:
         return visible(self.snapshot, self.request)
 
     def slices(self, numbers: np.ndarray | None = None) -> list[BlockSlice]:
-        """The blocks of some entries, or of all that may match; counts the others as pruned."""
-        found = slices_of(self.snapshot, self.visible() if numbers is None else numbers)
-        gone = self.snapshot.blocks.count(None)
-        self.blocks_pruned = len(self.snapshot.blocks) - gone - len(found)
+        """The pieces of some entries, or of all that may match, less what filters rule out.
+
+        Counts the other blocks as pruned.
+        """
+        probe = probe_of(self.plan.filter)
+        narrow = None if probe is None else partial(self.hot.filters.survivors, probe)
+        found = pieces_of(self.snapshot, self.visible() if numbers is None else numbers, narrow)
+        alive = len(self.snapshot.blocks) - self.snapshot.blocks.count(None)
+        self.blocks_pruned = alive - len({part.place.ordinal for part in found})
         return found
 
     def excluded(self, part: BlockSlice) -> bool:
         """Whether the sidecar shows that no row of the block matches; counts it if so."""
         side = self.hot.sidecar(part.place)
-        values = {"service": side.services, "level": side.levels}
-        wanted = self.plan.services
-        gone = bool(wanted) and not set(wanted) & set(side.services)
-        if gone or excludes(self.plan.filter, values):
-            self.blocks_pruned += 1
-            return True
-        return False
+        names = (side.services, side.levels)
+        gone = self._gone.get(names)
+        if gone is None:  # blocks alike have the same names: thousands of blocks, a few answers
+            wanted = self.plan.services
+            gone = bool(wanted) and not set(wanted) & set(side.services)
+            gone = gone or excludes(self.plan.filter, {"service": names[0], "level": names[1]})
+            self._gone[names] = gone
+        self.blocks_pruned += gone
+        return gone
 
     def view(self, part: BlockSlice) -> BlockView:
         """The columns of a block, loaded when asked for."""

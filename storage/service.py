@@ -142,7 +142,9 @@ class StorageService:
         self._checkpointer: Checkpointer = opened.checkpointer
         for note in self._checkpointer.notes:
             self._gauges.quarantined.labels(note.kind).inc()
-        self._hot = HotSet(self._home.log, self.settings.cache_bytes, self._metrics)
+        self._hot = HotSet(
+            self._home.log, self.settings.cache_bytes, self._metrics, self.settings.filter_bytes
+        )
         self._wal = Wal(
             self._home.log,
             self.node_id,

@@ -19,6 +19,9 @@ class StorageSettings:
     idle_seconds: float = 0.1
     #: Bytes of decoded columns kept in memory. More answers repeated scans faster.
     cache_bytes: int = 192 * _MIB
+    #: Bytes of blocks' filters kept in memory: 1 to 3 bytes a row. Beyond it the filters of the oldest
+    #: blocks are read from disk again by each search that needs them.
+    filter_bytes: int = 192 * _MIB
     #: Free bytes of the file system below which the node is read-only (507).
     disk_floor_bytes: int = 512 * _MIB
     #: Free bytes above the floor at which it writes again; keeps it from flapping.
