@@ -354,9 +354,7 @@ def _groups_of(place: BlockPlace, footer: pq.FileMetaData) -> list[int]:
     return [place.group]
 
 
-def _chunks(
-    footer: pq.FileMetaData, groups: list[int], names: list[str]
-) -> list[tuple[int, int]]:
+def _chunks(footer: pq.FileMetaData, groups: list[int], names: list[str]) -> list[tuple[int, int]]:
     """Where the bytes of some columns of some row groups are: (start, end) in the Parquet file."""
     indexes = [footer.schema.names.index(name) for name in names]
     ranges = []

@@ -17,15 +17,16 @@ from records.errors import InvalidRequest
 from records.predicates import AGGREGATES, Aggregate, Fold
 from records.sidecar import Rollup
 from storage import scan_rollup
-from storage.scan_filter import BlockView
-from storage.scan_select import BlockSlice
+from storage.scan_batch import BATCH_ROWS, Batch, cut, in_batches
+from storage.scan_dense import count_by_codes
+from storage.scan_filter import BlockView, Column
 from storage.scanner import Scanner
 
 BUCKET = "_bucket"
 _LISTS = ("count_distinct", "quantile")
-#: Partials are merged when this many of their rows have gathered.
+#: Rows that are read before their partials are merged, if these have more than `_MERGE_ROWS` rows.
+_WINDOW_ROWS = 16 * BATCH_ROWS
 _MERGE_ROWS = 1 << 17
-_MERGE_PARTS = 64
 #: Sums of integers beyond this could wrap; they go on as floats.
 _SUM_LIMIT = 1 << 62
 
@@ -36,13 +37,13 @@ def fold_rows(scanner: Scanner) -> pa.Table:
     assert fold is not None
     _check(fold)
     counted, numbers = _from_rollups(scanner)
+    parts = scanner.candidates(numbers)
+    if counted is None and (table := count_by_codes(scanner, parts, fold)) is not None:
+        return table
     partials: list[pl.DataFrame] = []
-    for part in scanner.slices(numbers):
-        scanner.budget.check()
-        if scanner.excluded(part):
-            continue
-        partials.append(_partial(scanner, part, fold))
-        if len(partials) >= _MERGE_PARTS or sum(map(len, partials)) > _MERGE_ROWS:
+    for window in cut(parts, _WINDOW_ROWS):
+        partials += in_batches(scanner, window, lambda batch: _partial(batch, fold))
+        if sum(map(len, partials)) > _MERGE_ROWS:
             partials = [_merge(scanner, partials, fold)]
     if counted is not None:
         if not partials and counted.num_rows <= scanner.budget.max_groups:
@@ -92,18 +93,20 @@ def _keys(fold: Fold) -> list[str]:
     return [*fold.by, BUCKET] if fold.step_micros else list(fold.by)
 
 
-def _partial(scanner: Scanner, part: BlockSlice, fold: Fold) -> pl.DataFrame:
-    """The aggregates of one block's matching rows."""
-    positions = scanner.matching(part)
-    view = BlockView(lambda name: scanner.load(part, name), part.place.rows, positions)
+def _partial(batch: Batch, fold: Fold) -> pl.DataFrame:
+    """The aggregates of one batch's matching rows."""
+    positions = batch.matching()
+    values = {one.column for one in fold.aggregates if one.column}
+    batch.load([*fold.by, *values])
+    view = batch.view(None if len(positions) == batch.rows else positions)
     columns: dict[str, pl.Series] = {}
     dictionaries: dict[str, pl.Series] = {}
     for name in fold.by:
         columns[f"k:{name}"] = _key_column(view, name, dictionaries)
     if fold.step_micros:
-        stamps = scanner.timestamps(part)[positions]
+        stamps = batch.timestamps()[positions]
         columns[f"k:{BUCKET}"] = pl.Series(stamps // fold.step_micros * fold.step_micros)
-    for name in {one.column for one in fold.aggregates if one.column}:
+    for name in values:
         columns[f"v:{name}"] = _value_column(view, name)
     if not columns:
         columns["v:"] = pl.Series(np.zeros(len(positions), np.int8))
@@ -146,7 +149,7 @@ def _value_column(view: BlockView, name: str) -> pl.Series:
     return series
 
 
-def _series(array: pa.Array) -> pl.Series:
+def _series(array: Column) -> pl.Series:
     result = pl.from_arrow(array)
     assert isinstance(result, pl.Series)
     return result
