@@ -98,9 +98,9 @@ def _key(batch: Batch, name: str) -> pa.DictionaryArray | None:
 def _numbers(batch: Batch, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """(values, which of them are valid or None for all) of a column of whole numbers."""
     column = batch.column(name)
-    if not isinstance(column, pa.Array) or not pa.types.is_integer(column.type):
+    if column is None or isinstance(column, pa.ChunkedArray):
         raise _Unfit
-    if pa.types.is_uint64(column.type):
+    if not pa.types.is_integer(column.type) or pa.types.is_uint64(column.type):
         raise _Unfit
     if not column.null_count:
         return column.to_numpy().astype(np.int64, copy=False), None
@@ -118,7 +118,8 @@ def _part(batch: Batch, fold: Fold, columns: Sequence[str], codes: dict[str, _Co
     batch.load([*fold.by, *columns] if len(positions) else [])
     for name in fold.by if len(positions) else ():
         column = _key(batch, name)
-        texts = [None] if column is None else [*column.dictionary.to_pylist(), None]
+        texts: list[str | None] = [] if column is None else column.dictionary.to_pylist()
+        texts.append(None)
         if column is not None:
             indices = (
                 column.indices.fill_null(len(texts) - 1) if column.null_count else column.indices

@@ -32,7 +32,7 @@ _INT64 = range(-(1 << 63), 1 << 63)
 
 
 #: Text may come in chunks, anything else is one array.
-Column: TypeAlias = "pa.Array | pa.ChunkedArray"
+Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 def taken(column: Column, positions: np.ndarray) -> pa.Array:
