@@ -200,7 +200,7 @@ class Scatter:
         """A request of this plan with what is left of the deadline; data shards are digested as well."""
         left = max(1, int(self.deadline.remaining() * 1000))
         hidden = tuple((hide or {}).items())
-        return ScanRequest(self._plan, data, (*data, *digest), only, hidden, left)
+        return ScanRequest(self._plan, data, (*data, *digest), only, hidden, left, counted=True)
 
     async def _unit(
         self, node: str, data: tuple[int, ...], digest: tuple[int, ...], tried: frozenset[str]
