@@ -7,6 +7,7 @@ column's type a batch cannot be formed (`Mixed`): conditions mean different thin
 such pieces are read one by one.
 """
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -14,7 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from records.predicates import Filter
 from records.timestamps import TimeRange
+from storage.match_cache import MatchCache
 from storage.scan_filter import BlockView, Column, evaluate
 from storage.scan_select import BlockSlice
 from storage.scanner import Scanner
@@ -62,19 +65,37 @@ class Batch:
     def timestamps(self) -> np.ndarray:
         """All timestamps in microseconds."""
         column = self.column("timestamp")
-        assert isinstance(column, pa.Array), "every block has timestamps"
+        assert column is not None, "every block has timestamps"
         return column.cast(pa.int64()).to_numpy(zero_copy_only=False)
 
     def matching(self, time: TimeRange | None = None) -> np.ndarray:
         """Positions of the rows that may be seen, lie in the time range and match the filter; ascending."""
-        plan = self._scanner.plan
-        mask = self._mask(time or plan.time)
+        tree = self._scanner.plan.filter
+        mask = self._mask(time or self._scanner.plan.time)
         if mask is None:
-            return np.flatnonzero(evaluate(plan.filter, self.view()))
+            return np.flatnonzero(self._matches(tree))
         positions = np.flatnonzero(mask)
         if len(positions) == 0:
             return positions
-        return positions[evaluate(plan.filter, self.view(positions))]
+        if 2 * len(positions) > self.rows and MatchCache.wants(tree):
+            return np.flatnonzero(mask & self._matches(tree))
+        return positions[evaluate(tree, self.view(positions))]
+
+    def _matches(self, tree: Filter) -> np.ndarray:
+        """The mask of all rows that match, whether they may be seen or not."""
+        if not MatchCache.wants(tree):
+            return evaluate(tree, self.view())
+        cache = self._scanner.hot.matches
+        found = cache.get([part.place for part in self.parts], tree)
+        absent = [index for index, mask in enumerate(found) if mask is None]
+        if absent:
+            every = len(absent) == len(self.parts)
+            rest = self if every else Batch(self._scanner, [self.parts[i] for i in absent])
+            mask = evaluate(tree, rest.view())
+            for index, (low, high) in zip(absent, itertools.pairwise(rest.starts), strict=True):
+                found[index] = mask[low:high]
+                cache.put(self.parts[index].place, tree, mask[low:high])
+        return np.concatenate([mask for mask in found if mask is not None])
 
     def _mask(self, time: TimeRange) -> np.ndarray | None:
         """The rows that may be seen and lie in the time range; None for all."""

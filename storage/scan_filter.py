@@ -79,8 +79,10 @@ class BlockView:
 
     def attribute(self, name: str) -> pl.Series | None:
         """A field out of `attributes` as text (JSON for objects and lists), None if no row has it."""
+        if name in CORE_TYPES:
+            return None
         column = self.column(ATTRIBUTES)
-        if column is None or name in CORE_TYPES:
+        if column is None:
             return None
         texts = _series(column)
         if not name.isascii():  # its bytes in the JSON text may be escaped in several ways
