@@ -64,7 +64,7 @@ class Scanner:
     rows_scanned: int = 0
     blocks_scanned: int = 0
     blocks_pruned: int = 0
-    _gone: dict[tuple[tuple[str, ...], tuple[str, ...]], bool] = field(default_factory=dict)
+    _gone: dict[tuple[frozenset[str], frozenset[str]], bool] = field(default_factory=dict)
 
     @property
     def plan(self) -> ScanPlan:
@@ -90,12 +90,13 @@ class Scanner:
     def excluded(self, part: BlockSlice) -> bool:
         """Whether the sidecar shows that no row of the block matches; counts it if so."""
         side = self.hot.sidecar(part.place)
-        names = (side.services, side.levels)
+        names = (frozenset(side.services), frozenset(side.levels))
         gone = self._gone.get(names)
         if gone is None:  # blocks alike have the same names: thousands of blocks, a few answers
             wanted = self.plan.services
-            gone = bool(wanted) and not set(wanted) & set(side.services)
-            gone = gone or excludes(self.plan.filter, {"service": names[0], "level": names[1]})
+            gone = bool(wanted) and not names[0].intersection(wanted)
+            known = {"service": side.services, "level": side.levels}
+            gone = gone or excludes(self.plan.filter, known)
             self._gone[names] = gone
         self.blocks_pruned += gone
         return gone
