@@ -2,18 +2,25 @@
 
 Each partial table has the group columns (`by`, and `_bucket` if there is a step) and, per aggregate `a`:
 count, sum, min, max -> `a`; avg -> `a__sum`, `a__count`; count_distinct and quantile -> `a__values`, a list
-of all values. Shards are disjoint, so counts add up; quantiles are exact, interpolated linearly.
+of all values, for quantiles perhaps with `a__counts`: how often each occurs. Shards are disjoint, so counts
+add up; quantiles are exact, interpolated linearly.
 """
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute
 
 from records.columns import plain, united
 from records.predicates import Aggregate, Fold
 
+#: Arrow's kernels are made at import; type checkers cannot see them.
+pc: Any = pyarrow.compute
 BUCKET = "_bucket"
+#: Partials of these that nobody else shares are the answer.
+_FINAL = frozenset({"count", "sum", "min", "max"})
 
 
 def group_names(fold: Fold) -> list[str]:
@@ -27,13 +34,50 @@ def merge_folds(tables: list[pa.Table], fold: Fold) -> pa.Table:
     full = [_untyped_nulls(plain(table)) for table in tables if table.num_rows]
     if not full:
         return _nothing(fold, groups)
-    frame: Any = pl.from_arrow(_united(full))
+    if len(full) == 1 and is_final(fold):
+        return _alone(full[0], fold, groups)
+    frame: Any = pl.from_arrow(_united([_with_counts(table, fold) for table in full]))
     missing = [pl.lit(None).alias(name) for name in groups if name not in frame.columns]
     frame = frame.with_columns(missing)
     finals = [_final(frame, one) for one in fold.aggregates]
     grouped = frame.group_by(groups, maintain_order=True) if groups else None
     merged = grouped.agg(finals) if grouped else frame.select(finals)
     return merged.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def is_final(fold: Fold) -> bool:
+    """Whether the partials of one replica alone are the answer as they are."""
+    return all(one.function in _FINAL for one in fold.aggregates)
+
+
+def _alone(table: pa.Table, fold: Fold, groups: list[str]) -> pa.Table:
+    """The answer where one replica told all: its groups are distinct, its values final."""
+    columns: dict[str, Any] = {}
+    for name in (*groups, *(one.name for one in fold.aggregates)):
+        known = name in table.column_names
+        columns[name] = table[name] if known else pa.nulls(table.num_rows, pa.int64())
+    for one in fold.aggregates:
+        if one.function == "count" and one.name not in table.column_names:
+            columns[one.name] = pa.array([0] * table.num_rows, pa.int64())
+    return pa.table(columns)
+
+
+def _with_counts(table: pa.Table, fold: Fold) -> pa.Table:
+    """Where a quantile's values come without counts, each counts once."""
+    for one in fold.aggregates:
+        values, counts = f"{one.name}__values", f"{one.name}__counts"
+        if one.function != "quantile" or counts in table.column_names:
+            continue
+        if values in table.column_names:
+            table = table.append_column(counts, _ones(table[values]))
+    return table
+
+
+def _ones(lists: pa.ChunkedArray) -> pa.Array:
+    """A list of ones for each list, as long as that."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64)
+    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(np.ones(int(lengths.sum()), np.int64)))
 
 
 def _untyped_nulls(table: pa.Table) -> pa.Table:
@@ -72,8 +116,10 @@ def _final(frame: pl.DataFrame, one: Aggregate) -> pl.Expr:
         if total not in columns:
             return pl.lit(None, pl.Float64).alias(one.name)
         return (pl.col(total).sum() / _positive(pl.col(count).sum())).alias(one.name)
-    if one.function in ("count_distinct", "quantile"):
-        return _from_values(columns, one)
+    if one.function == "quantile":
+        return _quantile(columns, one)
+    if one.function == "count_distinct":
+        return _distinct(columns, one)
     if one.name not in columns:
         return pl.lit(0 if one.function == "count" else None, pl.Int64).first().alias(one.name)
     column = pl.col(one.name)
@@ -90,16 +136,29 @@ def _positive(count: pl.Expr) -> pl.Expr:
     return pl.when(count > 0).then(count)
 
 
-def _from_values(columns: list[str], one: Aggregate) -> pl.Expr:
+def _distinct(columns: list[str], one: Aggregate) -> pl.Expr:
     name = f"{one.name}__values"
-    distinct = one.function == "count_distinct"
     if name not in columns:
-        return pl.lit(0 if distinct else None, pl.Int64).first().alias(one.name)
-    values = pl.col(name).explode().drop_nulls()
-    if distinct:
-        return values.n_unique().cast(pl.Int64).alias(one.name)
-    numbers = values.cast(pl.Float64, strict=False).drop_nulls()
-    return numbers.quantile(one.quantile, "linear").alias(one.name)
+        return pl.lit(0, pl.Int64).first().alias(one.name)
+    return pl.col(name).explode().drop_nulls().n_unique().cast(pl.Int64).alias(one.name)
+
+
+def _quantile(columns: list[str], one: Aggregate) -> pl.Expr:
+    """Between the values at rank floor(h) and the next, where h = (n - 1) * quantile counts from 0."""
+    name = f"{one.name}__values"
+    if name not in columns:
+        return pl.lit(None, pl.Int64).first().alias(one.name)
+    values = pl.col(name).explode().cast(pl.Float64, strict=False)
+    known = values.is_not_null()
+    counts = pl.col(f"{one.name}__counts").explode().filter(known)
+    values = values.filter(known)
+    ranks, ordered = counts.sort_by(values).cum_sum(), values.sort()
+    height = (counts.sum() - 1) * one.quantile
+    rank = height.floor()
+    low = ordered.filter(ranks > rank).first()
+    high = ordered.filter(ranks > rank + 1).first().fill_null(low)
+    found = pl.when(high == low).then(low).otherwise(low + (high - low) * (height - rank))
+    return found.alias(one.name)
 
 
 def _nothing(fold: Fold, groups: list[str]) -> pa.Table:

@@ -19,7 +19,8 @@ from aiohttp import web
 
 from cluster.http_front import REQUEST_ID_HEADER, json_response, request_id
 from query import encode
-from query.coordinator import QueryAnswer, ReadCoordinator
+from query.answer import QueryAnswer
+from query.coordinator import INLINE_ROWS, ReadCoordinator
 from query.fields import plan_exact, plan_fields, sampled_fields
 from query.fold import BUCKET
 from query.plan import Pairs, plan_rows
@@ -37,6 +38,7 @@ from query.stats import (
     step_text,
 )
 from query.stream import RowStream
+from query.times import rfc3339
 from query.together import end
 from records.errors import InvalidRequest, QuorumlogError, Unknown
 from records.ids import DEFAULT_TENANT
@@ -203,7 +205,7 @@ class QueryApi:
         """GET /query/stats"""
         plan = plan_stats(*self._folded(request))
         answer = await self._fold(request, plan)
-        table, cut = await self._coordinator.in_worker(ranked, answer.table, plan)
+        table, cut = await self._ranked(answer.table, plan)
         body = {"by": plan.fold.by, "agg": [one.name for one in plan.fold.aggregates]}
         if plan.fold.step_micros:
             body["step"] = step_text(plan.fold.step_micros)
@@ -241,7 +243,7 @@ class QueryApi:
         answer = await self._fold(request, plan)
         name = plan.fold.by[0]
         known = present(answer.table, name)
-        table, cut = await self._coordinator.in_worker(ranked, known, plan)
+        table, cut = await self._ranked(known, plan)
         table = table.rename_columns([{name: "value"}.get(c, c) for c in table.column_names])
         body = {"field": name, "distinct": known.num_rows}
         return _fold_response(answer, body, table, cut, "values")
@@ -268,6 +270,11 @@ class QueryApi:
             "stats": folded.stats,
         }
         return json_response(body, headers={COMPLETE_HEADER: _truth(body["complete"])})
+
+    async def _ranked(self, table: pa.Table, plan: FoldPlan) -> tuple[pa.Table, bool]:
+        if table.num_rows <= INLINE_ROWS:
+            return ranked(table, plan)
+        return await self._coordinator.in_worker(ranked, table, plan)
 
     def _folded(self, request: web.Request) -> tuple[Pairs, int, int, str]:
         pairs, now, tenant = self._asked(request)
@@ -340,13 +347,21 @@ def _listed(table: pa.Table) -> list[dict[str, Any]]:
     for name in table.column_names:
         column = table[name]
         if pa.types.is_timestamp(column.type):
-            column = encode.rfc3339_column(column)
+            columns[name] = _times(column)
+            continue
         values = column.to_pylist()
         if pa.types.is_floating(table[name].type):
             values = [one if one is None or abs(one) < float("inf") else None for one in values]
         columns[name] = values
     listed = zip(*columns.values(), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in listed]
+
+
+def _times(column: pa.ChunkedArray) -> list[str | None]:
+    """Times as text, each distinct one written once: buckets repeat for every group."""
+    micros = column.cast(pa.int64()).to_pylist()
+    texts = {one: None if one is None else rfc3339(one) for one in set(micros)}
+    return [texts[one] for one in micros]
 
 
 def _with_table(answer: QueryAnswer, table: pa.Table) -> QueryAnswer:

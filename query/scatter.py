@@ -144,6 +144,7 @@ class Scatter:
         self._by_shard = by_shard
         self._kind = kind_of(plan)
         self._data_of: dict[int, str] = {}
+        self._ranked: dict[tuple[str, ...], list[str]] = {}
         self.result = Scattered()
 
     def with_plan(self, plan: ScanPlan) -> "Scatter":
@@ -165,11 +166,18 @@ class Scatter:
         await self._top_up(shards, with_data)
         return self.result
 
+    def _rank(self, shard: int) -> list[str]:
+        """See `rank`; worked out once for each set of owners."""
+        owners = self._view.owners(shard)
+        if owners not in self._ranked:
+            self._ranked[owners] = rank(self._view, shard, self._turn, self._avoid)
+        return self._ranked[owners]
+
     def _digest_owners(self, shards: Iterable[int]) -> list[tuple[int, str]]:
         chosen: list[tuple[int, str]] = []
         for shard in shards:
             data = self._data_of.get(shard)
-            ranked = rank(self._view, shard, self._turn, self._avoid)
+            ranked = self._rank(shard)
             count = self._needed[shard] - (1 if data else 0)
             chosen += [(shard, node) for node in [n for n in ranked if n != data][: max(0, count)]]
         return chosen
@@ -200,7 +208,7 @@ class Scatter:
         """A request of this plan with what is left of the deadline; data shards are digested as well."""
         left = max(1, int(self.deadline.remaining() * 1000))
         hidden = tuple((hide or {}).items())
-        return ScanRequest(self._plan, data, (*data, *digest), only, hidden, left)
+        return ScanRequest(self._plan, data, (*data, *digest), only, hidden, left, counted=True)
 
     async def _unit(
         self, node: str, data: tuple[int, ...], digest: tuple[int, ...], tried: frozenset[str]
@@ -303,7 +311,7 @@ class Scatter:
         """Who to ask when all of `tried` were asked; owners that have not spoken for a shard first."""
         moved: dict[int, str] = {}
         for shard in data:
-            ranked = [n for n in rank(self._view, shard, self._turn, self._avoid) if n not in tried]
+            ranked = [n for n in self._rank(shard) if n not in tried]
             spoken = self.result.digests.get(shard, {})
             alive = self._view.is_alive
             ranked.sort(key=lambda n, said=spoken: (not alive(n), n in said))
@@ -311,7 +319,7 @@ class Scatter:
                 moved[shard] = ranked[0]
         said: list[tuple[int, str]] = []
         for shard in digest:
-            ranked = rank(self._view, shard, self._turn, self._avoid)
+            ranked = self._rank(shard)
             others = [n for n in ranked if n not in tried and n != self._data_of.get(shard)]
             said += [(shard, node) for node in others[:1]]
         return _by_node(moved, said)
@@ -328,7 +336,7 @@ class Scatter:
                 if short <= 0 or (with_data and shard not in base):
                     continue
                 spent = said.keys() | asked[shard] | self.result.failures.keys()
-                ranked = rank(self._view, shard, self._turn, self._avoid)
+                ranked = self._rank(shard)
                 rest = [n for n in ranked if n not in spent]
                 wanted += [(shard, node) for node in rest[:short]]
             if not wanted:

@@ -8,24 +8,57 @@ start; rows received later stay out.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import pyarrow as pa
 
+from query.answer import QueryAnswer
+from query.limits import MemoryHolder
 from query.merge import farther, key_at, merge_rows, rows_up_to
 from query.plan import QueryPlan
-from query.scatter import assign
+from query.scatter import Scatter, assign
+from query.settings import QuerySettings
 from query.together import end
 from records.errors import QuorumUnavailable
-from records.predicates import RowKey
+from records.predicates import RowKey, ScanPlan
+from runtime.deadline import Deadline
 
 if TYPE_CHECKING:
-    from query.coordinator import QueryAnswer, ReadCoordinator
+    from cluster.view import ClusterView
 
+P = ParamSpec("P")
+T = TypeVar("T")
 #: Rows of a group's page at least, however many groups there are.
 GROUP_ROWS_MIN = 1_024
+
+
+class Reads(Protocol):
+    """What a stream needs of the coordinator; see ReadCoordinator."""
+
+    settings: QuerySettings
+
+    def deadline(self, plan: QueryPlan) -> Deadline: ...
+
+    def view(self) -> "ClusterView": ...
+
+    def shards(self, plan: QueryPlan, view: "ClusterView") -> tuple[int, ...]: ...
+
+    def slot(self, deadline: Deadline) -> AbstractAsyncContextManager[None]: ...
+
+    def holder(self) -> MemoryHolder: ...
+
+    def scatter(
+        self, plan: QueryPlan, scan: ScanPlan, deadline: Deadline
+    ) -> tuple[Scatter, dict]: ...
+
+    async def page(
+        self, plan: QueryPlan, limit: int, deadline: Deadline, holder: MemoryHolder
+    ) -> QueryAnswer: ...
+
+    async def in_worker(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
 
 
 @dataclass(slots=True)
@@ -36,7 +69,7 @@ class _Group:
     rows: pa.Table | None = None
     after: RowKey | None = None
     more: bool = True
-    coming: "asyncio.Task[QueryAnswer] | None" = None
+    coming: asyncio.Task[QueryAnswer] | None = None
 
 
 class RowStream:
@@ -46,7 +79,7 @@ class RowStream:
     row is sent, take the first table first.
     """
 
-    def __init__(self, coordinator: "ReadCoordinator", plan: QueryPlan) -> None:
+    def __init__(self, coordinator: Reads, plan: QueryPlan) -> None:
         self._coordinator = coordinator
         self._plan = plan
         self._groups: list[_Group] = []
@@ -118,7 +151,7 @@ class RowStream:
         plan = replace(group.plan, scan=scan)
         group.coming = asyncio.create_task(self._read(plan), name="query-stream-page")
 
-    async def _read(self, plan: QueryPlan) -> "QueryAnswer":
+    async def _read(self, plan: QueryPlan) -> QueryAnswer:
         coordinator = self._coordinator
         deadline = coordinator.deadline(plan)
         holder = coordinator.holder()
@@ -141,7 +174,7 @@ class RowStream:
                     group.after = key_at(answer.table, -1)
         self._groups = [g for g in self._groups if g.more or (g.rows and g.rows.num_rows)]
 
-    def _note(self, answer: "QueryAnswer") -> None:
+    def _note(self, answer: QueryAnswer) -> None:
         for one in answer.missing:
             self.missing[str(one)] = one
         for name, value in answer.stats.items():

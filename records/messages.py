@@ -121,6 +121,7 @@ class ScanRequest:
     only: tuple[EntryId, ...] | None = None
     hide: tuple[tuple[EntryId, Spans], ...] = ()
     deadline_ms: int = 30_000
+    counted: bool = False
 
     def to_head(self) -> dict[str, Any]:
         """Plain values."""
@@ -131,6 +132,7 @@ class ScanRequest:
             "only": self.only,
             "hide": self.hide,
             "deadline_ms": self.deadline_ms,
+            "counted": self.counted,
         }
 
     @classmethod
@@ -143,6 +145,7 @@ class ScanRequest:
             None if head["only"] is None else tuple(head["only"]),
             tuple((i, tuple((a, b) for a, b in spans)) for i, spans in head["hide"]),
             int(head["deadline_ms"]),
+            bool(head.get("counted", False)),
         )
 
 

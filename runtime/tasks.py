@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ParamSpec, TypeVar
 
 from runtime.logs import get_logger
 
 P = ParamSpec("P")
 T = TypeVar("T")
+U = TypeVar("U")
+V = TypeVar("V")
 log = get_logger(__name__)
 
 
@@ -81,12 +84,47 @@ class Workers:
     """
 
     def __init__(self, threads: int, name: str = "worker") -> None:
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `work`. If the caller is cancelled, the work runs to its end unheard."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: work(*args, **kwargs))
+
+    def share(self, work: Callable[[U], V], items: Sequence[U]) -> list[V]:
+        """`work` on each item, results in order; called by work that runs on one of these threads.
+
+        The caller does items itself, and free threads help: it never waits for a thread to come free, so
+        any number of callers make progress. An error ends the work; what runs then runs to its end.
+        """
+        results: list[Any] = [None] * len(items)
+        waiting = iter(range(len(items)))
+        lock, failed = threading.Lock(), threading.Event()
+
+        def run() -> None:
+            while not failed.is_set():
+                with lock:
+                    index = next(waiting, None)
+                if index is None:
+                    return
+                try:
+                    results[index] = work(items[index])
+                except BaseException:
+                    failed.set()
+                    raise
+
+        helpers: list[Future[None]] = []
+        with contextlib.suppress(RuntimeError):  # the pool is closing: alone then
+            helpers += [self._pool.submit(run) for _ in range(min(self._threads, len(items)) - 1)]
+        try:
+            run()
+        finally:
+            done = [helper for helper in helpers if not helper.cancel()]
+            wait(done)
+        for helper in done:
+            helper.result()
+        return results
 
     def close(self) -> None:
         """Waits for running work, refuses more."""

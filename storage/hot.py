@@ -10,8 +10,6 @@ the columns asked for are read.
 
 import contextlib
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +35,9 @@ from records.sidecar import Sidecar
 from runtime.metrics import Metrics
 from storage.filter_index import FilterIndex
 from storage.holdings import BlockPlace
+from storage.lru import Lru
+from storage.match_cache import MatchCache
+from storage.rollup_index import RollupIndex
 from storage.wal import file_name
 
 #: Bytes of decoded sidecars and Parquet footers kept; one block's take about 2 and 8 kB.
@@ -75,54 +76,6 @@ class _Head:
     sidecar: Sidecar
 
 
-class _Cache:
-    """Values by key with a size each; the least recently used go when the sum exceeds `limit`."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.size = limit, 0
-        self._items: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Any) -> Any:
-        with self._lock:
-            item = self._items.get(key)
-            if item is None:
-                return None
-            self._items.move_to_end(key)
-            return item[0]
-
-    def get_many(self, keys: Sequence[Any]) -> list[Any]:
-        """The values of all keys, None for those that are not there, under one lock."""
-        with self._lock:
-            found = [self._items.get(key) for key in keys]
-            for key, item in zip(keys, found, strict=True):
-                if item is not None:
-                    self._items.move_to_end(key)
-        return [None if item is None else item[0] for item in found]
-
-    def put(self, key: Any, value: Any, size: int) -> None:
-        if size > self.limit:
-            return
-        with self._lock:
-            if key in self._items:
-                self.size -= self._items.pop(key)[1]
-            self._items[key] = (value, size)
-            self.size += size
-            while self.size > self.limit:
-                _, (_, freed) = self._items.popitem(last=False)
-                self.size -= freed
-
-    def drop(self, wanted: Iterable[Any]) -> None:
-        with self._lock:
-            for key in wanted:
-                if key in self._items:
-                    self.size -= self._items.pop(key)[1]
-
-    def known(self) -> list[Any]:
-        with self._lock:
-            return list(self._items)
-
-
 class HotSet:
     """Reads blocks of a node's log and keeps what was decoded."""
 
@@ -135,10 +88,13 @@ class HotSet:
         filter_bytes: int = FILTER_BYTES,
     ) -> None:
         self._directory = log_directory
-        self._columns = _Cache(cache_bytes)
-        self._parts = _Cache(PARTS_BYTES)
-        self._headers = _Cache(HEADERS_KEPT)
+        self._columns = Lru(cache_bytes)
+        self._parts = Lru(PARTS_BYTES)
+        self._headers = Lru(HEADERS_KEPT)
         self._verified: set[int] = set()
+        self.matches = MatchCache(metrics)
+        #: The rollups of all blocks that scans have met, end to end.
+        self.rollups = RollupIndex()
         self.filters = FilterIndex(self._load_filters, filter_bytes, metrics)
         self._bytes = metrics.gauge("quorumlog_hot_bytes", "Bytes of decoded columns in memory")
         asked = metrics.counter(

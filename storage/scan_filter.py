@@ -7,10 +7,11 @@ cheap to dear, each only on rows that are left. Regexes are Rust's (polars): lin
 """
 
 import contextlib
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -30,26 +31,43 @@ _COST = {"true": 0, "exists": 1, "eq": 2, "in": 2, "range": 2, "phrase": 8, "wor
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
+#: Text may come in chunks, anything else is one array.
+Column: TypeAlias = pa.Array | pa.ChunkedArray
+
+
+def taken(column: Column, positions: np.ndarray) -> pa.Array:
+    """The values at `positions`, which ascend. Of chunks each gives its own: nothing is joined but these."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column.take(pa.array(positions))
+    parts, start = [], 0
+    edges = np.searchsorted(positions, np.cumsum([0, *map(len, column.chunks)])).tolist()
+    for chunk, (low, high) in zip(column.chunks, itertools.pairwise(edges), strict=True):
+        if high > low:
+            parts.append(chunk.take(pa.array(positions[low:high] - start)))
+        start += len(chunk)
+    return pa.concat_arrays(parts) if parts else pa.array([], column.type)
+
+
 class BlockView:
-    """The rows of one block, or some of them, with their columns loaded when asked for."""
+    """The rows of one block or batch, or some of them, with their columns loaded when asked for."""
 
     def __init__(
         self,
-        load: Callable[[str], pa.Array | None],
+        load: Callable[[str], Column | None],
         rows: int,
         positions: np.ndarray | None = None,
     ) -> None:
         self._load, self._positions = load, positions
         self.rows = rows if positions is None else len(positions)
         self._total = rows
-        self._taken: dict[str, pa.Array | None] = {}
+        self._taken: dict[str, Column | None] = {}
 
-    def column(self, name: str) -> pa.Array | None:
+    def column(self, name: str) -> Column | None:
         """A column for the rows of this view, None if the block lacks it."""
         if name not in self._taken:
             array = self._load(name)
             if array is not None and self._positions is not None:
-                array = array.take(pa.array(self._positions))
+                array = taken(array, self._positions)
             self._taken[name] = array
         return self._taken[name]
 
@@ -61,8 +79,10 @@ class BlockView:
 
     def attribute(self, name: str) -> pl.Series | None:
         """A field out of `attributes` as text (JSON for objects and lists), None if no row has it."""
+        if name in CORE_TYPES:
+            return None
         column = self.column(ATTRIBUTES)
-        if column is None or name in CORE_TYPES:
+        if column is None:
             return None
         texts = _series(column)
         if not name.isascii():  # its bytes in the JSON text may be escaped in several ways
@@ -90,7 +110,7 @@ def _json_value(texts: pl.Series, name: str) -> pl.Series:
     return found
 
 
-def _series(array: pa.Array) -> pl.Series:
+def _series(array: Column) -> pl.Series:
     result = pl.from_arrow(array)
     assert isinstance(result, pl.Series)
     return result
@@ -167,8 +187,10 @@ def _evaluate_leaf(kind: str, operands: list[Any], view: BlockView) -> np.ndarra
 Test = Callable[[pa.Array], np.ndarray]
 
 
-def _on_column(test: Test, column: pa.Array) -> np.ndarray:
+def _on_column(test: Test, column: Column) -> np.ndarray:
     """Runs a test; on a dictionary column, on its values, then by code."""
+    if isinstance(column, pa.ChunkedArray):
+        return np.concatenate([test(chunk) for chunk in column.chunks])
     if not pa.types.is_dictionary(column.type):
         return test(column)
     hits = test(column.dictionary)

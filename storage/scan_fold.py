@@ -15,16 +15,18 @@ import pyarrow as pa
 
 from records.errors import InvalidRequest
 from records.predicates import AGGREGATES, Aggregate, Fold
+from records.sidecar import Rollup
 from storage import scan_rollup
-from storage.scan_filter import BlockView
-from storage.scan_select import BlockSlice
+from storage.scan_batch import BATCH_ROWS, Batch, cut, in_batches
+from storage.scan_dense import count_by_codes
+from storage.scan_filter import BlockView, Column
 from storage.scanner import Scanner
 
 BUCKET = "_bucket"
 _LISTS = ("count_distinct", "quantile")
-#: Partials are merged when this many of their rows have gathered.
+#: Rows that are read before their partials are merged, if these have more than `_MERGE_ROWS` rows.
+_WINDOW_ROWS = 16 * BATCH_ROWS
 _MERGE_ROWS = 1 << 17
-_MERGE_PARTS = 64
 #: Sums of integers beyond this could wrap; they go on as floats.
 _SUM_LIMIT = 1 << 62
 
@@ -34,25 +36,47 @@ def fold_rows(scanner: Scanner) -> pa.Table:
     fold = scanner.plan.fold
     assert fold is not None
     _check(fold)
-    by_rollup = scan_rollup.fits(scanner.plan)
-    counter = scan_rollup.RollupCounter(fold)
+    counted, numbers = _from_rollups(scanner)
+    parts = scanner.candidates(numbers)
+    if counted is None and (table := count_by_codes(scanner, parts, fold)) is not None:
+        return table
     partials: list[pl.DataFrame] = []
-    for part in scanner.slices():
-        scanner.budget.check()
-        if scanner.excluded(part):
-            continue
-        rollup = scanner.hot.sidecar(part.place).rollup if by_rollup else None
-        if rollup is not None and scan_rollup.covers(part, scanner.plan.time):
-            counter.add(part, rollup, scanner.plan)
-            scanner.blocks_pruned += 1
-            continue
-        partials.append(_partial(scanner, part, fold))
-        if len(partials) >= _MERGE_PARTS or sum(map(len, partials)) > _MERGE_ROWS:
+    for window in cut(parts, _WINDOW_ROWS):
+        partials += in_batches(scanner, window, lambda batch: _partial(batch, fold))
+        if sum(map(len, partials)) > _MERGE_ROWS:
             partials = [_merge(scanner, partials, fold)]
-    counted = counter.frame()
     if counted is not None:
-        partials.append(counted)
+        if not partials and counted.num_rows <= scanner.budget.max_groups:
+            return counted
+        partials.append(_frame(counted))
     return _to_arrow(_merge(scanner, partials, fold) if partials else _nothing(fold))
+
+
+def _from_rollups(scanner: Scanner) -> tuple[pa.Table | None, np.ndarray]:
+    """What rollups count, and the entries left to be read."""
+    snapshot, numbers = scanner.snapshot, scanner.visible()
+    if not scan_rollup.fits(scanner.plan) or not len(numbers):
+        return None, numbers
+
+    def load(ordinal: int) -> Rollup | None:
+        scanner.budget.check()
+        place = snapshot.blocks[ordinal]
+        return scanner.hot.sidecar(place).rollup if place else None
+
+    def alive() -> np.ndarray:
+        return np.array([place is not None for place in snapshot.blocks], bool)
+
+    blocks = snapshot.rows["block"][numbers]
+    ordinals = blocks[np.append(True, np.diff(blocks) != 0)].astype(np.int64)
+    cells = scanner.hot.rollups.covering(ordinals, snapshot.rows, load, alive)
+    counted = scan_rollup.count(cells, snapshot, numbers, scanner.plan)
+    return counted.table, counted.rest
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def _check(fold: Fold) -> None:
@@ -69,18 +93,20 @@ def _keys(fold: Fold) -> list[str]:
     return [*fold.by, BUCKET] if fold.step_micros else list(fold.by)
 
 
-def _partial(scanner: Scanner, part: BlockSlice, fold: Fold) -> pl.DataFrame:
-    """The aggregates of one block's matching rows."""
-    positions = scanner.matching(part)
-    view = BlockView(lambda name: scanner.load(part, name), part.place.rows, positions)
+def _partial(batch: Batch, fold: Fold) -> pl.DataFrame:
+    """The aggregates of one batch's matching rows."""
+    positions = batch.matching()
+    values = {one.column for one in fold.aggregates if one.column}
+    batch.load([*fold.by, *values])
+    view = batch.view(None if len(positions) == batch.rows else positions)
     columns: dict[str, pl.Series] = {}
     dictionaries: dict[str, pl.Series] = {}
     for name in fold.by:
         columns[f"k:{name}"] = _key_column(view, name, dictionaries)
     if fold.step_micros:
-        stamps = scanner.timestamps(part)[positions]
+        stamps = batch.timestamps()[positions]
         columns[f"k:{BUCKET}"] = pl.Series(stamps // fold.step_micros * fold.step_micros)
-    for name in {one.column for one in fold.aggregates if one.column}:
+    for name in values:
         columns[f"v:{name}"] = _value_column(view, name)
     if not columns:
         columns["v:"] = pl.Series(np.zeros(len(positions), np.int8))
@@ -123,7 +149,7 @@ def _value_column(view: BlockView, name: str) -> pl.Series:
     return series
 
 
-def _series(array: pa.Array) -> pl.Series:
+def _series(array: Column) -> pl.Series:
     result = pl.from_arrow(array)
     assert isinstance(result, pl.Series)
     return result

@@ -1,27 +1,25 @@
-"""Counts answered from sidecars: no row is touched.
+"""Counts answered from rollups: no row is touched, and no block is visited one by one.
 
 It can be used when the fold counts rows by a subset of service and level, in buckets of whole minutes or
-none, under a filter made of eq and in on these two, and the block's part of the time range begins and ends
-on minutes. Codes are translated to one numbering for all blocks, so that summing is one `np.unique`.
+none, under a filter made of eq and in on these two. A block counts this way if its part of the time range
+begins and ends on minutes and none of its entries is hidden in part; the others are left to be read.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
-from records.predicates import Fold, ScanPlan
-from records.sidecar import Rollup
+from records.predicates import TRUE, Fold, ScanPlan
 from records.timestamps import MICROS_PER_MINUTE, TimeRange
-from storage.entry_table import Names
+from storage.rollup_index import INDEXED, Cells
 from storage.scan_filter import BlockView, evaluate, only_over
-from storage.scan_select import BlockSlice
+from storage.scan_select import Snapshot
 
 KEYS = frozenset({"service", "level"})
-#: Cells kept before they are summed: 3 arrays of 8 bytes each.
-_CELLS_MAX = 1 << 18
-_PAIRS_MAX = 4096
+BUCKET = "_bucket"
+#: Groups times buckets that are counted in one dense array of 8 bytes each; more are sorted.
+_DENSE_MAX = 1 << 21
 
 
 def fits(plan: ScanPlan) -> bool:
@@ -36,98 +34,108 @@ def fits(plan: ScanPlan) -> bool:
     )
 
 
-def covers(part: BlockSlice, time: TimeRange) -> bool:
-    """Whether whole minutes decide for this block: its range is cut on minutes, nothing is masked."""
-    start_fits = time.start <= part.place.min_ts or time.start % MICROS_PER_MINUTE == 0
-    end_fits = time.end > part.place.max_ts or time.end % MICROS_PER_MINUTE == 0
-    return start_fits and end_fits and not part.masked
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The counts of the blocks that rollups answer, and the entries left to be read."""
+
+    table: pa.Table | None
+    blocks: int
+    rest: np.ndarray
 
 
-@dataclass(slots=True)
-class RollupCounter:
-    """Sums cells by (group, bucket)."""
+def count(cells: Cells, snapshot: Snapshot, visible: np.ndarray, plan: ScanPlan) -> Counted:
+    """Counts the visible entries' cells that match.
 
-    fold: Fold
-    _groups: Names = field(default_factory=Names)
-    _group: list[np.ndarray] = field(default_factory=list)
-    _bucket: list[np.ndarray] = field(default_factory=list)
-    _count: list[np.ndarray] = field(default_factory=list)
-    _known: dict[tuple, np.ndarray] = field(default_factory=dict)
-    _cells: int = 0
+    Args:
+        cells: with what is known of all blocks of `visible`.
+        visible: numbers of the entries that may match, ascending.
+    """
+    blocks = snapshot.rows["block"][visible].astype(np.int64)
+    answered = _answered(cells, snapshot, visible, blocks, plan.time)
+    rest = visible[~answered]
+    block_of = np.full(len(snapshot.rows) + 1, -1, np.int64)
+    block_of[visible[answered]] = blocks[answered]
+    inside = cells.number < len(snapshot.rows)  # entries that came after the snapshot
+    mask = block_of[np.where(inside, cells.number, -1)] == cells.block
+    if plan.time != TimeRange():
+        stamps = cells.minute * MICROS_PER_MINUTE
+        mask &= (stamps > plan.time.start - MICROS_PER_MINUTE) & (stamps < plan.time.end)
+    if plan.filter != TRUE:
+        mask &= _matching_pairs(cells, plan)[cells.pair]
+    kept = np.flatnonzero(mask)
+    done = blocks[answered]
+    number = int(np.count_nonzero(np.diff(done)) + 1) if len(done) else 0
+    assert plan.fold is not None
+    return Counted(_table(cells, kept, plan.fold) if len(kept) else None, number, rest)
 
-    def add(self, part: BlockSlice, rollup: Rollup, plan: ScanPlan) -> None:
-        """Adds the visible cells of a block that match the plan."""
-        kept = self._visible(part, rollup, plan.time)
-        service, level = rollup.service[kept].astype(np.int32), rollup.level[kept].astype(np.int32)
-        columns: dict[str, pa.Array] = {
-            "service": pa.DictionaryArray.from_arrays(
-                service, pa.array(rollup.services, pa.string())
-            ),
-            "level": pa.DictionaryArray.from_arrays(level, pa.array(rollup.levels, pa.string())),
-        }
-        match = evaluate(plan.filter, BlockView(columns.get, len(kept)))
-        kept = kept[match]
-        pair = service[match].astype(np.int64) * len(rollup.levels) + level[match]
-        self._group.append(self._group_numbers(rollup, pair))
-        self._bucket.append(self._buckets(rollup.minute[kept]))
-        self._count.append(rollup.count[kept].astype(np.int64))
-        self._cells += len(kept)
-        if self._cells > _CELLS_MAX:
-            self._sum()
 
-    def _group_numbers(self, rollup: Rollup, pair: np.ndarray) -> np.ndarray:
-        """The group of each (service, level) pair. Most blocks share their dictionaries."""
-        width = len(rollup.levels)
-        if len(rollup.services) * width > _PAIRS_MAX:
-            unique, inverse = np.unique(pair, return_inverse=True)
-            return np.array([self._number(rollup, int(one)) for one in unique])[inverse]
-        known = self._known.get((rollup.services, rollup.levels))
-        if known is None:
-            pairs = range(len(rollup.services) * width)
-            known = np.array([self._number(rollup, one) for one in pairs], np.int64)
-            self._known[(rollup.services, rollup.levels)] = known
-        return known[pair]
+def _answered(
+    cells: Cells, snapshot: Snapshot, visible: np.ndarray, blocks: np.ndarray, time: TimeRange
+) -> np.ndarray:
+    """Which of the visible entries lie in blocks that rollups answer."""
+    unfit = cells.state != INDEXED
+    if snapshot.masked:
+        masked = np.intersect1d(np.fromiter(snapshot.masked, np.int64), visible)
+        unfit[snapshot.rows["block"][masked]] = True
+    cut = [edge for edge in (time.start, time.end) if edge % MICROS_PER_MINUTE]
+    if cut:
+        straddling = np.zeros(len(visible), bool)
+        low, high = snapshot.rows["min_ts"][visible], snapshot.rows["max_ts"][visible]
+        for edge in cut:
+            straddling |= (low < edge) & (high >= edge)
+        unfit[blocks[straddling]] = True
+    return ~unfit[blocks]
 
-    def _number(self, rollup: Rollup, pair: int) -> int:
-        service, level = divmod(pair, len(rollup.levels))
-        names = {"service": rollup.services[service], "level": rollup.levels[level]}
-        return self._groups.number(tuple(names[name] for name in self.fold.by))
 
-    @staticmethod
-    def _visible(part: BlockSlice, rollup: Rollup, time: TimeRange) -> np.ndarray:
-        stamps = rollup.minute * MICROS_PER_MINUTE
-        mask = (stamps >= time.start - MICROS_PER_MINUTE + 1) & (stamps < time.end)
-        if not part.whole:
-            mask &= np.isin(rollup.entry, part.entries["index"])
-        return np.flatnonzero(mask)
-
-    def _buckets(self, minutes: np.ndarray) -> np.ndarray:
-        step = self.fold.step_micros
-        return (
-            minutes * MICROS_PER_MINUTE // step * step if step else np.zeros(len(minutes), np.int64)
+def _matching_pairs(cells: Cells, plan: ScanPlan) -> np.ndarray:
+    columns: dict[str, pa.Array] = {
+        name: pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(values, pa.string()))
+        for name, codes, values in (
+            ("service", cells.pair_service, cells.services),
+            ("level", cells.pair_level, cells.levels),
         )
+    }  # fmt: skip
+    return evaluate(plan.filter, BlockView(columns.get, len(cells.pair_service)))
 
-    def _sum(self) -> None:
-        group, bucket = np.concatenate(self._group), np.concatenate(self._bucket)
-        count = np.concatenate(self._count)
-        order = np.lexsort((bucket, group))
-        group, bucket, count = group[order], bucket[order], count[order]
-        edge = np.flatnonzero(np.append(True, (np.diff(group) != 0) | (np.diff(bucket) != 0)))
-        self._group, self._bucket = [group[edge]], [bucket[edge]]
-        self._count = [np.add.reduceat(count, edge)]
-        self._cells = len(edge)
 
-    def frame(self) -> pl.DataFrame | None:
-        """The sums as a partial aggregate; None if no cell matched."""
-        if not self._cells:
-            return None
-        self._sum()
-        values = [self._groups.values[number] for number in self._group[0]]
-        columns: dict[str, pl.Series] = {}
-        for index, name in enumerate(self.fold.by):
-            columns[name] = pl.Series([value[index] for value in values], dtype=pl.String)
-        if self.fold.step_micros:
-            columns["_bucket"] = pl.Series(self._bucket[0])
-        for one in self.fold.aggregates:
-            columns[one.name] = pl.Series(self._count[0])
-        return pl.DataFrame(columns)
+def _table(cells: Cells, kept: np.ndarray, fold: Fold) -> pa.Table:
+    """Sums by group and bucket; a group is a number whose digits are the codes of `fold.by`."""
+    known = {
+        "service": (cells.pair_service, cells.services),
+        "level": (cells.pair_level, cells.levels),
+    }
+    group_of_pair, groups = np.zeros(len(cells.pair_service), np.int64), 1
+    for name in fold.by:
+        codes, values = known[name]
+        group_of_pair = group_of_pair * len(values) + codes
+        groups *= len(values)
+    keys, buckets, first = group_of_pair[cells.pair[kept]], 1, 0
+    if step := fold.step_micros:
+        bucket = cells.minute[kept] * MICROS_PER_MINUTE // step
+        first = int(bucket.min())
+        buckets = int(bucket.max()) - first + 1
+        keys = keys * buckets + (bucket - first)
+    keys, counts = _summed(keys, cells.count[kept], groups * buckets)
+    group, bucket = np.divmod(keys, buckets)
+    columns: dict[str, pa.Array] = {}
+    for name in reversed(fold.by):
+        group, codes = np.divmod(group, len(known[name][1]))
+        columns[name] = pa.array(known[name][1], pa.string()).take(pa.array(codes))
+    columns = {name: columns[name] for name in fold.by}
+    if step:
+        columns[BUCKET] = pa.array((bucket + first) * step)
+    for one in fold.aggregates:
+        columns[one.name] = pa.array(counts)
+    return pa.table(columns)
+
+
+def _summed(keys: np.ndarray, counts: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(distinct keys, sum of counts of each)."""
+    if size <= _DENSE_MAX:
+        sums = np.bincount(keys, counts, size)  # exact: sums of whole numbers below 2^53
+        found = np.flatnonzero(np.bincount(keys, minlength=size))
+        return found, sums[found].astype(np.int64)
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    edge = np.flatnonzero(np.append(True, np.diff(keys) != 0))
+    return keys[edge], np.add.reduceat(counts[order], edge)

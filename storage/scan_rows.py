@@ -4,6 +4,7 @@ Blocks are visited by the end of their time range that comes first in the order.
 known, a block that begins beyond the last of them ends the search: late materialisation over top-K.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,13 @@ import pyarrow as pa
 from records.columns import ENTRY_COLUMN, ROW_COLUMN, conform, united_schema
 from records.predicates import ScanPlan
 from records.timestamps import MAX_MICROS, MIN_MICROS, TimeRange
-from storage.scan_filter import BlockView
+from storage.scan_batch import BATCH_ROWS, Batch, in_batches
 from storage.scan_select import BlockSlice
 from storage.scanner import Scanner
 
 _ENTRY = pa.binary(16)
+#: First as many rows are looked through as are wanted, then twice as many each time, up to this.
+_MOST_ROWS = 16 * BATCH_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +71,41 @@ def find_rows(scanner: Scanner) -> pa.Table:
     """The plan's rows; the table always has `_entry`, `_row` and `timestamp`."""
     plan = scanner.plan
     parts = scanner.slices()
-    order = sorted(range(len(parts)), key=lambda i: _first_time(parts[i], plan))
+    parts.sort(key=lambda part: _first_time(part, plan))
+    numbers = {id(part): number for number, part in enumerate(parts)}
     best = _Best(plan)
-    for visited, index in enumerate(order):
-        scanner.budget.check()
-        part = parts[index]
-        if plan.limit <= 0 or (best.known is not None and _beyond(part, best.known, plan)):
-            scanner.blocks_pruned += len(order) - visited
+    at, rows = 0, min(plan.limit, BATCH_ROWS)
+    while at < len(parts) and plan.limit > 0:
+        window = _window_parts(parts, at, rows, best.known, plan)
+        if not window:
+            scanner.blocks_pruned += len(parts) - at
             break
-        if not scanner.excluded(part):
-            best.add(_candidates(scanner, part, index, best.known))
+        at += len(window)
+        rows = min(2 * max(rows, sum(part.place.rows for part in window)), _MOST_ROWS)
+        time = _window(scanner, best.known)
+        wanted = [part for part in window if not scanner.excluded(part)]
+        for keys in in_batches(scanner, wanted, lambda b, t=time: _candidates(b, t, plan, numbers)):
+            best.add(keys)
     best.settle()
     if best.known is None:
         return _empty()
     return _materialise(scanner, parts, best.known)
+
+
+def _window_parts(
+    parts: list[BlockSlice], at: int, rows: int, best: _Keys | None, plan: ScanPlan
+) -> list[BlockSlice]:
+    """The next pieces to read, about `rows` rows; none if all further rows come after those known."""
+    window: list[BlockSlice] = []
+    have = 0
+    for part in itertools.islice(parts, at, None):
+        if best is not None and _beyond(part, best, plan):
+            break
+        window.append(part)
+        have += part.place.rows
+        if have >= rows:
+            break
+    return window
 
 
 def _first_time(part: BlockSlice, plan: ScanPlan) -> int:
@@ -112,23 +136,28 @@ def _window(scanner: Scanner, best: _Keys | None) -> TimeRange:
     return TimeRange(max(start, MIN_MICROS), min(end, MAX_MICROS))
 
 
-def _candidates(scanner: Scanner, part: BlockSlice, index: int, best: _Keys | None) -> _Keys:
-    plan = scanner.plan
-    positions = scanner.matching(part, _window(scanner, best))
-    stamps = scanner.timestamps(part)[positions] if len(positions) else np.zeros(0, np.int64)
+def _candidates(batch: Batch, time: TimeRange, plan: ScanPlan, numbers: dict[int, int]) -> _Keys:
+    """The keys of a batch's matching rows. `numbers`: of each piece, by identity."""
+    positions = batch.matching(time)
+    stamps = batch.timestamps()[positions] if len(positions) else np.zeros(0, np.int64)
     if plan.after is None and len(positions) > plan.limit:
         kept = _near_first(stamps, plan)
         positions, stamps = positions[kept], stamps[kept]
-    starts = part.entries["row_start"].astype(np.int64)
-    entry = np.searchsorted(starts, positions, "right") - 1
-    ids = np.ascontiguousarray(part.entries["id"]).view(">u8").reshape(-1, 2)
+    counts = [len(part.entries) for part in batch.parts]
+    origin = np.repeat(batch.starts[:-1], counts)
+    first = np.concatenate([part.entries["row_start"] for part in batch.parts]).astype(np.int64)
+    ids = np.concatenate([part.entries["id"] for part in batch.parts]).view(">u8").reshape(-1, 2)
+    # An entry may begin before its piece does.
+    entry = np.searchsorted(origin + np.maximum(first, 0), positions, "right") - 1
+    part = np.searchsorted(batch.starts, positions, "right") - 1
+    number = np.array([numbers[id(one)] for one in batch.parts], np.int64)
     keys = _Keys(
         stamps,
         ids[entry, 0].astype(np.uint64),
         ids[entry, 1].astype(np.uint64),
-        positions - starts[entry],
-        np.full(len(positions), index, np.int64),
-        positions,
+        positions - (origin + first)[entry],
+        number[part],
+        positions - batch.starts[part],
     )
     return keys if plan.after is None else keys.take(np.flatnonzero(_after(keys, plan)))
 
@@ -207,7 +236,7 @@ def _rows(scanner: Scanner, part: BlockSlice, positions: np.ndarray) -> pa.Table
     names = list(present if fields is None else dict.fromkeys(("timestamp", *fields)))
     names = [name for name in names if name not in (ENTRY_COLUMN, ROW_COLUMN)]
     loaded = scanner.hot.columns(part.place, names)
-    view = BlockView(lambda name: scanner.load(part, name), part.place.rows, positions)
+    view = Batch(scanner, [part]).view(positions)
     columns: dict[str, pa.Array] = {}
     chosen = pa.array(positions)
     for name in names:

@@ -8,6 +8,7 @@ What is read is a *piece*: a block, or where filters left only some of its row g
 with the row group's rows, and the entries with their rows counted from its first.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -53,6 +54,8 @@ class BlockSlice:
     entries: np.ndarray
     numbers: np.ndarray
     masked: dict[int, Ranges]
+    #: Rows of all entries together, where entries lie wholly within the piece; else unknown.
+    rows_seen: int = -1
 
     def _spans(self) -> tuple[np.ndarray, np.ndarray]:
         """First and last + 1 row of each entry, within the piece."""
@@ -66,6 +69,8 @@ class BlockSlice:
         """Whether every row of the piece may be seen."""
         if self.masked:
             return False
+        if self.rows_seen >= 0:
+            return self.rows_seen == self.place.rows
         if len(self.entries) == 1:
             start, count = int(self.entries["row_start"][0]), int(self.entries["row_count"][0])
             return start <= 0 and start + count >= self.place.rows
@@ -137,21 +142,17 @@ def rows_of(seqs: Sequence[tuple[int, int]], wanted: Sequence[tuple[int, int]]) 
     return tuple(ranges)
 
 
-def select(
-    snapshot: Snapshot, request: ScanRequest, narrow: Narrow | None = None
-) -> list[BlockSlice]:
-    """The pieces that can hold matching rows, in log order. One vectorised pass over the entry table.
-
-    Args:
-        narrow: prunes the blocks that are left, and their row groups.
-    """
+def visible(snapshot: Snapshot, request: ScanRequest) -> np.ndarray:
+    """Numbers of the entries that can hold matching rows, ascending. One pass over the entry table."""
     plan, rows = request.plan, snapshot.rows
     if snapshot.tenant is None or not len(rows):
-        return []
+        return np.zeros(0, np.int64)
     unseen = GONE | HIDDEN_ANY if snapshot.only is None else GONE
     keep = (snapshot.flags & unseen) == 0
     keep &= rows["tenant"] == snapshot.tenant
-    keep &= np.isin(rows["shard"], np.array(request.data_shards, np.int64))
+    shards = np.zeros(1 << 16, bool)
+    shards[list(request.data_shards)] = True
+    keep &= shards[rows["shard"]]
     keep &= (rows["min_ts"] < plan.time.end) & (rows["max_ts"] >= plan.time.start)
     keep &= rows["row_count"] > 0
     if plan.received_until is not None:
@@ -161,7 +162,17 @@ def select(
         wanted = np.zeros(len(rows), bool)
         wanted[snapshot.only] = True
         keep &= wanted
-    numbers = np.flatnonzero(keep)
+    return np.flatnonzero(keep)
+
+
+def pieces_of(
+    snapshot: Snapshot, numbers: np.ndarray, narrow: Narrow | None = None
+) -> list[BlockSlice]:
+    """The pieces of some entries, given by number, in log order.
+
+    Args:
+        narrow: prunes their blocks, and the row groups of these.
+    """
     if narrow is None or not len(numbers):
         return _slices(snapshot, numbers)
     return _narrowed(snapshot, numbers, narrow)
@@ -214,15 +225,20 @@ def _slices(snapshot: Snapshot, numbers: np.ndarray) -> list[BlockSlice]:
     if not len(numbers):
         return []
     blocks = snapshot.rows["block"][numbers]
-    cuts = np.flatnonzero(np.diff(blocks)) + 1
+    edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(numbers)]
+    seen = np.add.reduceat(snapshot.rows["row_count"][numbers], edges[:-1], dtype=np.int64).tolist()
     slices = []
-    for part in np.split(numbers, cuts):
-        place = snapshot.blocks[int(snapshot.rows["block"][part[0]])]
+    for (low, high), count in zip(itertools.pairwise(edges), seen, strict=True):
+        place = snapshot.blocks[int(blocks[low])]
         assert place is not None, "a block that is gone has no present entries"
+        part = numbers[low:high]
         masked = (
             {n: snapshot.masked[n] for n in part.tolist() if n in snapshot.masked}
-            if (snapshot.masked)
+            if snapshot.masked
             else {}
         )
-        slices.append(BlockSlice(place, snapshot.rows[part], part, masked))
+        first, last = int(part[0]), int(part[-1])
+        neighbours = last - first == len(part) - 1
+        entries = snapshot.rows[first : last + 1] if neighbours else snapshot.rows[part]
+        slices.append(BlockSlice(place, entries, part, masked, count))
     return slices

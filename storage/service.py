@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -329,15 +330,15 @@ class StorageService:
         started = self._clock.monotonic()
         deadline = Deadline.after(self._clock, request.deadline_ms / 1000)
         cancelled = threading.Event()
+        expired = partial(_expired, cancelled, deadline)
         self._scans += 1
         try:
             while True:
                 snapshot = take_snapshot(self._engine.holdings, request)
-                budget = Budget.of(self.settings, lambda: cancelled.is_set() or deadline.expired)
+                budget = Budget.of(self.settings, expired, self._workers.share)
                 try:
-                    reply, table = await self._reading(
-                        self._workers, run_scan, snapshot, request, self._hot, budget
-                    )
+                    work = (run_scan, snapshot, request, self._hot, budget)
+                    reply, table = await self._reading(self._workers, *work)
                     break
                 except BlockCorrupt as error:  # set aside by now: the next snapshot is without it
                     if "ordinal" not in error.details or deadline.expired:
@@ -488,6 +489,10 @@ class StorageService:
             "cached_bytes": self._hot.cached_bytes,
             **engine_figures(self._engine),
         }
+
+
+def _expired(cancelled: threading.Event, deadline: Deadline) -> bool:
+    return cancelled.is_set() or deadline.expired
 
 
 def _answer(answer: "asyncio.Future[None]", error: Exception | None) -> None:

@@ -1,0 +1,58 @@
+"""A cache bounded in bytes: the least recently used values go first. Thread-safe."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+class Lru:
+    """Values by key with a size each; the least recently used go when the sum exceeds `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self._items: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Any) -> Any:
+        """The value, None if there is none."""
+        with self._lock:
+            item = self._items.get(key)
+            if item is None:
+                return None
+            self._items.move_to_end(key)
+            return item[0]
+
+    def get_many(self, keys: Sequence[Any]) -> list[Any]:
+        """The values of all keys, None for those that are not there, under one lock."""
+        with self._lock:
+            found = [self._items.get(key) for key in keys]
+            for key, item in zip(keys, found, strict=True):
+                if item is not None:
+                    self._items.move_to_end(key)
+        return [None if item is None else item[0] for item in found]
+
+    def put(self, key: Any, value: Any, size: int) -> None:
+        """Keeps a value, unless it alone exceeds the limit."""
+        if size > self.limit:
+            return
+        with self._lock:
+            if key in self._items:
+                self.size -= self._items.pop(key)[1]
+            self._items[key] = (value, size)
+            self.size += size
+            while self.size > self.limit:
+                _, (_, freed) = self._items.popitem(last=False)
+                self.size -= freed
+
+    def drop(self, wanted: Iterable[Any]) -> None:
+        """Forgets these keys."""
+        with self._lock:
+            for key in wanted:
+                if key in self._items:
+                    self.size -= self._items.pop(key)[1]
+
+    def known(self) -> list[Any]:
+        """All keys."""
+        with self._lock:
+            return list(self._items)
