@@ -206,11 +206,10 @@ class SqlRunner:
             self._narrowed(run, pushed).scan,
             limit=limit,
             descending=newest,
-            fields=None if fields is None else tuple(dict.fromkeys(("timestamp", *fields))),
+            fields=None if statement.star else tuple(dict.fromkeys(("timestamp", *fields))),
         )
         plan = replace(run.plan, scan=replace(scan, services=services_of(scan.filter) or ()))
-        names = statement.names or set()
-        shape = Shape(fields, statement.defined, "_id" in names)
+        shape = Shape(fields, statement.star, statement.defined, "_id" in statement.names)
         for _ in range(AGAIN_MAX):
             try:
                 return await self._attempt(run, plan, shape)
@@ -236,8 +235,7 @@ class SqlRunner:
                 page = await anext(pages, None)
                 more = page is not None
                 if page is not None:
-                    shape.learn(page)
-                    gathered.append(page)
+                    gathered.append(shape.learn(page))
                     size += page.nbytes
             await run.engine.command(**self._command(run), input=True)
             result = asyncio.create_task(self._collect(run), name="sql-result")
@@ -271,7 +269,7 @@ class SqlRunner:
             if page is None:
                 break
             try:
-                shape.learn(page)
+                page = shape.learn(page)
             except Wider:
                 await engine.send(b"X")
                 await asyncio.wait({result})  # whatever it says

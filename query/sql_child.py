@@ -189,9 +189,10 @@ class Session:
         for tree in trees:
             with contextlib.suppress(duckdb.Error):
                 text = self._one("SELECT json_deserialize_sql(?::JSON)", json.dumps(tree))[0]
-                (kind,) = self._one("SELECT typeof(x) FROM (" + text + ")")
+                (kind,) = self._one("SELECT typeof(x) FROM (" + text + ")")  # noqa: S608 - checked
                 value = "epoch(x) * 1000000" if kind == "INTERVAL" else "epoch_us(x::TIMESTAMPTZ)"
-                (micros,) = self._one("SELECT TRY((" + value + ")::BIGINT) FROM (" + text + ")")
+                sql = "SELECT TRY((" + value + ")::BIGINT) FROM (" + text + ")"  # noqa: S608 - checked
+                (micros,) = self._one(sql)
                 found.append((kind, micros))
                 continue
             found.append(("", None))
@@ -285,7 +286,7 @@ def _distinct(names: list[str]) -> list[str]:
 
 def connect(options: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     """An empty database in memory, with no way out of it."""
-    config = {
+    config: dict[str, Any] = {
         "memory_limit": f"{options['memory_bytes']}B",
         "threads": str(options["threads"]),
         "enable_external_access": "false",

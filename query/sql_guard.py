@@ -52,15 +52,19 @@ _REFUSED_PREFIXES = ("__", "pg_", "duckdb_", "pragma_", "has_", "inet_", "read_"
 class Statement:
     """One SELECT that may run.
 
-    `tree`: the statement as parsed. `scans`: the nodes that name `logs`. `names`: columns it may read
-    (spelled as written), None for all. `defined`: names that the query itself gives to something, in lower
-    case: a column missing under such a name is no field. `nested`: whether it has subqueries or CTEs.
+    `tree`: the statement as parsed. `scans`: how often it names `logs`. `names`: columns it may read
+    (spelled as written); `star`: and all others. `defined`: names that the query itself gives to
+    something, in lower case: a column missing under such a name is no field. `aliases`: names of `logs` in
+    it. `qualifiers`: what stands before the dot. `nested`: whether it has subqueries or CTEs.
     """
 
     sql: str
     tree: Node
     scans: int = 0
-    names: set[str] | None = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
+    star: bool = False
+    aliases: set[str] = field(default_factory=set)
+    qualifiers: set[str] = field(default_factory=set)
     defined: set[str] = field(default_factory=set)
     nested: bool = False
 
@@ -92,7 +96,30 @@ def checked(sql: str, text: str) -> Statement:
     statement.defined |= ctes
     for node in _nodes(statements, sql):
         _check(node, statement, ctes)
+    # `l.x` is a column of the table `l`, or a part of the column `l` where no table has that name.
+    statement.names |= {n for n in statement.qualifiers if n.lower() not in statement.defined}
+    named = {name.lower() for name in statement.names}
+    whole_rows = bool(named & (statement.aliases | ctes)) and statement.scans > 0
+    statement.star = whole_rows or any(_reads_all(node) for node in _nodes(statements, sql))
     return statement
+
+
+def _reads_all(node: Node) -> bool:
+    """Whether it is a SELECT with `*` whose FROM names `logs` itself, or a join by all equal names."""
+    if node.get("type") == "JOIN" and node.get("ref_type") == "NATURAL":
+        return True
+    if node.get("type") != "SELECT_NODE" or not _names_logs(node.get("from_table")):
+        return False
+    parts = {key: value for key, value in node.items() if key not in ("from_table", "cte_map")}
+    return any(one.get("class") == "STAR" for one in _nodes(parts, ""))
+
+
+def _names_logs(table: Node | None) -> bool:
+    if not table:
+        return False
+    if table["type"] == "JOIN":
+        return _names_logs(table.get("left")) or _names_logs(table.get("right"))
+    return table["type"] == "BASE_TABLE" and table["table_name"].lower() == TABLE
 
 
 def refused(message: str, sql: str, position: int | None = None) -> InvalidRequest:
@@ -170,10 +197,11 @@ def _texts(node: Node, *keys: str) -> Iterator[str]:
 
 def _check_expression(node: Node, statement: Statement) -> None:
     group, position = node["class"], node.get("query_location")
-    if group == "STAR":
-        statement.names = None
-    elif group == "COLUMN_REF" and statement.names is not None:
-        statement.names |= set(node["column_names"])
+    if group == "COLUMN_REF":
+        names = node["column_names"]
+        statement.names |= set(names[1:] if len(names) == 2 else names)
+        if len(names) == 2:
+            statement.qualifiers.add(names[0])
     elif group == "LAMBDA":
         statement.defined |= {name.lower() for name in node.get("lhs", {}).get("column_names", [])}
     elif group in ("FUNCTION", "WINDOW"):
@@ -195,7 +223,9 @@ def _check_table(node: Node, statement: Statement, ctes: set[str]) -> None:
         if qualified or node.get("at_clause") or name.lower() not in {TABLE, *ctes}:
             shown = ".".join(str(one) for one in path) or name
             raise refused(f"no table {shown[:60]!r}; there is one, `{TABLE}`", sql, position)
-        statement.scans += name.lower() == TABLE
+        if name.lower() == TABLE:
+            statement.scans += 1
+            statement.aliases.add((node.get("alias") or TABLE).lower())
         statement.defined.add(name.lower())
     elif kind == "TABLE_FUNCTION":
         name = str(node["function"].get("function_name", "")).lower()
@@ -207,8 +237,5 @@ def _check_table(node: Node, statement: Statement, ctes: set[str]) -> None:
     elif kind == "SHOW_REF":
         if node.get("show_type") not in ("DESCRIBE", "SUMMARY") or not node.get("query"):
             raise refused(f"SHOW is not supported; try DESCRIBE {TABLE}", sql, position)
-    elif kind == "JOIN" and statement.names is not None:
-        if node.get("ref_type") == "NATURAL":
-            statement.names = None
-        else:
-            statement.names |= set(_texts(node, "using_columns"))
+    elif kind == "JOIN":
+        statement.names |= set(_texts(node, "using_columns"))

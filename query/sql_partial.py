@@ -38,7 +38,10 @@ class _Unfit(Exception):
 
 @dataclass(slots=True)
 class Partial:
-    """A fold, and the statement over its result. `tree` holds `any_value(aN)` for aggregate N."""
+    """A fold, and the statement over its result. `tree` holds `any_value(aN)` for aggregate N.
+
+    `named`: fields that the statement reads, so that it can be bound as it was written.
+    """
 
     tree: Node
     by: tuple[str, ...] = ()
@@ -46,6 +49,7 @@ class Partial:
     bucket: Node | None = None
     aggregates: list[tuple[str, str]] = field(default_factory=list)
     probes: frozenset[tuple[str, str]] = frozenset()
+    named: tuple[str, ...] = ()
 
     @property
     def fold(self) -> Fold:
@@ -82,7 +86,8 @@ class Partial:
             columns[f"a{index}"] = (
                 _moments(column) if name == "timestamp" and function != "count" else column
             )
-        schema = {name: _plain(kind) for name, kind in CORE_TYPES.items()} | types
+        schema = {name: _plain(kind) for name, kind in CORE_TYPES.items()}
+        schema |= dict.fromkeys(self.named, pa.null()) | types
         return pa.table(columns), pa.schema(list(schema.items()))
 
 
@@ -113,7 +118,9 @@ def partial(statement: Statement, found: list[Select] | None, plan: Pushdown) ->
         return None
     if found[0].node is not node or node["from_table"].get("sample"):
         return None
-    result = Partial(copy.deepcopy(statement.tree), probes=plan.probes)
+    names = (n for n in sorted(statement.names) if n.lower() not in CORE_TYPES)
+    fields = tuple(name for name in names if name.lower() not in statement.defined)
+    result = Partial(copy.deepcopy(statement.tree), probes=plan.probes, named=fields)
     try:
         _rewrite(result, found[0].scope)
     except _Unfit:

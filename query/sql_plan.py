@@ -127,10 +127,8 @@ def _bound(select: Select, values: list[Constant]) -> Pushdown:
     return Pushdown(TimeRange(low, max(low, high)), select.where.filter, exact, select.where.probes)
 
 
-def needed_fields(statement: Statement) -> tuple[str, ...] | None:
-    """The columns to read, None for all: those named, the core ones in their own spelling."""
-    if statement.names is None:
-        return None
+def needed_fields(statement: Statement) -> tuple[str, ...]:
+    """The columns that are named, the core ones in their own spelling."""
     names = (n.lower() if n.lower() in CORE_TYPES else n for n in sorted(statement.names))
     return tuple(dict.fromkeys(name for name in names if name != ID))
 
