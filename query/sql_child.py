@@ -233,13 +233,11 @@ class Session:
             self._explain(sql)
             return
         schema, feed = self._pipe.schema(), self._pipe.feed
-        self.connection.register("logs", schema.empty_table())
-        plan = self._explain(sql)
-        self.connection.unregister("logs")
-        if plan.count("ARROW_SCAN") <= 1 and "REC_CTE" not in plan:
-            reader = pa.RecordBatchReader.from_batches(schema, feed.batches())
-            self.connection.register("logs", reader)
+        reader = pa.RecordBatchReader.from_batches(schema, feed.batches())
+        self.connection.register("logs", reader)
+        if _scans_once(json.loads(self._explain(sql))):
             return
+        self.connection.unregister("logs")
         kept = []
         for batch in feed.batches():
             kept.append(batch)
@@ -263,7 +261,22 @@ class Session:
             self._pipe.send(
                 b"B", pa.RecordBatch.from_arrays(batch.columns, schema=schema).serialize()
             )
-        self._pipe.answer(done={"rows": rows, "rows_read": self._pipe.feed.rows})
+        feed = self._pipe.feed
+        feed.close()  # a LIMIT may have left some of it
+        self._pipe.answer(done={"rows": rows, "rows_read": feed.rows})
+
+
+def _scans_once(plan: list[dict[str, Any]]) -> bool:
+    """Whether a plan reads the input once: one scan, and nothing that runs parts of it again."""
+    scans, waiting = 0, list(plan)
+    while waiting:
+        node = waiting.pop()
+        name = str(node.get("name", "")).upper()
+        scans += "ARROW_SCAN" in name
+        if "REC" in name.split("_") or "RECURSIVE" in name:
+            return False
+        waiting += node.get("children", [])
+    return scans <= 1
 
 
 def _shape(relation: Any) -> tuple[list[str], list[str]]:

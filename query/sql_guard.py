@@ -159,7 +159,8 @@ def _nodes(root: Any, sql: str) -> Iterator[Node]:
 
 
 def _ctes(node: Node) -> list[str]:
-    if node.get("type") not in _QUERIES:
+    kind = node.get("type")
+    if not isinstance(kind, str) or kind not in _QUERIES:
         return []
     return [one["key"] for one in node.get("cte_map", {}).get("map", [])]
 

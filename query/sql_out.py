@@ -96,7 +96,17 @@ def csv(answer: SqlAnswer) -> bytes:
     """A header and a line a row (RFC 4180 quoting, LF); null is the empty field, nested values JSON."""
     frame = plain_frame(answer.table)
     nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
-    texts = [pl.struct(name).struct.json_encode().alias(name) for name in nested]
+    texts = [
+        pl.when(pl.col(name).is_not_null())
+        .then(
+            pl.struct(pl.col(name).alias("v"))
+            .struct.json_encode()
+            .str.slice(5)
+            .str.strip_suffix("}")
+        )
+        .alias(name)
+        for name in nested
+    ]
     return frame.with_columns(texts).write_csv().encode()
 
 

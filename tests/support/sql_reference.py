@@ -128,7 +128,11 @@ def _condition(rng: Random, depth: int = 0) -> str:
             ]
         )
     if pick == 15:
-        return f"{rng.choice(['service', 'user', 'host'])} {rng.choice(['LIKE', 'NOT LIKE'])} '{rng.choice(['p%', '%n_', 'h%', 'ann'])}'"
+        name, pattern = (
+            rng.choice(["service", "user", "host"]),
+            rng.choice(["p%", "%n_", "h%", "ann"]),
+        )
+        return f"{name} {rng.choice(['LIKE', 'NOT LIKE'])} '{pattern}'"
     parts = [_condition(rng, depth + 1) for _ in range(2)]
     if pick == 16:
         return f"NOT ({parts[0]})"
@@ -141,8 +145,10 @@ def _where(rng: Random) -> str:
 
 
 _KEYS = ("service", "level", "host", "user", "status", "date_trunc('hour', timestamp)",
-         "time_bucket(INTERVAL 15 MINUTE, timestamp)", "date_trunc('week', timestamp)", "upper(level)")  # fmt: skip
-_VALUES = ("count(*)", "count(status)", "count(DISTINCT user)", "sum(status)", "avg(status)", "min(d)", "max(d)",
+         "time_bucket(INTERVAL 15 MINUTE, timestamp)", "date_trunc('week', timestamp)",
+         "upper(level)")  # fmt: skip
+_VALUES = ("count(*)", "count(status)", "count(DISTINCT user)", "sum(status)", "avg(status)", "min(d)",
+           "max(d)",
            "min(timestamp)", "max(timestamp)", "sum(status) / count(*)", "min(trace_id)", "max(service)",
            "count(*) FILTER (WHERE level = 'error')", "quantile_cont(d, 0.5)", "count(region)",
            "count(*) * 2 + 1", "max(region)")  # fmt: skip
