@@ -41,6 +41,8 @@ from node.settings import Settings
 from query import http as query_http
 from query.coordinator import ReadCoordinator
 from query.settings import QuerySettings
+from query.sql import SqlRunner
+from query.sql_http import SqlApi
 from records.errors import InvalidSettings
 from runtime.clock import SystemClock
 from runtime.entropy import SystemEntropy
@@ -116,6 +118,7 @@ class Node:
         self.writer = self._make_writer()
         self.ingest = self._make_ingest(self.writer) if self.writer else None
         self.reader = self._make_reader()
+        self.sql = SqlRunner(self.reader, self.metrics) if self.reader else None
         self._registered = False
         self._runner: web.AppRunner | None = None
 
@@ -293,6 +296,8 @@ class Node:
             app.router.add_routes(self.ingest.routes())
         if self.reader is not None:
             app.router.add_routes(query_http.routes(self.reader))
+        if self.reader is not None and self.sql is not None:
+            app.router.add_routes(SqlApi(self.reader, self.sql).routes())
         if self._has("dashboard"):
             app.router.add_routes(dashboard.routes())
         self._runner = web.AppRunner(
@@ -326,6 +331,8 @@ class Node:
         """Ends in the reverse order; what was acknowledged is on disk anyway."""
         if self._runner is not None:
             await self._runner.cleanup()
+        if self.sql is not None:
+            await self.sql.close()
         if self.reader is not None:
             await self.reader.stop()
         if self.ingest is not None:

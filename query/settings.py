@@ -28,6 +28,17 @@ class QuerySettings:
     spread_shards: bool = False
     #: With more missing entries than this another owner becomes the base of the shard, if it has them.
     rebase_entries: int = 1_000
+    #: SQL queries that run at once, each in a process of its own; others wait as `queue_seconds` says.
+    sql_running_max: int = 2
+    #: Bytes that DuckDB may use for one SQL query (it has no disk). Beyond it 413 with advice.
+    sql_memory_bytes: int = 256 << 20
+    #: Bytes of rows kept for a SQL query that reads `logs` more than once; other queries read a stream.
+    sql_input_bytes: int = 128 << 20
+    #: Bytes, and rows, of one SQL result (JSON: 10,000 rows); beyond it 413 with advice.
+    sql_result_bytes: int = 32 << 20
+    sql_result_rows: int = 1_000_000
+    #: Threads of a SQL query.
+    sql_threads: int = 2
     #: Seconds until a difference is looked at again before it is repaired: writes in flight settle.
     repair_delay_seconds: float = 1.0
     #: Repairs waiting; more are dropped and counted (anti-entropy finds them as well).

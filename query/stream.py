@@ -79,8 +79,10 @@ class RowStream:
     row is sent, take the first table first.
     """
 
-    def __init__(self, coordinator: Reads, plan: QueryPlan) -> None:
+    def __init__(self, coordinator: Reads, plan: QueryPlan, page_rows: int = 0) -> None:
+        """`page_rows`: rows of one page, all groups together; 0: as the settings say."""
         self._coordinator = coordinator
+        self._rows_of_page = page_rows or coordinator.settings.page_rows
         self._plan = plan
         self._groups: list[_Group] = []
         self._left = plan.scan.limit or None
@@ -141,7 +143,7 @@ class RowStream:
             self._send(group)
 
     def _page_rows(self) -> int:
-        page = self._coordinator.settings.page_rows
+        page = self._rows_of_page
         if self._left is not None:
             page = min(page, self._left)
         return max(GROUP_ROWS_MIN, page // len(self._groups))

@@ -86,14 +86,19 @@ class BlockView:
             return None
         texts = _series(column)
         if not name.isascii():  # its bytes in the JSON text may be escaped in several ways
-            return _json_value(texts, name)
+            return _if_any(_json_value(texts, name))
         first = name.split(".", 1)[0]
         candidates = texts.str.contains(_json_key(first), literal=True).fill_null(False)
         if name != first:
             candidates |= texts.str.contains(_json_key(name), literal=True).fill_null(False)
         if not candidates.any():
             return None
-        return _json_value(texts.set(~candidates, None), name)
+        return _if_any(_json_value(texts.set(~candidates, None), name))
+
+
+def _if_any(found: pl.Series) -> pl.Series | None:
+    """None if there is no value: a column of nulls would make text of other blocks' numbers."""
+    return None if found.null_count() == len(found) else found
 
 
 def _json_key(name: str) -> str:

@@ -43,7 +43,7 @@ from .errors import (
 )
 from .handler import LogHandler
 from .producer import Producer
-from .results import IngestResult, QueryResult
+from .results import IngestResult, QueryResult, SqlResult
 from .sync import SyncClient, SyncProducer
 
 __all__ = [
@@ -75,6 +75,7 @@ __all__ = [
     "Refused",
     "Rejected",
     "ServerFailed",
+    "SqlResult",
     "SyncClient",
     "SyncProducer",
     "TooLarge",

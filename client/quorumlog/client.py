@@ -26,7 +26,7 @@ from .arrowfeed import batches
 from .backoff import is_transient, pause_after
 from .errors import Incomplete, QuorumlogError
 from .leaders import normalise
-from .results import IngestResult, QueryResult
+from .results import IngestResult, QueryResult, SqlResult
 from .streams import pieces_of, require_complete, rows_of
 from .times import start_of, time_text
 from .wire import Reply, Wire, WireSettings
@@ -189,6 +189,22 @@ class Client:
     async def values(self, field: str, **filters: Any) -> dict[str, Any]:
         """The values of one field, with counts."""
         return await self._get("/query/values", {"field": field, **filters})
+
+    async def sql(self, statement: str, **filters: Any) -> SqlResult:
+        """One SELECT (DuckDB's SQL) over the table `logs`, which the filters narrow; at most 10,000 rows.
+
+        `await client.sql("SELECT service, count(*) AS n FROM logs GROUP BY 1", since="1h")`
+        """
+        params = self._params(filters)
+        headers = {"Content-Type": "text/plain; charset=utf-8"}
+
+        async def post(server: str) -> SqlResult:
+            reply = await self._open().request(
+                "POST", f"{server}/sql", params=params, headers=headers, data=statement.encode()
+            )
+            return SqlResult.from_json(read_json(reply.status, reply.headers, reply.body))
+
+        return await self._retrying(post)
 
     # The cluster.
 

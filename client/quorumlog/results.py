@@ -57,6 +57,54 @@ class QueryResult:
 
 
 @dataclass(frozen=True, slots=True)
+class SqlResult:
+    """The whole result of a SELECT. `columns`: name and SQL type, in order; `notes`: worth knowing.
+
+    `complete` False: `missing` names the shards and hours that nobody could answer for.
+    """
+
+    rows: list[dict[str, Any]]
+    columns: list[tuple[str, str]]
+    complete: bool = True
+    missing: list[Any] = field(default_factory=list)
+    stats: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """The result in an answer of `/sql`.
+
+        Raises:
+            ServerFailed: the answer is not of that shape.
+        """
+        rows, columns = raw.get("rows"), raw.get("columns")
+        if not isinstance(rows, list) or not isinstance(columns, list):
+            raise ServerFailed("answer of /sql has no rows, or no columns")
+        return cls(
+            rows=rows,
+            columns=[(str(one["name"]), str(one["type"])) for one in columns],
+            complete=bool(raw.get("complete", True)),
+            missing=list(raw.get("missing") or []),
+            stats=dict(raw.get("stats") or {}),
+            notes=list(raw.get("notes") or []),
+        )
+
+    def to_arrow(self) -> Any:
+        """A `pyarrow.Table` of the rows as JSON gave them (times as text).
+
+        Raises:
+            MissingExtra: pyarrow is not installed (`pip install quorumlog[arrow]`).
+        """
+        return table_of(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
 class IngestResult:
     """What became of lines: `rejected` lists at most 100 of `rejected_count` (rows from 1)."""
 

@@ -27,7 +27,7 @@ from .batch import ProducerStats
 from .client import Client
 from .errors import Incomplete, ProducerClosed, QuorumlogError
 from .producer import Producer
-from .results import IngestResult, QueryResult
+from .results import IngestResult, QueryResult, SqlResult
 
 T = TypeVar("T")
 
@@ -296,6 +296,10 @@ class SyncClient:
     def values(self, field: str, **filters: Any) -> dict[str, Any]:
         """As `Client.values`."""
         return self._call(self._client.values(field, **filters))
+
+    def sql(self, statement: str, **filters: Any) -> SqlResult:
+        """As `Client.sql`."""
+        return self._call(self._client.sql(statement, **filters))
 
     def cluster(self) -> dict[str, Any]:
         """As `Client.cluster`."""

@@ -50,6 +50,29 @@ async def test_a_query_gives_rows_and_says_what_is_missing() -> None:
     assert (partial.complete, partial.missing, partial.next_cursor) == (False, [{"shard": 3}], None)
 
 
+async def test_sql_is_posted_as_it_is() -> None:
+    """The statement is the body, the filters are parameters; columns keep their order and types."""
+    found = {
+        "columns": [{"name": "n", "type": "BIGINT"}],
+        "rows": [{"n": 3}],
+        "complete": False,
+        "missing": [{"shard": 1}],
+        "stats": {"rows_read": 9},
+        "notes": ["a note"],
+    }
+    async with FakeQueryNode() as node, _client(node) as client:
+        node.faults.append(fail_with(200, found))
+        result = await client.sql("SELECT 'ä'", since="1h", service=["a", "b"])
+        with pytest.raises(ServerFailed):
+            await client.sql("SELECT 1")
+
+    assert list(result) == [{"n": 3}]
+    assert (len(result), result.columns, result.complete) == (1, [("n", "BIGINT")], False)
+    assert (result.missing, result.notes) == ([{"shard": 1}], ["a note"])
+    assert node.bodies[0] == "SELECT 'ä'".encode()
+    assert node.asked[0] == ("/sql", {"service": "a,b", "from": "2025-11-20T23:00:00Z"})
+
+
 async def test_filters_become_the_servers_parameters() -> None:
     """Relative times are turned into `from`; lists are joined; None is left out."""
     async with FakeQueryNode() as node, _client(node, token="t", tenant="acme") as client:
