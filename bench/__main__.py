@@ -75,7 +75,7 @@ def _goals(words: list[str]) -> int:
     results.write(file, found)
     sys.stdout.write((json.dumps(found, indent=1) if options.json else report.goals(found)) + "\n")
     goals.say(f"written to {file}")
-    return 1 if goals.differing(found) else 0
+    return 1 if goals.differing(found) or goals.overcounted(found) else 0
 
 
 def main() -> int:

@@ -129,6 +129,7 @@ def _ingest(taken: list[load.Load]) -> dict[str, Any]:
             [one.rows / one.visible_seconds for one in taken]
         ),
         "cpu_micros_per_row": measure.spread(costs) if costs else None,
+        "overcounts": sum(one.overcounts for one in taken),
         "ack_p50_ms": measure.percentile(acks, 0.5) * 1000,
         "ack_p99_ms": measure.percentile(acks, 0.99) * 1000,
     }
@@ -152,11 +153,12 @@ def _ask(plan: Plan, question: Question, peers: Sequence[Peer]) -> dict[str, Any
         else:
             found["differs"][peer.name] = [mine[:3], theirs[:3], len(theirs)]
             say(f"  {question.name}: {peer.name} ANSWERS DIFFERENTLY, not timed: {theirs[:3]}")
-    times = _time(plan.rounds, question, asked)
+    times, costs = _time(plan.rounds, question, asked)
     for name, taken in times.items():
         found["ms"][name] = {
             "p50": statistics.median(taken),
             "p99": measure.percentile(taken, 0.99),
+            "cpu": None if costs[name] is None else costs[name] * 1000 / len(taken),
             "rounds": len(taken),
         }
     shown = ", ".join(f"{name} {found['ms'][name]['p50']:.1f}" for name in times)
@@ -164,18 +166,24 @@ def _ask(plan: Plan, question: Question, peers: Sequence[Peer]) -> dict[str, Any
     return found
 
 
-def _time(rounds: int, question: Question, asked: Sequence[Peer]) -> dict[str, list[float]]:
-    """Milliseconds of each round; stores take turns."""
+def _time(
+    rounds: int, question: Question, asked: Sequence[Peer]
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Milliseconds of each round, and seconds of CPU in all, where known; stores take turns."""
     times: dict[str, list[float]] = {peer.name: [] for peer in asked}
+    costs: dict[str, Any] = {peer.name: 0.0 for peer in asked}
     for turn in range(rounds):
         for peer in asked:
             taken = times[peer.name]
             if turn >= MIN_ROUNDS and sum(taken) > QUESTION_SECONDS * 1000:
                 continue
-            at = time.perf_counter()
+            cpu, at = peer.cpu_seconds(), time.perf_counter()
             peer.ask(question)
             taken.append((time.perf_counter() - at) * 1000)
-    return times
+            after = peer.cpu_seconds()
+            known = cpu is not None and after is not None and costs[peer.name] is not None
+            costs[peer.name] = costs[peer.name] + after - cpu if known else None
+    return times, costs
 
 
 def differing(found: dict[str, Any]) -> list[str]:
@@ -186,3 +194,15 @@ def differing(found: dict[str, Any]) -> list[str]:
         for one in part["questions"]
         for name in one["differs"]
     ]
+
+
+def overcounted(found: dict[str, Any]) -> list[str]:
+    """Stores that counted more rows than they were sent, if only for a moment."""
+    return sorted(
+        {
+            name
+            for part in found["corpora"].values()
+            for name, taken in part["ingest"].items()
+            if taken["overcounts"]
+        }
+    )

@@ -152,7 +152,7 @@ def project(
     members: list[dict[str, Any]],
     nodes: int,
     petabytes: float,
-    shards: int,
+    shards: Sequence[int],
     machine: Machine | None = None,
 ) -> dict[str, Any]:
     """The figures, soonest to break first, and what they were computed from."""
@@ -162,7 +162,8 @@ def project(
     stored = petabytes * PIB
     rows = stored / nodes / row_bytes
     figures = growth_figures(growth, rows, machine)
-    figures += ring_figures(nodes, shards, stored, machine)
+    for count in shards:
+        figures += ring_figures(nodes, count, stored, machine)
     if members:
         figures += node_figures(members, nodes)
     figures.sort(key=lambda one: one.breaks_at if one.breaks_at is not None else float("inf"))
@@ -199,7 +200,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--results", type=Path, default=results.ROOT / "bench" / "results")
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--petabytes", type=float, default=1.0)
-    parser.add_argument("--shards", type=int, default=32)
+    parser.add_argument("--shards", type=int, action="append", help="default 32 and 256")
     options = parser.parse_args(words)
     growth = results.read(options.results / "scale-growth.json")
     members = results.read(options.results / "scale-nodes.json") or {"points": []}
@@ -209,7 +210,11 @@ def main(words: list[str]) -> int:
         )
         return 1
     found = project(
-        growth["points"], members["points"], options.nodes, options.petabytes, options.shards
+        growth["points"],
+        members["points"],
+        options.nodes,
+        options.petabytes,
+        options.shards or (32, 256),
     )
     results.write(options.results / "projection.json", results.head() | found)
     sys.stdout.write(shown(found) + "\n")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.goals import CPU_GOAL, DISK_GOAL, SPEED_GOAL
+from bench.goals import CPU_GOAL, DISK_GOAL, SPEED_GOAL, overcounted
 from bench.measure import table
 
 
@@ -27,9 +27,12 @@ def goals(found: dict[str, Any]) -> str:
             lines.append((name, f"{one['goal_ms']:g}", *times))
     text = table("goals", ("", "goal at full size", *stores), lines)
     text += "\n" + "\n".join(f"{name}: {note}" for name, note in found["stores"].items())
+    text += "\n\n" + _cpu(found, stores) + "\n"
     for name, sizes in found["peak_memory_bytes"].items():
         if sizes:
             text += f"\npeak memory, {name}: {mebibytes(sizes)} MiB"
+    for name in overcounted(found):
+        text += f"\nWRONG: {name} counted more rows than it was sent, for a moment; see the JSON"
     if "loss" in found:
         loss = found["loss"]
         text += (
@@ -37,6 +40,16 @@ def goals(found: dict[str, Any]) -> str:
             f" {loss['acked_rows']:,} acked rows lost"
         )
     return text
+
+
+def _cpu(found: dict[str, Any], stores: list[str]) -> str:
+    """What a question costs: less moved by other work on the machine than the time it takes."""
+    lines = [
+        (one["question"], *(_or_dash(one["ms"].get(store, {}).get("cpu")) for store in stores))
+        for part in found["corpora"].values()
+        for one in part["questions"]
+    ]
+    return table("server CPU of a question, mean ms", ("", *stores), lines)
 
 
 def mebibytes(sizes: list[int]) -> str:

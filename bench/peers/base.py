@@ -36,6 +36,10 @@ class Peer(Protocol):
         """Bytes of one copy of the rows of `kind`; None where it can't be known."""
         ...
 
+    def cpu_seconds(self) -> float | None:
+        """CPU of all its processes so far."""
+        ...
+
     def memory_bytes(self) -> list[int] | None:
         """The most memory each of its processes has had."""
         ...
@@ -120,7 +124,7 @@ class HttpPeer:
         )
         taken.rows = sum(body.rows for body in bodies)
         self.held[kind] = self.held.get(kind, 0) + taken.rows
-        load.wait_for(lambda: self.count(kind), self.held[kind])
+        taken.overcounts = load.wait_for(lambda: self.count(kind), self.held[kind])
         taken.visible_seconds = time.perf_counter() - started
         after = self.cpu_seconds()
         if before is not None and after is not None:

@@ -74,6 +74,10 @@ class DuckDb:
         self._links[kind].execute("CHECKPOINT")
         return self._file(kind).stat().st_size
 
+    def cpu_seconds(self) -> float | None:
+        """This process's, in which it runs."""
+        return time.process_time()
+
     def memory_bytes(self) -> list[int] | None:
         """Not told apart from the driver's, whose process it shares."""
         return None

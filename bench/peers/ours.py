@@ -95,6 +95,10 @@ class Quorumlog:
         """Bytes of one copy, as the nodes count them (without the log's preallocated end)."""
         return self.clusters[kind].stored_bytes() // min(3, self._count)
 
+    def cpu_seconds(self) -> float | None:
+        """CPU of all nodes of the corpus at hand."""
+        return sum(sum(cluster.cpu_seconds()) for cluster in self.clusters.values())
+
     def memory_bytes(self) -> list[int] | None:
         """The most each node has had, whatever the corpus."""
         for cluster in self.clusters.values():

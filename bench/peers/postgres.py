@@ -119,6 +119,10 @@ class Postgres:
         assert row is not None
         return int(row[0])
 
+    def cpu_seconds(self) -> float | None:
+        """CPU of the server's processes."""
+        return family_cpu_seconds(self._server.pid)
+
     def memory_bytes(self) -> list[int] | None:
         """Not told: its processes share most of theirs."""
         return None

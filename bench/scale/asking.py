@@ -53,6 +53,7 @@ def ingest_point(taken: Sequence[load.Load]) -> dict[str, Any]:
         "rows_sent": sum(one.rows for one in taken),
         "acked_rows_per_second": [one.rows / one.acked_seconds for one in taken],
         "cpu_micros_per_row": [one.micros_per_row for one in taken],
+        "overcounts": sum(one.overcounts for one in taken),
         "ack_p50_ms": percentile(acks, 0.5) * 1000,
         "ack_p99_ms": percentile(acks, 0.99) * 1000,
     }

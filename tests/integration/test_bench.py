@@ -57,7 +57,7 @@ def test_growth_is_measured_drawn_and_projected(tmp_path: Path) -> None:
 
     run(*words, "--data", str(tmp_path / "data"))
     run("plot", "--results", str(tmp_path), "--to", str(tmp_path / "pictures"))
-    text = run("project", "--results", str(tmp_path))
+    text = run("project", "--results", str(tmp_path), "--shards", "32")
 
     points = json.loads(before)["points"]
     assert (tmp_path / "scale-growth.json").read_bytes() == before

@@ -94,7 +94,7 @@ def test_the_figure_that_breaks_first_is_told_first() -> None:
     """By hand: 1 PB / 100 nodes / 20 B = 5e11 rows a node; memory of 64 GiB is full at 67.6 M rows."""
     points = [_point(1_000_000), _point(3_000_000)]
 
-    found = project(points, [], 100, 1.0, 32)
+    found = project(points, [], 100, 1.0, [32])
 
     assert found["rows_on_a_node"] == pytest.approx(5e11)
     by_name = {one["name"]: one for one in found["figures"]}
