@@ -31,7 +31,7 @@ class Grid:
     question_rounds: int = 7
 
 
-TINY = Grid((1, 4), (100, 500), (3, 5), 1_000, 2_000, 5, 100, 500, 1, 2)
+TINY = Grid((1, 4), (100, 500), (3,), 1_000, 2_000, 5, 100, 500, 1, 2)
 
 
 def _bodies(piece: int, rows: int, batch: int, seed: int = corpus.SEED) -> list[Body]:
