@@ -8,6 +8,7 @@ python -m bench project     what the measured slopes say of 100 nodes and 1 PB
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from dataclasses import asdict, replace
@@ -80,6 +81,7 @@ def _goals(words: list[str]) -> int:
 
 def main() -> int:
     """Measures what was asked for."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no node is left behind
     words = sys.argv[1:]
     topic = words.pop(0) if words and words[0] in TOPICS else "goals"
     if topic == "goals":

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import secrets
 import signal
 import socket
 import time
@@ -19,12 +20,18 @@ from node import up_process
 from node.up import wait_ready
 from node.up_plan import existing_cluster, node_toml, plan_cluster
 
-FIRST_PORT, LAST_PORT = 23_000, 31_000
+#: Where the benchmark's ports lie, a hundred for a cluster.
+FIRST_PORT, LAST_PORT = 16_000, 32_000
 
 
 def free_port_base(nodes: int) -> int:
-    """The first base from which on all ports of a plan are free."""
-    for base in range(FIRST_PORT + os.getpid() % 50 * 100, LAST_PORT, 100):
+    """A base, by chance, from which on all ports of a plan are free.
+
+    Raises:
+        RuntimeError: none was found in many tries.
+    """
+    for _ in range(200):
+        base = FIRST_PORT + secrets.randbelow((LAST_PORT - FIRST_PORT) // 100) * 100
         ports = [base + 10 * node + port for node in range(nodes) for port in range(3)]
         if all(_free(port) for port in ports):
             return base
@@ -34,7 +41,11 @@ def free_port_base(nodes: int) -> int:
 def _free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 #: Seconds for a cluster to become ready: with much stored it reads its logs first.
@@ -54,7 +65,9 @@ class Cluster:
             read = {one.parent.name: tomllib.loads(one.read_text()) for one in tables}
             self.plan = existing_cluster(folder, read)
         else:
-            self.plan = plan_cluster(folder, "ql-bench", nodes, None, free_port_base(nodes))
+            self.plan = plan_cluster(
+                folder, f"ql-bench-{secrets.token_hex(4)}", nodes, None, free_port_base(nodes)
+            )
             self._write(folder)
         self.ports = [node.http_port for node in self.plan.nodes]
         self.urls = [node.url for node in self.plan.nodes]
@@ -79,16 +92,33 @@ class Cluster:
         self.stop()
 
     def start(self) -> float:
-        """Starts all nodes at once; seconds until each of them serves."""
+        """Starts all nodes at once; seconds until each of them serves.
+
+        Nodes of the folder that still run, as their benchmark was killed, are stopped first.
+        """
+        left = [found for node in self.plan.nodes if (found := up_process.find(node))]
+        up_process.stop(left)
         started = time.perf_counter()
         self._running = [up_process.start(node, self.fresh) for node in self.plan.nodes]
         try:
             wait_ready(self._running, READY_SECONDS)
+            self._check()
         except BaseException:
             self.stop()
             raise
         self.fresh = False
         return time.perf_counter() - started
+
+    def _check(self) -> None:
+        """That those who answer are our nodes: another program may have taken a port in between.
+
+        Raises:
+            RuntimeError: another cluster answers.
+        """
+        for port in self.ports:
+            told = get(port, "/cluster")["cluster_id"]
+            if told != self.plan.id:
+                raise RuntimeError(f"port {port} answers for cluster {told}, not {self.plan.id}")
 
     def stop(self) -> None:
         """Asks the nodes to end."""

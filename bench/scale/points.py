@@ -26,6 +26,7 @@ class Points:
         self._held: dict[str, Any] = held
         self._held["left_out"] = []
         self.resumed = bool(held["points"])
+        self.write()
 
     def has(self, **key: Any) -> bool:
         """Whether the point was taken before."""
