@@ -46,7 +46,7 @@ format: install  ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## the benchmark: a table and bench/out/*.json
+bench: install  ## the benchmark: ours beside other stores, a table and bench/out/*.json
 	$(BIN)/python -m bench $(ARGS)
 
 ci:  ## what the continuous integration runs

@@ -1,69 +1,102 @@
-"""`python -m bench`: the benchmark; a table on stdout, JSON in bench/out."""
+"""`python -m bench`: the table of goals; `scale`, `plot` and `project` are its other topics.
+
+python -m bench [goals]     ours beside the peers: ingest, disk, questions, loss
+python -m bench scale       how all that grows: rows, connections, batches, nodes, memory
+python -m bench plot        the curves of `scale` as SVG
+python -m bench project     what the measured slopes say of 100 nodes and 1 PB
+"""
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from bench import harness, measure, report
+from bench import goals, loss, report, results
+from bench.peers.choose import NoPeer
 
-OUT = Path(__file__).resolve().parent / "out"
+TOPICS = ("goals", "scale", "plot", "project")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tiny", action="store_true", help="a few rows, to see that it works")
+    parser.add_argument(
+        "--rows", type=int, help="slim rows (default 4 M); rich ones are half of it"
+    )
+    parser.add_argument("--kind", choices=("slim", "rich"), help="one of the two corpora")
+    parser.add_argument("--rounds", type=int, help="how often each question is asked")
+    parser.add_argument("--batch", type=int, help="rows a batch")
+    parser.add_argument("--connections", type=int, help="senders at once")
+    parser.add_argument(
+        "--peer", action="append", metavar="WHO",
+        help="duckdb, postgres, chdb=PYTHON, clickhouse=URL, victorialogs=URL, loki=URL, each URL with"
+        " ,pid=N,data=DIR if known; may be repeated; `none` for us alone; default duckdb",
+    )  # fmt: skip
+    parser.add_argument("--single", action="store_true", help="one node with one copy as well")
+    parser.add_argument("--no-loss", action="store_true", help="without the kill -9")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--out", type=Path, default=results.OUT, help="folder for the result")
+    return parser
+
+
+def _plan(options: argparse.Namespace) -> goals.Plan:
+    plan = goals.TINY if options.tiny else goals.Plan({"slim": 4_000_000, "rich": 2_000_000})
+    rows = {"slim": options.rows, "rich": options.rows // 2} if options.rows else plan.rows
+    if options.kind:
+        rows = {options.kind: rows[options.kind]}
+    given = {
+        "rounds": options.rounds,
+        "batch": options.batch,
+        "connections": options.connections,
+        "specs": tuple(one for one in options.peer if one != "none") if options.peer else None,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return replace(plan, rows=rows, single=options.single, **chosen)
+
+
+def _goals(words: list[str]) -> int:
+    options = _parser().parse_args(words)
+    plan = _plan(options)
+    found = results.head() | {"plan": asdict(plan)}
+    with tempfile.TemporaryDirectory(prefix="quorumlog-bench-") as folder:
+        try:
+            found |= goals.run(plan, Path(folder))
+        except NoPeer as error:
+            sys.stderr.write(f"bench: {error}\n")
+            return 2
+        if not options.no_loss:
+            rows = min(plan.piece_rows, *plan.rows.values())
+            found["loss"] = loss.run(rows, plan.batch, plan.connections, Path(folder))
+    file = options.out / f"goals-{found['at'].replace(':', '').replace('+0000', 'Z')}.json"
+    results.write(file, found)
+    sys.stdout.write((json.dumps(found, indent=1) if options.json else report.goals(found)) + "\n")
+    goals.say(f"written to {file}")
+    return 1 if goals.differing(found) or goals.overcounted(found) else 0
 
 
 def main() -> int:
     """Measures what was asked for."""
-    parser = argparse.ArgumentParser(prog="bench", description=harness.__doc__)
-    parser.add_argument("--tiny", action="store_true", help="a few rows, to see that it works")
-    parser.add_argument("--only", choices=("ingest", "queries"), help="one half of it")
-    parser.add_argument("--rows", type=int, help="rows of each measurement")
-    parser.add_argument("--query-rows", type=int, help="rows that the questions are asked of")
-    parser.add_argument("--rounds", type=int, help="turns of each store")
-    parser.add_argument("--batch", type=int, action="append", help="rows a batch; may be repeated")
-    parser.add_argument("--connections", type=int, action="append", help="may be repeated")
-    parser.add_argument("--corpus", choices=("slim", "rich"), action="append")
-    parser.add_argument("--no-postgres", action="store_true", help="without PostgreSQL")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder for the results")
-    options = parser.parse_args()
-    plan = _plan(options)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no node is left behind
+    words = sys.argv[1:]
+    topic = words.pop(0) if words and words[0] in TOPICS else "goals"
+    if topic == "goals":
+        return _goals(words)
+    if topic == "scale":
+        from bench.scale.command import main as scale
 
-    results: dict[str, Any] = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": measure.machine(),
-        "plan": asdict(plan),
-    }
-    with tempfile.TemporaryDirectory(prefix="quorumlog-bench-") as folder:
-        if options.only != "queries":
-            results["ingest"] = harness.ingest(plan, Path(folder))
-        if options.only != "ingest":
-            results["queries"] = harness.ask(plan, Path(folder))
+        return scale(words)
+    if topic == "plot":
+        from bench.plot import main as plot
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    stamp = results["at"].replace(":", "").replace("+0000", "Z")
-    file = options.out / f"bench-{stamp}.json"
-    text = json.dumps(results, indent=2)
-    file.write_text(text + "\n", encoding="utf-8")
-    sys.stdout.write((text if options.json else report.tables(results)) + "\n")
-    harness.say(f"written to {file}")
-    return 0
+        return plot(words)
+    from bench.projection import main as project
 
-
-def _plan(options: argparse.Namespace) -> harness.Plan:
-    plan = harness.TINY if options.tiny else harness.Plan()
-    given = {
-        "rows": options.rows,
-        "query_rows": options.query_rows,
-        "rounds": options.rounds,
-        "batches": tuple(options.batch) if options.batch else None,
-        "connections": tuple(options.connections) if options.connections else None,
-        "kinds": tuple(options.corpus) if options.corpus else None,
-        "postgres": False if options.no_postgres else None,
-    }
-    return replace(plan, **{name: value for name, value in given.items() if value is not None})
+    return project(words)
 
 
 if __name__ == "__main__":

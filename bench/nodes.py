@@ -3,7 +3,11 @@
 import http.client
 import json
 import os
+import secrets
+import signal
 import socket
+import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,17 +15,23 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from bench.measure import cpu_seconds
+from bench.measure import cpu_seconds, memory_bytes
 from node import up_process
 from node.up import wait_ready
-from node.up_plan import node_toml, plan_cluster
+from node.up_plan import existing_cluster, node_toml, plan_cluster
 
-FIRST_PORT, LAST_PORT = 23_000, 31_000
+#: Where the benchmark's ports lie, a hundred for a cluster.
+FIRST_PORT, LAST_PORT = 16_000, 32_000
 
 
 def free_port_base(nodes: int) -> int:
-    """The first base from which on all ports of a plan are free."""
-    for base in range(FIRST_PORT + os.getpid() % 50 * 100, LAST_PORT, 100):
+    """A base, by chance, from which on all ports of a plan are free.
+
+    Raises:
+        RuntimeError: none was found in many tries.
+    """
+    for _ in range(200):
+        base = FIRST_PORT + secrets.randbelow((LAST_PORT - FIRST_PORT) // 100) * 100
         ports = [base + 10 * node + port for node in range(nodes) for port in range(3)]
         if all(_free(port) for port in ports):
             return base
@@ -31,49 +41,109 @@ def free_port_base(nodes: int) -> int:
 def _free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+#: Seconds for a cluster to become ready: with much stored it reads its logs first.
+READY_SECONDS = 600.0
 
 
 class Cluster:
-    """Running nodes: their addresses, their CPU, what they hold."""
+    """Running nodes: their addresses, their CPU, what they hold.
+
+    In a folder that has a cluster the same one starts again, with its data.
+    """
 
     def __init__(self, folder: Path, nodes: int) -> None:
-        self.plan = plan_cluster(folder, "ql-bench", nodes, None, free_port_base(nodes))
+        tables = sorted(folder.glob("node*/node.toml"))
+        self.fresh = not tables
+        if tables:
+            read = {one.parent.name: tomllib.loads(one.read_text()) for one in tables}
+            self.plan = existing_cluster(folder, read)
+        else:
+            self.plan = plan_cluster(
+                folder, f"ql-bench-{secrets.token_hex(4)}", nodes, None, free_port_base(nodes)
+            )
+            self._write(folder)
         self.ports = [node.http_port for node in self.plan.nodes]
-        folder.mkdir(parents=True)
+        self.urls = [node.url for node in self.plan.nodes]
+        self.folder = folder
+        self._running: list[up_process.NodeProcess] = []
+
+    def _write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "secret").write_bytes(os.urandom(32))
         (folder / "secret").chmod(0o600)
         for node in self.plan.nodes:
-            node.folder.mkdir()
+            node.folder.mkdir(exist_ok=True)
             node.config.write_text(node_toml(self.plan, node), encoding="utf-8")
-        self._running: list[up_process.NodeProcess] = []
 
     def __enter__(self) -> Self:
-        self._running = [up_process.start(node, bootstrap=True) for node in self.plan.nodes]
-        try:
-            wait_ready(self._running)
-        except BaseException:
-            up_process.stop(self._running)
-            raise
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def start(self) -> float:
+        """Starts all nodes at once; seconds until each of them serves.
+
+        Nodes of the folder that still run, as their benchmark was killed, are stopped first.
+        """
+        left = [found for node in self.plan.nodes if (found := up_process.find(node))]
+        up_process.stop(left)
+        started = time.perf_counter()
+        self._running = [up_process.start(node, self.fresh) for node in self.plan.nodes]
+        try:
+            wait_ready(self._running, READY_SECONDS)
+            self._check()
+        except BaseException:
+            self.stop()
+            raise
+        self.fresh = False
+        return time.perf_counter() - started
+
+    def _check(self) -> None:
+        """That those who answer are our nodes: another program may have taken a port in between.
+
+        Raises:
+            RuntimeError: another cluster answers.
+        """
+        for port in self.ports:
+            told = get(port, "/cluster")["cluster_id"]
+            if told != self.plan.id:
+                raise RuntimeError(f"port {port} answers for cluster {told}, not {self.plan.id}")
+
+    def stop(self) -> None:
+        """Asks the nodes to end."""
         up_process.stop(self._running)
+
+    def kill(self) -> None:
+        """SIGKILL to all nodes at once."""
+        for one in self._running:
+            os.kill(one.pid, signal.SIGKILL)
+        for one in self._running:
+            if one.child is not None:
+                one.child.wait()
+
+    @property
+    def pids(self) -> list[int]:
+        """The process of each node."""
+        return [one.pid for one in self._running]
 
     def cpu_seconds(self) -> list[float]:
         """CPU of each node's process so far."""
         return [cpu_seconds(one.pid) for one in self._running]
 
-    def memory_bytes(self) -> list[int]:
-        """The most memory each process has had (VmHWM)."""
-        found = []
-        for one in self._running:
-            lines = Path(f"/proc/{one.pid}/status").read_text().splitlines()
-            peak = next(line for line in lines if line.startswith("VmHWM"))
-            found.append(int(peak.split()[1]) * 1024)
-        return found
+    def memory_bytes(self, field: str = "VmHWM") -> list[int]:
+        """Memory of each process; by default the most it has had."""
+        return [memory_bytes(one.pid, field) for one in self._running]
 
     def stored_bytes(self) -> int:
         """Bytes of all copies, as the nodes count them."""

@@ -1,88 +1,72 @@
-"""The results as tables for people."""
+"""Results as tables for people."""
 
-import statistics
 from typing import Any
 
-from bench.measure import spread, table
+from bench.goals import CPU_GOAL, DISK_GOAL, SPEED_GOAL, overcounted
+from bench.measure import table
 
 
-def tables(results: dict[str, Any]) -> str:
-    """All tables of a run."""
-    parts = []
-    if "ingest" in results:
-        parts += [_ingest(results["ingest"]), _disk(results["ingest"])]
-    if "queries" in results:
-        parts.append(_queries(results["queries"]))
-    return "\n\n".join(parts)
-
-
-def _ingest(found: dict[str, Any]) -> str:
-    base = {
-        (cell["corpus"], cell["batch"]): cell
-        for cell in found["cells"]
-        if cell["store"] == "duckdb"
-    }
-    rows = []
-    for cell in found["cells"]:
-        speed = spread(cell["acked_rows_per_second"])
-        other = base[cell["corpus"], cell["batch"]]
-        ratios = [
-            a / b
-            for a, b in zip(
-                cell["acked_rows_per_second"], other["acked_rows_per_second"], strict=True
-            )
-        ]
-        by_process = [statistics.median(one) for one in zip(*cell["cpu_by_process"], strict=True)]
-        rows.append(
-            (
-                cell["store"],
-                cell["corpus"],
-                cell["batch"],
-                cell["connections"],
-                int(speed["median"]),
-                int(statistics.median(cell["visible_rows_per_second"])),
-                f"{statistics.median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})",
-                statistics.median(cell["cpu_micros_per_row"]),
-                " + ".join(f"{one:.2f}" for one in by_process),
-                cell["ack_p50_ms"],
-                cell["ack_p99_ms"],
-            )
+def goals(found: dict[str, Any]) -> str:
+    """The table of goals: a line for each figure, a column for each store."""
+    stores = list(found["stores"])
+    lines: list[tuple[Any, ...]] = []
+    for kind, part in found["corpora"].items():
+        ingest, disk = part["ingest"], part["disk_bytes_per_row"]
+        costs = [_median(ingest[name]["cpu_micros_per_row"]) for name in stores]
+        speeds = [_median(ingest[name]["acked_rows_per_second"]) for name in stores]
+        lines.append((f"ingest, server CPU us/row, {kind}", f"{CPU_GOAL[kind]:g}", *costs))
+        lines.append(
+            (f"rows/s acked, driver on the same cores, {kind}", f"{SPEED_GOAL[kind]:,}", *speeds)
         )
-    columns = (
-        "store", "corpus", "batch", "conns", "acked rows/s", "visible rows/s",
-        "x DuckDB (spread)", "CPU us/row", "by process", "ack p50 ms", "p99 ms",
-    )  # fmt: skip
-    return table("ingest (medians)", columns, rows)
+        sizes = [_or_dash(disk[name]) for name in stores]
+        lines.append((f"disk bytes/row, one copy, {kind}", f"{DISK_GOAL[kind]}", *sizes))
+    for kind, part in found["corpora"].items():
+        for one in part["questions"]:
+            name = f"{one['question']}, p50 ms ({kind}, {part['rows']:,} rows)"
+            times = [_time(one, store) for store in stores]
+            lines.append((name, f"{one['goal_ms']:g}", *times))
+    text = table("goals", ("", "goal at full size", *stores), lines)
+    text += "\n" + "\n".join(f"{name}: {note}" for name, note in found["stores"].items())
+    text += "\n\n" + _cpu(found, stores) + "\n"
+    for name, sizes in found["peak_memory_bytes"].items():
+        if sizes:
+            text += f"\npeak memory, {name}: {mebibytes(sizes)} MiB"
+    for name in overcounted(found):
+        text += f"\nWRONG: {name} counted more rows than it was sent, for a moment; see the JSON"
+    if "loss" in found:
+        loss = found["loss"]
+        text += (
+            f"\nkill -9 of all nodes right after the last ack: {loss['lost_rows']:,} of"
+            f" {loss['acked_rows']:,} acked rows lost"
+        )
+    return text
 
 
-def _disk(found: dict[str, Any]) -> str:
-    rows = [
-        (kind, store, count)
-        for kind, stores in found["disk_bytes_per_row"].items()
-        for store, count in stores.items()
+def _cpu(found: dict[str, Any], stores: list[str]) -> str:
+    """What a question costs: less moved by other work on the machine than the time it takes."""
+    lines = [
+        (one["question"], *(_or_dash(one["ms"].get(store, {}).get("cpu")) for store in stores))
+        for part in found["corpora"].values()
+        for one in part["questions"]
     ]
-    peaks = {
-        kind: " ".join(f"{one / (1 << 20):.0f}" for one in sizes)
-        for kind, sizes in found["peak_memory_bytes"].items()
-    }
-    text = table("disk", ("corpus", "store", "bytes a row"), rows)
-    for kind, sizes in peaks.items():
-        text += f"\npeak memory of the nodes, {kind} (N=1, then N=3), MiB: {sizes}"
-    return f"{text}\nPostgreSQL: {found['postgres']}"
+    return table("server CPU of a question, mean ms", ("", *stores), lines)
 
 
-def _queries(found: dict[str, Any]) -> str:
-    rows = []
-    for one in found["questions"]:
-        mine, other = one["ms"]["N=3 W=2"], one["ms"]["duckdb"]
-        rows.append(
-            (
-                one["question"], mine["p50"], mine["p99"], other["p50"], other["p99"],
-                other["p50"] / mine["p50"], one["answer_rows"], one["same_answer"],
-            )
-        )  # fmt: skip
-    columns = (
-        "question", "ours p50 ms", "p99", "DuckDB p50 ms", "p99", "x DuckDB", "answer", "same result",
-    )  # fmt: skip
-    title = f"queries over {found['rows']:,} rich rows (N=3 over HTTP, R=2; DuckDB in process)"
-    return table(title, columns, rows)
+def mebibytes(sizes: list[int]) -> str:
+    """Bytes of some processes in short."""
+    return " + ".join(f"{one / (1 << 20):.0f}" for one in sizes)
+
+
+def _median(spread: dict[str, float] | None) -> Any:
+    return "-" if spread is None else float(spread["median"])
+
+
+def _or_dash(value: float | None) -> Any:
+    return "-" if value is None else float(value)
+
+
+def _time(question: dict[str, Any], store: str) -> Any:
+    if store in question["differs"]:
+        return "differs"
+    taken = question["ms"].get(store)
+    return "-" if taken is None else float(taken["p50"])

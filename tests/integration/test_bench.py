@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,24 +13,58 @@ from tests.support.source import ROOT
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.timeout(180)
-def test_the_benchmark_runs_and_its_stores_agree(tmp_path: Path) -> None:
-    """Ingest into one and three nodes and DuckDB; ten questions, whose answers are compared."""
-    command = [sys.executable, "-m", "bench", "--tiny", "--corpus", "rich", "--out", str(tmp_path)]
-
+def run(*words: str) -> str:
+    """Runs `python -m bench` with `words`; what it printed."""
+    command = [sys.executable, "-m", "bench", *words]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False
     )
-
     assert done.returncode == 0, done.stderr[-2000:]
-    (file,) = tmp_path.glob("bench-*.json")
-    results = json.loads(file.read_text(encoding="utf-8"))
-    assert {cell["store"] for cell in results["ingest"]["cells"]} == {
-        "N=1 W=1",
-        "N=3 W=2",
-        "duckdb",
-    }
-    assert [len(one["same_answer"]) for one in results["queries"]["questions"]] == [8] * 10
-    assert sum(one["answer_rows"] > 0 for one in results["queries"]["questions"]) >= 8
-    assert "ingest (medians)" in done.stdout
-    assert "queries over 3,000 rich rows" in done.stdout
+    return done.stdout
+
+
+def read(file: Path) -> Any:
+    """A result."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.timeout(180)
+def test_the_table_of_goals_is_made_and_stores_agree(tmp_path: Path) -> None:
+    """Three nodes and DuckDB take both corpora; ten questions, whose answers are compared; a kill -9."""
+    text = run("--tiny", "--out", str(tmp_path))
+
+    (file,) = tmp_path.glob("goals-*.json")
+    found = read(file)
+    ours = "quorumlog N=3 W=2"
+    assert set(found["stores"]) == {ours, "DuckDB"}
+    questions = [one for part in found["corpora"].values() for one in part["questions"]]
+    assert len(questions) == 10
+    assert [one["differs"] for one in questions] == [{}] * 10
+    assert all(set(one["ms"]) == {ours, "DuckDB"} for one in questions)
+    assert sum(one["answer_rows"] > 0 for one in questions) >= 9
+    assert found["corpora"]["slim"]["rows"] == 6_000
+    assert found["loss"]["acked_rows"] == 2_000
+    assert found["loss"]["lost_rows"] == 0
+    assert "rows per minute per service" in text
+
+
+@pytest.mark.timeout(180)
+def test_growth_is_measured_drawn_and_projected(tmp_path: Path) -> None:
+    """Two sizes with a restart each, and a run that finds its points there already; then the rest."""
+    words = ("scale", "--tiny", "--part", "growth", "--part", "nodes", "--out", str(tmp_path))
+    run(*words, "--data", str(tmp_path / "data"))
+    before = (tmp_path / "scale-growth.json").read_bytes()
+
+    run(*words, "--data", str(tmp_path / "data"))
+    run("plot", "--results", str(tmp_path), "--to", str(tmp_path / "pictures"))
+    text = run("project", "--results", str(tmp_path), "--shards", "32")
+
+    points = json.loads(before)["points"]
+    assert (tmp_path / "scale-growth.json").read_bytes() == before
+    assert [one["rows"] for one in points] == [2_000, 4_000]
+    assert [one["restart"]["rows_seen"] for one in points] == [2_000, 4_000]
+    assert not any("error" in one for point in points for one in point["questions"].values())
+    assert not list((tmp_path / "data").glob("growth/*"))
+    assert [one["nodes"] for one in read(tmp_path / "scale-nodes.json")["points"]] == [3]
+    assert (tmp_path / "pictures" / "growth-questions.svg").stat().st_size > 1_000
+    assert "memory after questions" in text
