@@ -15,7 +15,7 @@ from cluster.http_transport import READ_BUFFER_BYTES
 from cluster.replica_client import table_to_ipc
 from cluster.transport import CLUSTER_HEADER, DEADLINE_HEADER, MAX_FRAME_BYTES
 from records import envelope
-from records.block_codec import decode_block
+from records.block_codec import EncodedBlock, decode_header
 from records.errors import NotFound, QuorumlogError
 from records.messages import EntriesRequest, PutOptions, ScanRequest, SealRequest
 from runtime.clock import Clock
@@ -51,8 +51,9 @@ class StorageOperations:
         }
 
     async def put(self, head: dict[str, Any], payload: memoryview, _: Deadline) -> Answer:
-        """Stores a block; answers after fdatasync."""
-        reply = await self._storage.put(decode_block(payload), PutOptions.from_head(head))
+        """Stores a block; answers after fdatasync. The store checks sidecar and body, once."""
+        block = EncodedBlock(decode_header(payload), payload)
+        reply = await self._storage.put(block, PutOptions.from_head(head))
         return reply.to_head(), b""
 
     async def scan(self, head: dict[str, Any], _: memoryview, deadline: Deadline) -> Answer:
