@@ -13,6 +13,7 @@ cancels the work at the other side. docs/adr/0009.
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from typing import cast
 
 from cluster.peer_frames import FrameReader
 from records.errors import EnvelopeCorrupt, QuorumlogError
@@ -40,8 +41,7 @@ class PeerConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remembers the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's have no such base
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""

@@ -5,7 +5,9 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 
+from cluster.peer_frames import SMALL_BYTES
 from cluster.peer_server import PeerServer
 from cluster.peer_transport import PeerTransport, cluster_token
 from cluster.transport import MAX_FRAME_BYTES
@@ -261,3 +263,21 @@ async def test_an_answer_that_is_no_frame_is_an_error_and_the_connection_is_not_
 
     await transport.stop()
     server.close()
+
+
+def test_frames_of_all_sizes_pass_on_the_loop_that_nodes_run_on() -> None:
+    """uvloop has transports and buffers of its own; below, at and above the small buffer's size."""
+    sizes = [0, 1, 60_000, SMALL_BYTES - 60, SMALL_BYTES, SMALL_BYTES + 1, 3_000_000]
+
+    async def lengths() -> list[int]:
+        peer = Peer()
+        await peer.server.start("127.0.0.1", peer.port)
+        address = f"127.0.0.1:{peer.port}"
+        transport = PeerTransport("me", TOKEN, lambda _: address, lambda *_: None)
+        await transport.start()
+        answers = [await transport.call("peer", "echo", {}, bytes(n), soon()) for n in sizes]
+        await transport.stop()
+        await peer.server.stop()
+        return [len(body) for _, body in answers]
+
+    assert uvloop.run(lengths()) == sizes
