@@ -5,7 +5,8 @@
                        consensus_follower.py: nodes without a vote follow through a manager
     the picture        view.py: ring, quorum, leaders, members at one index · events.py: what changed
     liveness           failure_detector.py (pure) <- membership.py: registration, heartbeats
-    the wire           transport.py (port) <- http_transport.py · server.py: the peers' operations
+    the wire           transport.py (port) <- peer_transport.py · peer_server.py · server.py: the operations
+                       peer_frames.py (pure) <- peer_link.py: one connection, both sides
                        replica_client.py: the typed calls to a storage node, near or far
     one operation      quorum_tally.py (pure) <- quorum_call.py: ask N, be content with W
     for clients        http_front.py: errors as answers · cluster_http.py: /cluster, /health, /metrics
@@ -18,9 +19,9 @@ storage nodes' fences make a stale view harmless. Without a Raft leader rows are
 journal, tails cut without conflict, pickles from strangers. Each `consensus_*` file answers some of its
 defects; nothing else in the tree knows that it exists, so another adapter may take its place.
 
-**Why HTTP between nodes?** A frame is one POST with a length: aiohttp moves a 400 KB block for less than a
-tenth of what encoding it cost, connections are pooled, and a cancelled caller closes its stream, which
-cancels the work at the other side.
+**Why not HTTP between nodes?** It was so: each block was copied four times on its way in and cost a millisecond
+of header handling. `peer_link` keeps what was good: one request at a time on a pooled connection, a length in
+front, and a cancelled caller closes its connection, which cancels the work at the other side.
 
 Reading: raft (Ongaro, Ousterhout 2014), leases (Gray, Cheriton 1989), fencing (Burrows, "Chubby", 2006).
 """

@@ -1,6 +1,6 @@
 """Transport port: one request to one node, one answer. Each failure says whether it may have arrived.
 
-The frame is `records.envelope`; operations are named in `cluster.server`. `http_transport` is the real
+The frame is `records.envelope`; operations are named in `cluster.server`. `peer_transport` is the real
 one, the simulator has its own.
 """
 
@@ -10,9 +10,6 @@ from runtime.deadline import Deadline
 
 #: A frame may not be larger: a block is at most 16 MiB of Parquet, a scan's answer is capped below.
 MAX_FRAME_BYTES = 128 << 20
-CLUSTER_HEADER = "X-Quorumlog-Cluster"
-NODE_HEADER = "X-Quorumlog-Node"
-DEADLINE_HEADER = "X-Quorumlog-Deadline-Ms"
 
 
 class Transport(Protocol):

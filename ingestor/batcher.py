@@ -1,7 +1,9 @@
 """Natural batching: while one block of a set of owners is being written, the next one gathers.
 
 A lone request is written at once. Under contention requests gather until the block under way is done, or
-there are rows enough, or the oldest has waited `linger_seconds`. A big request is a block of its own, so
+there are rows enough, or the oldest has waited `linger_seconds`. Where the block before had several
+requests, their senders are about to come again: the next one waits for them, a share of the time that a
+block takes (`_Pace`), so that ten small senders cost one block, not three. A big request is a block of its own, so
 that its rows are not copied. Several blocks of one set of owners are under way at once (encode, send and
 fsync overlap); they are formed in order of arrival.
 """
@@ -20,6 +22,40 @@ from runtime.tasks import Supervisor
 LaneKey = tuple[int, tuple[str, ...]]
 
 
+#: Part of a block's time for which the next one waits for company; the weight of the newest block;
+#: how many times `linger_seconds` requests may gather where blocks take that long.
+_SHARE, _NEWEST, _STRETCH = 0.5, 0.25, 4
+
+
+@dataclass(eq=False, slots=True)
+class _Pace:
+    """What the last blocks say of the next: how long they take, and whether requests come together.
+
+    A pause that brought no company is the last one, until requests meet behind a block again.
+    """
+
+    seconds: float = 0.0
+    company: bool = False
+
+    def formed(self, requests: int) -> None:
+        """A block was formed."""
+        self.company = requests > 1
+
+    def done(self, seconds: float) -> None:
+        """A block was written."""
+        self.seconds += (seconds - self.seconds) * _NEWEST
+
+    def pause(self, linger_seconds: float) -> float:
+        """Seconds to wait for company after a block, or after a first request, if nothing is under way."""
+        return min(self.seconds * _SHARE, linger_seconds) if self.company else 0.0
+
+    def linger(self, linger_seconds: float) -> float:
+        """Seconds that a request waits at most for the blocks under way."""
+        if not self.company:
+            return linger_seconds
+        return min(max(linger_seconds, self.seconds), _STRETCH * linger_seconds)
+
+
 @dataclass(eq=False, slots=True)
 class Lane:
     """What gathers for one (ring epoch, owners), and how many of its blocks are under way."""
@@ -28,6 +64,7 @@ class Lane:
     rows: int = 0
     nbytes: int = 0
     in_flight: int = 0
+    idle_since: float = 0.0
     timer: asyncio.TimerHandle | None = None
 
     def add(self, one: Submission) -> None:
@@ -55,14 +92,16 @@ class Lane:
         self.nbytes -= sum(one.piece.nbytes for one in taken)
         return taken
 
-    def ripe(self, settings: WriteSettings, now: float) -> bool:
-        """Whether the next block need not wait for the one under way."""
-        return (
-            self.in_flight == 0
-            or self.rows >= settings.block_target_rows
-            or self.nbytes >= settings.block_max_bytes
-            or now - self.waiting[0].queued_at >= settings.linger_seconds
-        )
+    def wait(self, settings: WriteSettings, pace: _Pace, now: float) -> float:
+        """Seconds until the next block is formed at the latest; 0 if it need not wait any more."""
+        if self.rows >= settings.block_target_rows or self.nbytes >= settings.block_max_bytes:
+            return 0.0
+        queued = self.waiting[0].queued_at
+        latest = queued + pace.linger(settings.linger_seconds)
+        if self.in_flight == 0:
+            pause = pace.pause(settings.linger_seconds)
+            latest = min(latest, max(queued, self.idle_since) + pause)
+        return max(0.0, latest - now)
 
 
 class Batcher:
@@ -88,6 +127,7 @@ class Batcher:
         self._metrics = metrics
         self._lanes: dict[LaneKey, Lane] = {}
         self._closed = False
+        self._pace = _Pace()
         metrics.queue_rows.set_function(lambda: sum(one.rows for one in self._lanes.values()))
         metrics.queue_bytes.set_function(lambda: sum(one.nbytes for one in self._lanes.values()))
         metrics.queue_age.set_function(self._oldest_seconds)
@@ -122,21 +162,26 @@ class Batcher:
             lane.timer = None
         while lane.waiting and lane.in_flight < self._settings.blocks_in_flight:
             now = self._clock.monotonic()
-            if not lane.ripe(self._settings, now):
-                wait = self._settings.linger_seconds - (now - lane.waiting[0].queued_at)
+            wait = lane.wait(self._settings, self._pace, now)
+            if wait > 0:
                 loop = asyncio.get_running_loop()
                 lane.timer = loop.call_later(max(wait, 0.001), self._pump, key, lane)
                 return
             lane.in_flight += 1
-            self._tasks.spawn("block", self._run(key, lane, lane.take(self._settings)))
+            block = lane.take(self._settings)
+            self._pace.formed(len(block))
+            self._tasks.spawn("block", self._run(key, lane, block))
         if not lane.waiting and not lane.in_flight:
             self._lanes.pop(key, None)
 
     async def _run(self, key: LaneKey, lane: Lane, block: list[Submission]) -> None:
+        begun = self._clock.monotonic()
         try:
             await self._write(block)
         finally:
             lane.in_flight -= 1
+            lane.idle_since = self._clock.monotonic()
+            self._pace.done(lane.idle_since - begun)
             if not self._closed:
                 self._pump(key, lane)
 

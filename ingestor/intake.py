@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ingestor.arrow_rows import parse_arrow
 from ingestor.batch import MAX_LISTED_REJECTS, Batch, Identity, RejectedRow, Sequence
 from ingestor.enrich import EnrichSettings, constant
 from ingestor.limits import Limits
@@ -21,6 +22,7 @@ from ingestor.numbering import Numbered, ordered, read_envelope, skips_with
 from ingestor.options import Options
 from ingestor.parsers.base import BadRow, Parsed
 from ingestor.parsers.detect import Format, parse_as
+from ingestor.parsers.json_document import Document
 from ingestor.parsers.learned import LearnedSchemas
 from ingestor.schema import DEFAULT_SERVICE, MESSAGE, Canonical, canonical, hints_for, keep_field
 from ingestor.validate import apply_limits
@@ -62,16 +64,21 @@ class Intake:
                 bad_service, bad_producer, bad_epoch, bad_skip).
             TooLarge: too many rows in one document.
         """
-        key = (source.tenant, source.surface)
-        keep = keep_field(source.options)
-        messages = source.options.message_fields or MESSAGE
-        hints = hints_for(source.options)
-        document = parse_as(form, body, self.limits, self._learned, key, keep, messages, hints)
+        document = self._document(body, form, source)
         if document.enveloped:
             return self._numbered(document.parsed, document.envelope, source, identity)
         made = self._canonical(document.parsed, source)
         bad = _bad_rows(document.parsed, made, None)
         return self._batch(made.table(), bad, source, identity, source.options.service)
+
+    def _document(self, body: bytes, form: Format, source: Source) -> Document:
+        if form is Format.ARROW:
+            return parse_arrow(body, self.limits)
+        key = (source.tenant, source.surface)
+        keep = keep_field(source.options)
+        messages = source.options.message_fields or MESSAGE
+        hints = hints_for(source.options)
+        return parse_as(form, body, self.limits, self._learned, key, keep, messages, hints)
 
     def _numbered(
         self, parsed: Parsed, envelope: dict[str, Any], source: Source, identity: Identity

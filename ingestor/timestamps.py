@@ -23,8 +23,10 @@ Array = np.ndarray[Any, Any]
 
 _MAX_TEXT_BYTES = 64
 _SECONDS_BELOW = 1 << 32
-_FIRST_MICROS = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
-_LAST_MICROS = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
+FIRST_MICROS = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
+LAST_MICROS = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
+#: How times come that have been read before.
+_MICROS = pa.timestamp("us", "UTC")
 _MAX_DOUBLE = 9.2e18
 _DECIMAL = r"^(?P<sign>-?)(?P<whole>[0-9]{1,18})(?:\.(?P<fraction>[0-9]+))?$"
 _DIGITS = (0, 1, 2, 3, 5, 6, 8, 9)
@@ -48,7 +50,7 @@ class _Work:
     fine: Array
 
     def times(self) -> Times:
-        outside = (self.micros < _FIRST_MICROS) | (self.micros > _LAST_MICROS)
+        outside = (self.micros < FIRST_MICROS) | (self.micros > LAST_MICROS)
         bad = self.bad | outside
         if not (self.fine >= 0).any():
             return Times(self.micros, bad)
@@ -66,7 +68,7 @@ def read_times(column: pa.Array, received_at: int) -> Times:
         np.full(size, received_at, np.int64), np.zeros(size, bool), np.full(size, -1, np.int16)
     )
     kind = column.type
-    if pa.types.is_timestamp(kind) or pa.types.is_struct(kind):
+    if kind == _MICROS or (pa.types.is_struct(kind) and kind.names == ["micros", "nanos"]):
         return _already_read(column, received_at)
     if pa.types.is_dictionary(kind):
         return _through_dictionary(column, received_at)
@@ -80,18 +82,31 @@ def read_times(column: pa.Array, received_at: int) -> Times:
         present = np.asarray(column.is_valid())
         values = np.asarray(pc.fill_null(column, 0.0).cast(pa.float64()))
         _store_doubles(np.flatnonzero(present & (values != 0)), values, work)
+    elif pa.types.is_timestamp(kind):
+        _store_typed(column, work)
     else:
         work.bad = np.asarray(column.is_valid()).copy()
     return work.times()
 
 
 def _already_read(column: pa.Array, received_at: int) -> Times:
-    """Microseconds UTC, or a struct of `micros` and `nanos`, as the native kernel gives them."""
+    """Microseconds UTC (ours, or an Arrow sender's), or the native kernel's struct with digits below."""
     nanos = None
     if pa.types.is_struct(column.type):
         nanos, column = column.field("nanos"), column.field("micros")
     micros = np.asarray(pc.fill_null(column.view(pa.int64()), received_at))
-    return Times(micros, np.zeros(len(column), bool), nanos)
+    return Times(micros, (micros < FIRST_MICROS) | (micros > LAST_MICROS), nanos)
+
+
+def _store_typed(column: pa.Array, work: _Work) -> None:
+    """Times that say their unit; without a zone they are UTC. Within the years 1..9999 (unchecked)."""
+    values = np.asarray(pc.fill_null(column.view(pa.int64()), 0))
+    scale = {"s": 1_000_000, "ms": 1_000, "us": 1}.get(column.type.unit)
+    micros = values // 1000 if scale is None else values * scale
+    at = slice(None) if column.null_count == 0 else np.asarray(column.is_valid())
+    work.micros[at] = micros[at]
+    if scale is None:
+        work.fine[at] = (values % 1000).astype(np.int16)[at]
 
 
 def _through_dictionary(column: pa.Array, received_at: int) -> Times:

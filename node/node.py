@@ -21,12 +21,13 @@ from cluster.consensus_pysyncobj import PySyncObjConsensus
 from cluster.consensus_start import load_secret
 from cluster.events import EventLog
 from cluster.http_front import front_middleware
-from cluster.http_transport import HttpTransport, cluster_token
 from cluster.lease_founding import FoundingSettings
 from cluster.lease_keeper import LeaseKeeper
 from cluster.membership import HEARTBEAT_SECONDS, Membership
+from cluster.peer_server import PeerServer
+from cluster.peer_transport import PeerTransport, cluster_token
 from cluster.replica_client import ReplicaSet
-from cluster.server import PeerServer, StorageOperations
+from cluster.server import StorageOperations
 from cluster.state_types import Member
 from cluster.view import ConsensusViews
 from dashboard import app as dashboard
@@ -98,7 +99,7 @@ class Node:
         secret = load_secret(settings.cluster.secret_file)
         token = cluster_token(secret)
         node = settings.node
-        self.transport = HttpTransport(node.id, token, self._address_of, self._observed)
+        self.transport = PeerTransport(node.id, token, self._address_of, self._observed)
         self.peers = PeerServer(token, self.clock)
         self.storage = self._make_storage()
         self.consensus = self._make_consensus(secret)

@@ -20,6 +20,7 @@ from records.errors import EnvelopeCorrupt
 MAGIC = b"QLE1"
 MAX_HEAD_BYTES = 8 << 20
 _PREFIX = struct.Struct(">4sIIQ")
+PREFIX_BYTES = _PREFIX.size
 
 
 def packb(value: Any) -> bytes:
@@ -51,6 +52,18 @@ def encode_head(head: dict[str, Any], payload_bytes: int) -> bytes:
     if len(packed) > MAX_HEAD_BYTES:
         raise EnvelopeCorrupt(f"head of {len(packed)} bytes exceeds {MAX_HEAD_BYTES}")
     return _PREFIX.pack(MAGIC, len(packed), zlib.crc32(packed), payload_bytes) + packed
+
+
+def frame_bytes(prefix: bytes | memoryview) -> int:
+    """Length of the whole frame that begins with these PREFIX_BYTES.
+
+    Raises:
+        EnvelopeCorrupt: bad magic, or a head that is too long.
+    """
+    magic, head_bytes, _, payload_bytes = _PREFIX.unpack_from(prefix)
+    if magic != MAGIC or head_bytes > MAX_HEAD_BYTES:
+        raise EnvelopeCorrupt("frame has a wrong magic or length")
+    return PREFIX_BYTES + head_bytes + payload_bytes
 
 
 def decode(frame: bytes | memoryview) -> tuple[dict[str, Any], memoryview]:

@@ -10,7 +10,6 @@ The server must not decompress by itself, so that budgets hold: run it with `aut
 """
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from aiohttp import web
 
 from ingestor.batch import Batch, WriteResult
 from ingestor.enrich import EnrichSettings
-from ingestor.identity import identity_of
+from ingestor.identity import body_digest, identity_of
 from ingestor.intake import Intake, Source
 from ingestor.limits import Limits
 from ingestor.listeners.answers import (
@@ -302,7 +301,7 @@ class HttpIngest:
         try:
             async for piece in reader.pieces(self._workers.run):
                 if number == 0:
-                    stream = hashlib.sha256(piece[:_HEAD_BYTES]).digest()
+                    stream = body_digest(piece[:_HEAD_BYTES])
                 elif not piece.strip(_BLANK):
                     number += 1
                     continue  # nothing but empty lines: a bomb of them should cost no more than this

@@ -19,6 +19,7 @@ class Format(StrEnum):
     DOCUMENT = "document"
     LINES = "lines"
     CSV = "csv"
+    ARROW = "arrow"
     AUTO = "auto"
     JSON = "json"
     CRI = "cri"
@@ -61,6 +62,7 @@ SUPPORTED = (
     "application/jsonl",
     "text/csv",
     "text/plain",
+    "application/vnd.apache.arrow.stream",
 )
 #: `}` and, on a later line, `{`: a second object follows.
 _SECOND_OBJECT = re.compile(rb"\}[ \t\r]*\n\s*\{")
@@ -80,6 +82,8 @@ def format_of(content_type: str, text_format: str, head: bytes) -> Format:
         return Format.LINES
     if kind in _CSV_TYPES:
         return Format.CSV
+    if kind == "application/vnd.apache.arrow.stream":
+        return Format.ARROW
     if kind in _JSON_TYPES or kind in _UNSAID:
         return _by_first_byte(head, csv_else=kind in _UNSAID)
     raise UnsupportedMedia(

@@ -82,6 +82,7 @@ def run_node_command(options: argparse.Namespace) -> int:
     from node.node import run_node
     from node.settings import load_settings
     from runtime.logs import configure
+    from runtime.memory import keep_freed_memory
 
     environment = dict(os.environ)
     if options.roles:
@@ -89,6 +90,7 @@ def run_node_command(options: argparse.Namespace) -> int:
         environment["QUORUMLOG_NODE__ROLES"] = f"[{', '.join(roles)}]"
     settings = load_settings(Path(options.config), environment)
     configure(settings.node.id, settings.node.log_level)
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(run_node(settings, options.bootstrap))

@@ -166,6 +166,59 @@ async def test_nobody_lingers_for_long() -> None:
         assert writer.blocks == [[1], [2]]
 
 
+async def after_a_block_of_two(batcher: Batcher, writer: Writer) -> None:
+    """Requests met behind a block that took a moment; all are done."""
+    for count in (1, 2, 3):
+        batcher.submit(submission(count))
+    await turn()
+    await asyncio.sleep(0.4)
+    for gate in range(2):
+        writer.gates[gate].set()
+        await turn()
+    assert writer.blocks == [[1], [2, 3]]
+
+
+async def test_requests_that_came_together_are_waited_for_again() -> None:
+    """The two senders that were answered at once come back one after the other: one block."""
+    async with batching() as (batcher, writer, _):
+        await after_a_block_of_two(batcher, writer)
+
+        batcher.submit(submission(4))
+        await turn()
+        assert len(writer.blocks) == 2
+        batcher.submit(submission(5))
+        await asyncio.sleep(0.2)
+
+        assert writer.blocks[2:] == [[4, 5]]
+
+
+async def test_waiting_in_vain_is_not_repeated() -> None:
+    """Nobody came along: the next lone request goes at once."""
+    async with batching() as (batcher, writer, _):
+        await after_a_block_of_two(batcher, writer)
+        batcher.submit(submission(4))
+        await asyncio.sleep(0.2)
+        assert writer.blocks[2:] == [[4]]
+        writer.gates[2].set()
+        await turn()
+
+        batcher.submit(submission(5))
+        await turn()
+
+        assert writer.blocks[3:] == [[5]]
+
+
+async def test_a_full_block_waits_for_no_company() -> None:
+    """Rows enough are rows enough."""
+    async with batching() as (batcher, writer, _):
+        await after_a_block_of_two(batcher, writer)
+
+        batcher.submit(submission(10))
+        await turn()
+
+        assert writer.blocks[2:] == [[10]]
+
+
 async def test_other_owners_have_a_lane_of_their_own() -> None:
     """A slow set of owners holds up nobody else."""
     async with batching() as (batcher, writer, _):
