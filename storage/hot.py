@@ -1,12 +1,11 @@
 """The hot set: decoded columns, sidecars and headers of blocks, least recently used out first.
 
-Bytes come from the log by `pread` (see the package's docstring for why not mmap), so a block is readable
-the moment it is written. The first time a block is read its checksums are verified; after that the page
-cache is trusted until the process ends. Thread-safe: scans run on several workers.
+Bytes come from log and segment files by `pread` (see the package's docstring for why not mmap), so a
+block is readable the moment it is written. The first time a block is read its checksums are verified; after
+that the page cache is trusted until the process ends. Thread-safe: scans run on several workers.
 """
 
 import contextlib
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -30,8 +29,8 @@ from records.block_codec import (
 from records.errors import BlockCorrupt, EnvelopeCorrupt
 from records.sidecar import Sidecar
 from runtime.metrics import Metrics
+from storage.block_files import BlockFiles
 from storage.holdings import BlockPlace
-from storage.wal import file_name
 
 #: Bytes of decoded sidecars and Parquet footers kept; one block's take about 2 and 8 kB.
 PARTS_BYTES = 48 << 20
@@ -99,10 +98,17 @@ class _Cache:
 
 
 class HotSet:
-    """Reads blocks of a node's log and keeps what was decoded."""
+    """Reads a node's blocks, in the log or in segments, and keeps what was decoded."""
 
-    def __init__(self, log_directory: Path, cache_bytes: int, metrics: Metrics) -> None:
-        self._directory = log_directory
+    def __init__(
+        self,
+        log_directory: Path,
+        cache_bytes: int,
+        metrics: Metrics,
+        files: BlockFiles | None = None,
+    ) -> None:
+        """`files`: where blocks lie, if any lies in a segment."""
+        self._files = files or BlockFiles(log_directory, log_directory)
         self._columns = _Cache(cache_bytes)
         self._parts = _Cache(PARTS_BYTES)
         self._headers = _Cache(HEADERS_KEPT)
@@ -120,16 +126,7 @@ class HotSet:
         Raises:
             BlockCorrupt: the disk cannot give them (details: `ordinal`).
         """
-        try:
-            handle = os.open(self._directory / file_name(place.file), os.O_RDONLY)
-            try:
-                data = os.pread(handle, length, place.offset + start)
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise BlockCorrupt(f"cannot read: {error}", ordinal=place.ordinal) from error
-        if len(data) != length:
-            raise BlockCorrupt("the log ends inside the block", ordinal=place.ordinal)
+        data = self._files.read(place, start, length)
         self._decoded.inc(length)
         return data
 
