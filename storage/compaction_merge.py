@@ -157,7 +157,8 @@ def _rows(pieces: Sequence[_Piece]) -> int:
     return sum(one.opened.header.entries[one.index].row_count for one in pieces)
 
 
-def _encoded(pieces: Sequence[_Piece]) -> Merged:
+def _encoded(unordered: Sequence[_Piece]) -> Merged:
+    pieces = sorted(unordered, key=lambda one: (one.opened.source.place.ordinal, one.index))
     entries, starts, at = [], [], 0
     for one in pieces:
         header = one.opened.header
