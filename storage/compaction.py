@@ -183,17 +183,8 @@ class Compactor:
         """Files the entries under their segments; the places that are given up."""
         holdings = self._engine.holdings
         for merged, number in written.segments:
-            header = merged.block.header
-            place = BlockPlace(
-                len(holdings.blocks),
-                header.block_id,
-                -number,
-                0,
-                len(merged.block.data),
-                header.rows,
-                header.min_ts,
-                header.max_ts,
-            )
+            block, ordinal = merged.block, len(holdings.blocks)
+            place = BlockPlace.of(ordinal, block.header, -number, 0, len(block.data))
             holdings.refile(place, merged.numbers, merged.row_starts)
         gone = []
         for source in sources:

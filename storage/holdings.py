@@ -39,6 +39,14 @@ class BlockPlace:
     min_ts: int
     max_ts: int
 
+    @classmethod
+    def of(
+        cls, ordinal: int, header: BlockHeader, file: int, offset: int, length: int
+    ) -> "BlockPlace":
+        """The place of a block with this header."""
+        times = header.min_ts, header.max_ts
+        return cls(ordinal, header.block_id, file, offset, length, header.rows, *times)
+
 
 #: Of an entry that is COMPLEX: content hash, seqs, skips.
 Extra = tuple[bytes, Spans, Spans]

@@ -84,15 +84,8 @@ class Opened:
         absent = self.engine.still_absent(header, list(accepted))
         if absent:
             ordinal = len(self.engine.holdings.blocks)
-            place = BlockPlace(
-                ordinal,
-                header.block_id,
-                file.sequence,
-                record.body_offset,
-                record.body_bytes,
-                header.rows,
-                header.min_ts,
-                header.max_ts,
+            place = BlockPlace.of(
+                ordinal, header, file.sequence, record.body_offset, record.body_bytes
             )
             self.engine.file_block(header, absent, place)
             self.replayed_blocks += 1

@@ -80,6 +80,5 @@ def _adopt(engine: Engine, number: int, path: Path, header: BlockHeader, length:
         path.unlink()
         return
     ordinal = len(engine.holdings.blocks)
-    times = header.min_ts, header.max_ts
-    place = BlockPlace(ordinal, header.block_id, -number, 0, length, header.rows, *times)
+    place = BlockPlace.of(ordinal, header, -number, 0, length)
     engine.file_block(header, absent, place)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from records.block import BlockHeader, ProducerKey
+from records.block import ProducerKey
 from records.block_codec import EncodedBlock, parse_prefix
 from records.errors import (
     BlockCorrupt,
@@ -45,6 +45,8 @@ from storage.compaction_gauges import CompactionGauges
 from storage.comparing import compare_pairs, held_places
 from storage.disk_floor import DiskFloor
 from storage.engine import Compare, Engine, Verdict, Wait
+from storage.export import Exported
+from storage.exporting import Exports
 from storage.fetch import fetch_blocks, places_of
 from storage.flushing import CatalogFlusher
 from storage.gauges import Gauges
@@ -156,6 +158,15 @@ class StorageService:
             self.settings,
             self._clock,
             self._gauges,
+        )
+        self._exports = Exports(
+            self.directory / "export",
+            self._engine,
+            files,
+            self._hot,
+            self._workers,
+            self._reading,
+            lambda: self._disk.free_bytes - self.settings.disk_floor_bytes,
         )
         self._flusher = CatalogFlusher(
             self._catalog, self._checkpointer, self._chores, self._gauges.catalog_failures.inc
@@ -306,21 +317,10 @@ class StorageService:
             return
         place = None
         if verdict.accepted:
-            place = self._place(block.header, places[-1], len(block.data))
+            at, ordinal = places[-1], len(self._engine.holdings.blocks)
+            place = BlockPlace.of(ordinal, block.header, at.file, at.body_offset, len(block.data))
         self._engine.apply(put, place)
         self._advance(places)
-
-    def _place(self, header: BlockHeader, written: Written, length: int) -> BlockPlace:
-        return BlockPlace(
-            len(self._engine.holdings.blocks),
-            header.block_id,
-            written.file,
-            written.body_offset,
-            length,
-            header.rows,
-            header.min_ts,
-            header.max_ts,
-        )
 
     def _advance(self, places: Sequence[Written]) -> None:
         self._checkpointer.position = Position(places[-1].file, places[-1].end)
@@ -374,6 +374,16 @@ class StorageService:
             except BlockCorrupt as error:
                 if "ordinal" not in error.details:
                     raise
+
+    async def export(self, tenant: str, shards: Sequence[int]) -> Exported:
+        """A sealed snapshot of a tenant's visible rows as Parquet files; see `storage.export`.
+
+        Raises:
+            Overloaded: another export runs.
+            DiskFull: what has to be copied does not fit.
+        """
+        self._check_ready()
+        return await self._exports.run(tenant, shards)
 
     async def _quarantine(self, ordinal: int, reason: str) -> None:
         """Sets a damaged block aside: this replica is now missing its entries."""
@@ -448,10 +458,7 @@ class StorageService:
         if self._disk.observe(self._free(self.directory)):
             event = "read-only" if self._disk.low else "writable again"
             log.warning(event, free_bytes=self._disk.free_bytes)
-        self._gauges.free_bytes.set(self._disk.free_bytes)
-        self._gauges.read_only.set(int(self.read_only))
-        self._gauges.rows.set(self._engine.holdings.rows)
-        self._gauges.stored_bytes.set(self._engine.holdings.bytes)
+        self._gauges.show(self._disk.free_bytes, self.read_only, self._engine.holdings)
 
     # -- asking -----------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from records.block import EntryHeader
 from records.errors import BlockCorrupt
+from records.ids import ProducerEpoch
 from records.messages import EntriesRequest, PutOptions
 from records.predicates import Aggregate, Fold, ScanPlan
 from records.timestamps import MAX_MICROS, MIN_MICROS, TimeRange
@@ -76,12 +77,18 @@ async def merge(service: StorageService, ordinals: Sequence[int] | None = None) 
 
 
 def canonical(rows: list[dict]) -> list:
-    """Rows without nulls, lists without order."""
-    result = []
+    """Rows without nulls, lists without order, 2 and 2.0 alike (a sum is whole or not by piece)."""
+
+    def plain_value(value: object) -> str:
+        if isinstance(value, list):
+            return repr(sorted(map(plain_value, value)))
+        whole = isinstance(value, float) and value.is_integer()
+        return repr(int(value) if whole else value)  # type: ignore[arg-type]
+
+    found = []
     for one in rows:
-        cells = ((k, sorted(v) if isinstance(v, list) else v) for k, v in one.items())
-        result.append(sorted((k, repr(v)) for k, v in cells if v is not None))
-    return result
+        found.append(sorted((k, plain_value(v)) for k, v in one.items() if v is not None))
+    return found
 
 
 async def answers(service: StorageService) -> list:
@@ -117,19 +124,28 @@ def tagged(at: int, code: object, extra: str | None, shard: int, count: int = 2)
     return Entry(rows, shard=shard, name=repr((at, code, extra)).encode())
 
 
-CODE = st.one_of(
-    st.none(), st.integers(1, 9), st.sampled_from(["7", "x"]), st.sampled_from([2.5, 7.0])
-)
 EXTRA = st.sampled_from([None, None, '{"code": 7}', '{"other": "y"}'])
 AT = st.one_of(st.integers(0, 90), st.sampled_from([HOUR - 1, HOUR, 5 * HOUR]))
-ENTRY = st.one_of(
-    st.builds(tagged, AT, CODE, EXTRA, st.integers(0, 1)),
-    st.builds(lambda first, n: sequenced(first, first + n), st.integers(1, 12), st.integers(0, 5)),
-    st.builds(lambda k: Entry((), producer="p", skips=((k, k),), seqs=()), st.integers(20, 22)),
-)
+#: A column has one type in a block, whatever it is in the next.
+CODES = (st.none(), st.integers(1, 9), st.sampled_from(["7", "x"]), st.sampled_from([2.5, 7.0]))
+
+
+def entries_with(code: st.SearchStrategy) -> st.SearchStrategy:
+    """The entries of one block."""
+    one = st.one_of(
+        st.builds(tagged, AT, code, EXTRA, st.integers(0, 1)),
+        st.builds(
+            lambda first, n: sequenced(first, first + n), st.integers(1, 12), st.integers(0, 5)
+        ),
+        st.builds(lambda k: Entry((), producer="p", skips=((k, k),)), st.integers(20, 22)),
+    )
+    return st.lists(one, min_size=1, max_size=3)
+
+
+PUT = st.tuples(st.just("put"), st.sampled_from(CODES).flatmap(entries_with))
 STEP = st.one_of(
-    st.tuples(st.just("put"), st.lists(ENTRY, min_size=1, max_size=3)),
-    st.tuples(st.just("put"), st.lists(ENTRY, min_size=1, max_size=3)),
+    PUT,
+    PUT,
     st.tuples(st.just("merge"), st.integers(0, 2**8 - 1)),
     st.tuples(st.just("restart"), st.sampled_from(["kept", "lost"])),
     st.tuples(st.just("crash"), st.sampled_from(["kept", "lost"])),
@@ -208,7 +224,8 @@ async def filled(directory: Path) -> StorageService:
     later = plain(201, received_at=T0 + REPEAT_MICROS, previous=entry_id(first))
     await service.put(block_of(62, later), OPTIONS)
     await service.put(
-        block_of(63, sequenced(40, 41, shard_epoch=3)), PutOptions(2, told=(((0, *KEY, 1), 16),))
+        block_of(63, sequenced(40, 41, shard_epoch=3)),
+        PutOptions(2, told=(((*KEY, ProducerEpoch(1)), 16),)),
     )
     await service.seal_producer_epoch(1, KEY, 9)
     return service
@@ -258,7 +275,7 @@ async def test_log_files_are_removed_once_all_they_hold_is_in_segments(tmp_path:
     await merge(service)
 
     left = len(list((tmp_path / "log").iterdir()))
-    assert files > 8
+    assert files > 4
     assert left <= 2
     await service.stop()
     (tmp_path / "catalog.sqlite").unlink()
