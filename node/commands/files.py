@@ -13,6 +13,7 @@ from node.cli_errors import OK, PARTIAL
 from node.render import bytes_text, note, print_json
 from quorumlog.answers import read_json
 from quorumlog.errors import QuorumlogError
+from quorumlog.leaders import normalise
 
 #: A snapshot copies what lies in the log: a gigabyte takes seconds.
 SECONDS = 600.0
@@ -70,7 +71,8 @@ async def collect(
     api: Api, nodes: Sequence[Mapping[str, Any]], shards: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The snapshots of all shards; a node that fails is replaced by other owners of its shards."""
-    urls = {one["id"]: one["http"] for one in nodes if one.get("alive") and one.get("http")}
+    alive = [one for one in nodes if one.get("alive") and one.get("http")]
+    urls = {one["id"]: normalise(one["http"]) for one in alive}
     owners = {int(one["shard"]): one["owners"] for one in shards}
     failures: dict[str, str] = {}
     parts: list[dict[str, Any]] = []

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
+import polars as pl
 import pytest
 
 from tests.support.cluster import free_port_base
@@ -109,6 +111,28 @@ def test_a_file_is_sent_found_and_not_doubled(shell: Shell) -> None:
     assert (lost["accepted"], lost["duplicates"]) == (0, 30_000)
     assert (grown["accepted"], grown["rows_before"]) == (1, 30_000)
     assert shell.rows() == before + 30_001
+
+
+def test_other_tools_count_what_the_api_counts(shell: Shell) -> None:
+    """`quorumlog files`: DuckDB and Polars agree with a quorum read, though each row lies on three nodes."""
+    for number in range(12):
+        file = shell.home / f"small-{number}.jsonl"
+        file.write_text(f'{{"message":"small {number}","service":"small","code":{number}}}\n')
+        shell.run("send", str(file))
+
+    found = shell.json("files")
+    source = shell.run("files", "--sql").strip()
+    listed = shell.run("files").splitlines()
+
+    wanted = shell.rows()
+    paths = [one["path"] for one in found["files"]]
+    counted = duckdb.sql(f"SELECT count(*) FROM {source}").fetchone()
+    assert found["complete"]
+    assert len(listed) == len(paths)
+    assert counted == (wanted,)
+    assert found["rows"] == wanted == sum(pl.scan_parquet(p).collect().height for p in paths)
+    small = duckdb.sql(f"SELECT sum(code) FROM {source} WHERE service = 'small'")
+    assert small.fetchone() == (66,)
 
 
 def test_formats_of_files_are_told_apart(shell: Shell) -> None:
