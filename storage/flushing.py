@@ -24,19 +24,17 @@ class CatalogFlusher:
         self._failed = failed
         self._task: asyncio.Task[bool] | None = None
 
-    async def flush(self) -> None:
-        """Waits for the flush under way, or makes one."""
+    async def flush(self) -> bool:
+        """Waits for the flush under way, or makes one; whether it succeeded."""
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._write())
-        await asyncio.shield(self._task)
+        return await asyncio.shield(self._task)
 
     async def flush_all(self) -> bool:
         """Flushes all that has changed before the call; whether it is in the catalog now."""
-        if self._task is not None and not self._task.done():
+        while self._task is not None and not self._task.done():
             await asyncio.wait([self._task])
-        await self.flush()
-        assert self._task is not None
-        return self._task.result()
+        return await self.flush()
 
     async def _write(self) -> bool:
         if not self._checkpointer.changed:

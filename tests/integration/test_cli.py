@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,16 +63,21 @@ def test_a_file_is_sent_found_and_not_doubled(shell: Shell) -> None:
 
 def test_other_tools_count_what_the_api_counts(shell: Shell) -> None:
     """`quorumlog files`: DuckDB and Polars agree with a quorum read, though each row lies on three nodes."""
+    url = f"http://127.0.0.1:{shell.base}/insert/jsonline"
     for number in range(12):
-        file = shell.home / f"small-{number}.jsonl"
-        file.write_text(f'{{"message":"small {number}","service":"small","code":{number}}}\n')
-        shell.run("send", str(file))
+        line = {"message": f"small {number}", "service": "small", "code": number}
+        request = urllib.request.Request(url, json.dumps(line).encode(), method="POST")
+        urllib.request.urlopen(request, timeout=20).close()
+    until = time.monotonic() + 30
+    while not list(shell.data.glob("*/store/segments/date=*/hour=*/*.parquet")):
+        assert time.monotonic() < until, "twelve tiny blocks were never merged"
+        time.sleep(0.2)
 
     found = shell.json("files")
     source = shell.run("files", "--sql").strip()
     listed = shell.run("files").splitlines()
 
-    wanted = shell.rows()
+    wanted = rows_of(shell)
     paths = [one["path"] for one in found["files"]]
     counted = duckdb.sql(f"SELECT count(*) FROM {source}").fetchone()
     assert found["complete"]
