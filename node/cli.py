@@ -20,6 +20,7 @@ GROUPS = (
     "sending",
     "searching",
     "sql",
+    "files",
     "simulating",
     "benching",
     "chaosing",
