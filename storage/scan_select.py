@@ -225,6 +225,9 @@ def _slices(snapshot: Snapshot, numbers: np.ndarray) -> list[BlockSlice]:
     if not len(numbers):
         return []
     blocks = snapshot.rows["block"][numbers]
+    if (blocks[1:] < blocks[:-1]).any():  # merging scatters the entries of a block over the table
+        order = np.argsort(blocks, kind="stable")
+        numbers, blocks = numbers[order], blocks[order]
     edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(numbers)]
     seen = np.add.reduceat(snapshot.rows["row_count"][numbers], edges[:-1], dtype=np.int64).tolist()
     slices = []
