@@ -66,7 +66,7 @@ def read_times(column: pa.Array, received_at: int) -> Times:
         np.full(size, received_at, np.int64), np.zeros(size, bool), np.full(size, -1, np.int16)
     )
     kind = column.type
-    if pa.types.is_timestamp(kind) or pa.types.is_struct(kind):
+    if pa.types.is_struct(kind) or kind == _ZONED:
         return _already_read(column, received_at)
     if pa.types.is_dictionary(kind):
         return _through_dictionary(column, received_at)
