@@ -25,8 +25,6 @@ _MAX_TEXT_BYTES = 64
 _SECONDS_BELOW = 1 << 32
 FIRST_MICROS = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
 LAST_MICROS = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
-#: How times come that have been read before.
-_MICROS = pa.timestamp("us", "UTC")
 _MAX_DOUBLE = 9.2e18
 _DECIMAL = r"^(?P<sign>-?)(?P<whole>[0-9]{1,18})(?:\.(?P<fraction>[0-9]+))?$"
 _DIGITS = (0, 1, 2, 3, 5, 6, 8, 9)
@@ -68,7 +66,7 @@ def read_times(column: pa.Array, received_at: int) -> Times:
         np.full(size, received_at, np.int64), np.zeros(size, bool), np.full(size, -1, np.int16)
     )
     kind = column.type
-    if kind == _MICROS or (pa.types.is_struct(kind) and kind.names == ["micros", "nanos"]):
+    if kind == _ZONED or (pa.types.is_struct(kind) and kind.names == ["micros", "nanos"]):
         return _already_read(column, received_at)
     if pa.types.is_dictionary(kind):
         return _through_dictionary(column, received_at)

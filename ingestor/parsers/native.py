@@ -10,8 +10,6 @@ works the same, slower.
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -75,17 +73,6 @@ def available() -> bool:
 def described() -> str:
     """The kernel's version, or why there is none."""
     return _why
-
-
-@contextmanager
-def switched_off() -> Iterator[None]:
-    """Leaves the kernel alone for a while, to compare with and without; not while others parse."""
-    global _kernel
-    kept, _kernel = _kernel, None
-    try:
-        yield
-    finally:
-        _kernel = kept
 
 
 def parse(body: bytes, limits: Limits, hints: Hints = NO_HINTS) -> Parsed | None:

@@ -5,6 +5,7 @@ tell. The reference is the same `Intake` with the kernel taken away.
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,32 +17,42 @@ from ingestor.enrich import EnrichSettings
 from ingestor.intake import Intake, Source
 from ingestor.limits import Limits
 from ingestor.options import Options
-from ingestor.parsers import json_lines, native
+from ingestor.parsers import json_document, json_lines, native
 from ingestor.parsers.detect import Format
+from records.errors import InvalidRequest
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.described())
 RECEIVED = 1_795_219_200_123_456
 LIMITS = Limits(row_bytes=40, identifier_bytes=12)
 
 
-def take(body: bytes, options: Options) -> Batch:
+@pytest.fixture(autouse=True, scope="module")
+def _small_bodies_too() -> Iterator[None]:
+    """The kernel is asked for bodies of any size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_lines, "KERNEL_BYTES", 0)
+        patch.setattr(json_document, "KERNEL_BYTES", 0)
+        yield
+
+
+def take(body: bytes, options: Options, form: Format) -> Batch:
     source = Source("t", "/logs", options, RECEIVED)
     return Intake(LIMITS, EnrichSettings(hostname="h")).batch(
-        body, Format.LINES, source, Identity(b"s", b"c")
+        body, form, source, Identity(b"s", b"c")
     )
 
 
-def both(body: bytes, options: Options) -> Batch:
+def both(body: bytes, options: Options, form: Format = Format.LINES) -> Batch:
     """The batch made with the kernel, shown to be the one made without."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_lines, "KERNEL_BYTES", 0)
-        with_kernel = take(body, options)
+        with_kernel = take(body, options, form)
         patch.setattr(native, "_kernel", None)
-        without = take(body, options)
+        without = take(body, options, form)
     assert with_kernel.table.schema == without.table.schema
     assert with_kernel.table.equals(without.table)
     assert with_kernel.rejected == without.rejected
     assert with_kernel.failed == without.failed
+    assert with_kernel.sequence == without.sequence
     return with_kernel
 
 
@@ -122,3 +133,35 @@ def test_bad_rows_among_many_good_ones(bad: bytes) -> None:
     good = [b'{"service":"a","message":"row %d"}' % i for i in range(300)]
     batch = both(b"\n".join([*good[:100], bad, *good[100:], bad]), Options())
     assert [row.row for row in batch.rejected] == [101, 302]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    rows=st.lists(st.tuples(ROWS, st.integers(0, 9)), min_size=1, max_size=6),
+    head=st.sampled_from([{}, {"producer": "p", "epoch": 2}]),
+    array=st.booleans(),
+)
+def test_documents(
+    rows: list[tuple[dict[str, Any], int]], head: dict[str, Any], array: bool
+) -> None:
+    """Arrays, and TraceHub's object with numbers that may stand twice or be missing: equal refusals too."""
+    numbered = [{**row, "seq": seq} if head and seq else row for row, seq in rows]
+    if head and not array and not all(seq for _, seq in rows):
+        numbered[0].pop("seq", None)  # some have numbers: refused as a whole
+    document = numbered if array else {"service": "a", **head, "logs": numbered}
+    body = json.dumps(document).encode()
+    assert refusal(body) == refusal(body, without=True)
+    if refusal(body) is None:
+        both(body, Options(), Format.DOCUMENT)
+
+
+def refusal(body: bytes, without: bool = False) -> tuple[str, Any] | None:
+    """Why a document is refused as a whole; None if it is not."""
+    with pytest.MonkeyPatch.context() as patch:
+        if without:
+            patch.setattr(native, "_kernel", None)
+        try:
+            take(body, Options(), Format.DOCUMENT)
+        except InvalidRequest as error:
+            return str(error), error.details
+    return None

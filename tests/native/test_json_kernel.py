@@ -7,6 +7,7 @@ kernel these tests are skipped; CI builds it, and fails if they are.
 
 import json
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pyarrow.compute
@@ -116,6 +117,13 @@ def test_doubles_as_numbers_and_as_text(values: list[float], text: bool) -> None
     lines = [json.dumps({"f": value}).encode() for value in values]
     lines += [b'{"a":[%s]}' % repr(value).encode() for value in values]
     both(b"\n".join([*lines, b'{"f":"text"}'] if text else lines), must=True)
+
+
+def test_halves_of_characters_in_every_order() -> None:
+    """Escapes of surrogates, paired and alone, beside plain text and at the end: as Python reads them."""
+    parts = [b"\\ud83d", b"\\ude00", b"\\u0041", b"x", b"\\uDBFF", b"\\uDFFF", b""]
+    texts = [b"".join(three) for three in product(parts, repeat=3)]
+    both(b"\n".join(b'{"k":"%s","a":["%s"]}' % (text, text) for text in texts), must=True)
 
 
 TYPED = st.sampled_from(
