@@ -66,9 +66,6 @@ class BlockSlice:
         """Whether every row of the piece may be seen."""
         if self.masked:
             return False
-        if len(self.entries) == 1:
-            start, count = int(self.entries["row_start"][0]), int(self.entries["row_count"][0])
-            return start <= 0 and start + count >= self.place.rows
         starts, ends = self._spans()
         return int((ends - starts).sum()) == self.place.rows
 
