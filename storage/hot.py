@@ -200,26 +200,27 @@ class HotSet:
         Raises:
             BlockCorrupt: a checksum fails, or the body cannot be read (details: `ordinal`).
         """
-        wanted = list(dict.fromkeys(names))
-        found = self._kept(place, wanted)
-        absent = [name for name in wanted if name not in found]
+        found: dict[str, pa.Array] = {}
+        absent: list[str] = []
+        for name in dict.fromkeys(names):
+            array = self._kept(place, name)
+            if array is not None:
+                found[name] = array
+            else:
+                absent.append(name)
         self._hits.inc(len(found))
         if absent and place.rows:
             self._misses.inc(len(absent))
             found.update(self._decode(place, absent))
         return found
 
-    def _kept(self, place: BlockPlace, names: Sequence[str]) -> dict[str, pa.Array]:
-        """The columns that are decoded already; of a row group also as part of its block's."""
-        arrays = self._columns.get_many([_key(place, name) for name in names])
-        found = {n: one for n, one in zip(names, arrays, strict=True) if one is not None}
-        rest = [name for name in names if name not in found]
-        if rest and isinstance(place, GroupPlace):
-            wholes = self._columns.get_many([(place.ordinal, name) for name in rest])
-            for name, whole in zip(rest, wholes, strict=True):
-                if whole is not None:
-                    found[name] = whole.slice(place.first_row, place.rows)
-        return found
+    def _kept(self, place: BlockPlace, name: str) -> pa.Array | None:
+        """A column that is decoded already; of a row group also as part of its block's."""
+        array = self._columns.get(_key(place, name))
+        if array is None and isinstance(place, GroupPlace):
+            whole = self._columns.get((place.ordinal, name))
+            array = None if whole is None else whole.slice(place.first_row, place.rows)
+        return array
 
     def _body(self, place: BlockPlace) -> memoryview:
         """A block's Parquet file; all checksums are verified the first time."""

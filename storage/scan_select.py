@@ -71,9 +71,6 @@ class BlockSlice:
             return False
         if self.rows_seen >= 0:
             return self.rows_seen == self.place.rows
-        if len(self.entries) == 1:
-            start, count = int(self.entries["row_start"][0]), int(self.entries["row_count"][0])
-            return start <= 0 and start + count >= self.place.rows
         starts, ends = self._spans()
         return int((ends - starts).sum()) == self.place.rows
 
