@@ -1,9 +1,10 @@
-"""`python -m bench`: the table of goals; `scale`, `plot` and `project` are its other topics.
+"""`python -m bench`: the table of goals, and other topics.
 
 python -m bench [goals]     ours beside the peers: ingest, disk, questions, loss
 python -m bench scale       how all that grows: rows, connections, batches, nodes, memory
 python -m bench plot        the curves of `scale` as SVG
 python -m bench project     what the measured slopes say of 100 nodes and 1 PB
+python -m bench parse       reading JSON lines, with the native kernel and without
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 from bench import goals, loss, report, results
 from bench.peers.choose import NoPeer
 
-TOPICS = ("goals", "scale", "plot", "project")
+TOPICS = ("goals", "scale", "plot", "project", "parse")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,6 +91,10 @@ def main() -> int:
         from bench.scale.command import main as scale
 
         return scale(words)
+    if topic == "parse":
+        from bench.parse import main as parse
+
+        return parse(words)
     if topic == "plot":
         from bench.plot import main as plot
 
