@@ -86,7 +86,7 @@ def test_the_other_parts_of_scale_measure_their_points(tmp_path: Path) -> None:
     """Connections, batches, questions beside ingest, memory: each with the figures that its curve needs."""
     parts = ("connections", "batches", "beside", "memory")
     words = [word for part in parts for word in ("--part", part)]
-    run("scale", "--tiny", *words, "--out", str(tmp_path))
+    text = run("scale", "--tiny", *words, "--out", str(tmp_path))
     run("plot", "--results", str(tmp_path), "--to", str(tmp_path / "pictures"))
 
     points = {part: read(tmp_path / f"scale-{part}.json")["points"] for part in parts}
@@ -101,6 +101,7 @@ def test_the_other_parts_of_scale_measure_their_points(tmp_path: Path) -> None:
         "idle", "slim rows", "rich rows", "questions", "rows and questions", "rest",
     ]  # fmt: skip
     assert len(memory["peak_bytes"]) == len(memory["samples"][0][1]) == 3
+    assert all(f"### {part}" in text for part in parts)
     assert {file.stem for file in (tmp_path / "pictures").iterdir()} == {
         "connections-cost", "connections-acks", "batches-cost", "memory",
     }  # fmt: skip
