@@ -14,6 +14,7 @@ import sys
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from bench import goals, loss, report, results
 from bench.peers.choose import NoPeer
@@ -63,7 +64,7 @@ def _plan(options: argparse.Namespace) -> goals.Plan:
 def _goals(words: list[str]) -> int:
     options = _parser().parse_args(words)
     plan = _plan(options)
-    found = results.head() | {"plan": asdict(plan)}
+    found: dict[str, Any] = results.head() | {"plan": asdict(plan)}
     with tempfile.TemporaryDirectory(prefix="quorumlog-bench-") as folder:
         try:
             found |= goals.run(plan, Path(folder))
@@ -73,7 +74,8 @@ def _goals(words: list[str]) -> int:
         if not options.no_loss:
             rows = min(plan.piece_rows, *plan.rows.values())
             found["loss"] = loss.run(rows, plan.batch, plan.connections, Path(folder))
-    file = options.out / f"goals-{found['at'].replace(':', '').replace('+0000', 'Z')}.json"
+    stamp = str(found["at"]).replace(":", "").replace("+0000", "Z")
+    file = options.out / f"goals-{stamp}.json"
     results.write(file, found)
     sys.stdout.write((json.dumps(found, indent=1) if options.json else report.goals(found)) + "\n")
     goals.say(f"written to {file}")
