@@ -1,9 +1,10 @@
-"""`python -m bench`: the table of goals; `scale`, `plot` and `project` are its other topics.
+"""`python -m bench`: the table of goals, and other topics.
 
 python -m bench [goals]     ours beside the peers: ingest, disk, questions, loss
 python -m bench scale       how all that grows: rows, connections, batches, nodes, memory
 python -m bench plot        the curves of `scale` as SVG
 python -m bench project     what the measured slopes say of 100 nodes and 1 PB
+python -m bench parse       reading JSON lines, with the native kernel and without
 """
 
 import argparse
@@ -13,11 +14,12 @@ import sys
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from bench import goals, loss, report, results
 from bench.peers.choose import NoPeer
 
-TOPICS = ("goals", "scale", "plot", "project")
+TOPICS = ("goals", "scale", "plot", "project", "parse")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +64,7 @@ def _plan(options: argparse.Namespace) -> goals.Plan:
 def _goals(words: list[str]) -> int:
     options = _parser().parse_args(words)
     plan = _plan(options)
-    found = results.head() | {"plan": asdict(plan)}
+    found: dict[str, Any] = results.head() | {"plan": asdict(plan)}
     with tempfile.TemporaryDirectory(prefix="quorumlog-bench-") as folder:
         try:
             found |= goals.run(plan, Path(folder))
@@ -72,7 +74,8 @@ def _goals(words: list[str]) -> int:
         if not options.no_loss:
             rows = min(plan.piece_rows, *plan.rows.values())
             found["loss"] = loss.run(rows, plan.batch, plan.connections, Path(folder))
-    file = options.out / f"goals-{found['at'].replace(':', '').replace('+0000', 'Z')}.json"
+    stamp = str(found["at"]).replace(":", "").replace("+0000", "Z")
+    file = options.out / f"goals-{stamp}.json"
     results.write(file, found)
     sys.stdout.write((json.dumps(found, indent=1) if options.json else report.goals(found)) + "\n")
     goals.say(f"written to {file}")
@@ -90,6 +93,10 @@ def main() -> int:
         from bench.scale.command import main as scale
 
         return scale(words)
+    if topic == "parse":
+        from bench.parse import main as parse
+
+        return parse(words)
     if topic == "plot":
         from bench.plot import main as plot
 

@@ -38,7 +38,7 @@ def growth(points: Points) -> dict[str, Drawing]:
     """Cost, latency, memory and start-up over the rows stored."""
     rows = Axis("rows stored", log=True)
     flat = [{"rows": one["rows"], **one["ingest"]} for one in points if one["ingest"]]
-    memory = {
+    memory: dict[str, Curve] = {
         "full ingest, the most": [(p["rows"], max(p["rss_most_bytes"]) / MIB) for p in flat],
         "after questions": [(p["rows"], max(p["rss_after_questions_bytes"]) / MIB) for p in points],
         "after a restart": [(p["rows"], max(p["restart"]["rss_bytes"]) / MIB) for p in points],

@@ -101,6 +101,18 @@ class HttpPeer:
 
     # -- to be said by each
 
+    def open(self, kind: str) -> None:
+        """Makes an empty place for rows of `kind`."""
+        raise NotImplementedError
+
+    def disk_bytes(self, kind: str) -> int | None:
+        """Bytes of the rows of `kind`."""
+        raise NotImplementedError
+
+    def ask(self, question: Question) -> Plain | None:
+        """The answer."""
+        raise NotImplementedError
+
     def encode(self, kind: str, body: Body) -> bytes:
         """The wire form of a batch."""
         raise NotImplementedError

@@ -10,12 +10,13 @@ import argparse
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 BODY_BYTES_MAX = 256 << 20
 
 
-def handler(session: object) -> type[BaseHTTPRequestHandler]:
+def handler(session: Any) -> type[BaseHTTPRequestHandler]:
     """A handler class bound to a chDB session."""
     lock = threading.Lock()
 

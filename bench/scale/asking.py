@@ -7,7 +7,7 @@ from typing import Any
 from bench import load, nodes
 from bench.measure import percentile
 from bench.peers.ours import ask
-from bench.questions import QUESTIONS, Facts, canonical, digest
+from bench.questions import QUESTIONS, Facts, Plain, canonical, digest
 
 #: Seconds for one question in all; a slow one has fewer rounds, at least two.
 QUESTION_SECONDS = 8.0
@@ -26,6 +26,7 @@ def questions(cluster: nodes.Cluster, facts: Facts, rounds: int, node: int = 0) 
         link = load.connect(cluster.urls[node])
         try:
             taken: list[float] = []
+            answer: Plain = []
             while len(taken) < rounds:
                 if len(taken) >= MIN_ROUNDS and sum(taken) > QUESTION_SECONDS * 1000:
                     break

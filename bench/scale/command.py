@@ -1,6 +1,7 @@
 """`python -m bench scale`: which parts, how far, how long, where to."""
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -10,6 +11,7 @@ from typing import Any
 from bench import goals, results, scale
 from bench.scale import grid, growth, together
 from bench.scale.points import Points
+from bench.scale.show import shown
 
 PARTS = ("connections", "batches", "nodes", "beside", "memory", "growth")
 
@@ -27,6 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", type=int, default=100_000_000, help="rows at which growth ends")
     parser.add_argument("--minutes", type=float, default=20, help="bound of each part (default 20)")
     parser.add_argument("--fresh", action="store_true", help="begin anew, whatever there is")
+    parser.add_argument(
+        "--show", action="store_true", help="print what was measured; measure nothing"
+    )
     parser.add_argument("--out", type=Path, default=results.OUT, help="folder for the results")
     parser.add_argument(
         "--data", type=Path, default=results.OUT / "data", help="folder for the growing store"
@@ -37,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(words: list[str]) -> int:
     """Runs the parts one after the other."""
     options = _parser().parse_args(words)
+    if options.show:
+        sys.stdout.write(shown(options.out) + "\n")
+        return 0
     grown = growth.TINY if options.tiny else growth.Growth()
     grown = replace(grown, sizes=tuple(one for one in grown.sizes if one <= options.to))
     lines = grid.TINY if options.tiny else grid.Grid()
@@ -58,4 +66,5 @@ def main(words: list[str]) -> int:
             continue
         with tempfile.TemporaryDirectory(prefix="quorumlog-bench-") as folder:
             run(plan, points, Path(folder) / part)
+    sys.stdout.write(shown(options.out) + "\n")
     return 0
