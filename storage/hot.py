@@ -35,7 +35,7 @@ from storage.holdings import BlockPlace
 #: Bytes of decoded sidecars and Parquet footers kept; one block's take about 2 and 8 kB.
 PARTS_BYTES = 48 << 20
 _PART_BYTES, _FOOTER_BYTES = 1500, 8000
-#: Headers kept decoded: only comparing and fetching ask for them.
+#: Headers kept decoded (one of many entries counts as several): only comparing and fetching ask for them.
 HEADERS_KEPT = 256
 
 
@@ -172,7 +172,7 @@ class HotSet:
                 header = decode_header(self._front(place)[1])
             except (BlockCorrupt, EnvelopeCorrupt) as error:
                 raise BlockCorrupt(error.message, ordinal=place.ordinal) from error
-            self._headers.put(place.ordinal, header, 1)
+            self._headers.put(place.ordinal, header, 1 + len(header.entries) // 128)
         return header
 
     def names(self, place: BlockPlace) -> tuple[str, ...]:
