@@ -288,6 +288,9 @@ class Catalog:
             names[kind].append(tuple(decoded) if kind == "producer" else decoded)
         holdings.load(table, names["tenant"], names["producer"], extras)
 
+        damaged = "SELECT count(*) FROM quarantine WHERE kind = 'block'"
+        holdings.quarantined = next(iter(self._rows(damaged)))[0]
+
     def _load_epochs(self, engine: Engine) -> None:
         book = engine.holdings.producers
         for key, value in self._rows("SELECT key, value FROM producers"):

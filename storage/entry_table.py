@@ -12,6 +12,7 @@ Art of Computer Programming", volume 3, 6.4); the id column decides.
 """
 
 from array import array
+from bisect import bisect_left, bisect_right
 from typing import Any
 
 import numpy as np
@@ -228,9 +229,9 @@ class EntryTable:
 
     def block_range(self, block: int) -> tuple[int, int]:
         """Half-open range of the numbers of a block's entries."""
-        blocks = self.rows["block"][: self.count]
-        low, high = np.searchsorted(blocks, [block, block + 1])
-        return int(low), int(high)
+        blocks = self.rows["block"]  # np.searchsorted would copy the whole column: it is strided
+        low = bisect_left(blocks, block, 0, self.count)
+        return low, bisect_right(blocks, block, low, self.count)
 
     @property
     def memory_bytes(self) -> int:

@@ -66,6 +66,8 @@ class Holdings:
         self.dirty_hidden: set[int] = set()
         self.rows = self.bytes = 0
         self.received_max = 0
+        #: Blocks set aside for damage; merged ones are None in `blocks` too.
+        self.quarantined = 0
 
     # -- adding -----------------------------------------------------------------------------------
 
@@ -191,11 +193,10 @@ class Holdings:
         index = np.flatnonzero((self.table.rows["flags"][numbers] & GONE) == 0)
         old = numbers[index]
         moved = self.table.rows[old]
-        for ordinal in np.unique(moved["block"]).tolist():
-            source = self.blocks[ordinal]
-            assert source is not None
-            bare = (moved["block"] == ordinal) & (moved["origin"] == np.void(NO_ID))
-            moved["origin"][bare] = np.void(source.block_id)
+        bare = np.flatnonzero(moved["origin"] == np.void(NO_ID))
+        sources, which = np.unique(moved["block"][bare], return_inverse=True)
+        ids = [self._place(ordinal).block_id for ordinal in sources.tolist()]
+        moved["origin"][bare] = np.frombuffer(b"".join(ids), "V16")[which]
         moved["block"], moved["index"] = place.ordinal, index
         moved["row_start"] = row_starts[index]
         self.table.rows["flags"][old] |= GONE
@@ -203,6 +204,12 @@ class Holdings:
         hidden = np.flatnonzero(moved["flags"] & HIDDEN_ANY)
         self.dirty_hidden.update((hidden + first).tolist())
         self._carry_over(old, first)
+
+    def _place(self, ordinal: int) -> BlockPlace:
+        """The place of a block that has present entries."""
+        place = self.blocks[ordinal]
+        assert place is not None
+        return place
 
     def _carry_over(self, old: np.ndarray, first: int) -> None:
         """What is kept by number goes from `old` to the numbers from `first` on."""
@@ -242,6 +249,7 @@ class Holdings:
         for number in numbers:
             self._remove_entry(number)
         self.blocks[ordinal] = None
+        self.quarantined += 1
         self.bytes -= place.length
         for ref in refs:
             self._decide_successors(ref.entry_id)
@@ -307,9 +315,7 @@ class Holdings:
         origin = self.table.rows["origin"][number].tobytes()
         if origin != NO_ID:
             return BlockId(origin)
-        place = self.blocks[int(self.table.rows["block"][number])]
-        assert place is not None
-        return place.block_id
+        return self._place(int(self.table.rows["block"][number])).block_id
 
     def ref(self, number: int) -> EntryRef:
         """An entry as replicas compare it."""

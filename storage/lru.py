@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -22,15 +22,6 @@ class Lru:
                 return None
             self._items.move_to_end(key)
             return item[0]
-
-    def get_many(self, keys: Sequence[Any]) -> list[Any]:
-        """The values of all keys, None for those that are not there, under one lock."""
-        with self._lock:
-            found = [self._items.get(key) for key in keys]
-            for key, item in zip(keys, found, strict=True):
-                if item is not None:
-                    self._items.move_to_end(key)
-        return [None if item is None else item[0] for item in found]
 
     def put(self, key: Any, value: Any, size: int) -> None:
         """Keeps a value, unless it alone exceeds the limit."""

@@ -296,6 +296,8 @@ async def test_late_rows_land_in_the_folder_of_their_hour(tmp_path: Path) -> Non
     paths = segment_files(service._home.segments).values()  # type: ignore[union-attr]
     folders = {path.parent.name: pl.read_parquet(path)["message"].to_list() for path in paths}
 
+    figures = service.status()
+    assert (figures["segments"], figures["quarantined_blocks"]) == (3, 0)
     assert folders["hour=02"] == [f"row {2 * HOUR + n}" for n in range(8)]
     assert folders["hour=00"] == ["late 5"]
     assert folders[f"hour={NO_HOUR}"] == ["long 3599", "long 3600"]
@@ -327,6 +329,7 @@ async def test_a_damaged_segment_makes_its_entries_missing(tmp_path: Path) -> No
         await service.put(block, OPTIONS)
     assert service.digest(0) == digest
     assert len(await messages(service)) == 8
+    assert service.status()["quarantined_blocks"] == 1
     await service.stop()
 
 
