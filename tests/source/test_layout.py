@@ -37,12 +37,16 @@ HOMES = {
         "cluster/server.py",
         "ingestor/listeners/*.py",
         "query/http.py",
+        "query/sql_http.py",
+        "query/facets.py",
+        "query/context.py",
+        "query/tail.py",
         "dashboard/*.py",
         "node/node.py",
         "node/cli_api.py",
         "client/quorumlog/*.py",
     ),
-    "duckdb": (),
+    "duckdb": ("query/sql_child.py",),
     "uvloop": ("node/*.py", "node/commands/*.py"),
 }
 

@@ -81,6 +81,8 @@ def test_conditions(
         ("SELECT 1 FROM logs l WHERE l.service = 'a'", ("eq", "service", "a")),
         ("SELECT 1 FROM logs l WHERE m.service = 'a'", TRUE),
         ("SELECT 1 FROM logs l (a, b) WHERE a = 'x'", TRUE),
+        ("SELECT 1 FROM logs WHERE service = 'x' USING SAMPLE 5 ROWS", TRUE),
+        ("SELECT 1 FROM logs TABLESAMPLE 5% WHERE service = 'x'", TRUE),
     ],
 )
 def test_names_mean_what_sql_means(sql: str, tree: Filter) -> None:
