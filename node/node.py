@@ -41,10 +41,13 @@ from ingestor.write_settings import WriteSettings
 from node.files_http import FilesApi
 from node.settings import Settings
 from query import http as query_http
+from query.context import ContextApi
 from query.coordinator import ReadCoordinator
+from query.facets import FacetsApi
 from query.settings import QuerySettings
 from query.sql import SqlRunner
 from query.sql_http import SqlApi
+from query.tail import TailApi
 from records.errors import InvalidSettings
 from runtime.clock import SystemClock
 from runtime.entropy import SystemEntropy
@@ -300,6 +303,9 @@ class Node:
             app.router.add_routes(query_http.routes(self.reader))
         if self.reader is not None and self.sql is not None:
             app.router.add_routes(SqlApi(self.reader, self.sql).routes())
+            app.router.add_routes(FacetsApi(self.reader).routes())
+            app.router.add_routes(ContextApi(self.reader).routes())
+            app.router.add_routes(TailApi(self.reader, self.metrics).routes())
         if self.storage is not None:
             files = FilesApi(
                 self.settings.node.id, self.storage, self.views, self.replicas, self.clock

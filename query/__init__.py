@@ -7,9 +7,10 @@
 * `scatter`: each shard's rows from one owner, digests from R-1 others; one request a node; failover, hedging.
 * `settle` with `compare`: where digests differ, entry lists, the union, supplements. `merge`, `fold`: tables.
 * `stream`: pages of any length over one snapshot. `encode`, `rows_out`: JSON, NDJSON, CSV, Arrow, by column.
-* `sql`: POST /sql. `sql_guard` checks the tree of DuckDB's parser, `sql_where` and `sql_plan` read filter, times,
-  columns and limit off it, `sql_partial` aggregates; `sql_feed` gives rows one schema; `sql_process` starts and
-  talks to `sql_child`, where DuckDB runs; `sql_out`: formats.
+* `sql`: POST /sql. `sql_guard` checks the tree of DuckDB's parser, `sql_where` and `sql_plan` read filter,
+  times, columns and limit off it, `sql_partial` aggregates; `sql_feed` gives rows one schema; `sql_process`
+  starts and talks to `sql_child`, where DuckDB runs; `sql_out`: formats.
+* `facets`, `context`, `tail`: values of several fields, rows around one row, rows as they arrive.
 * `read_repair`: puts what an owner lacks, once the difference is stable. `limits`: how much at once.
 
 Invariants. A complete answer holds each row that was acknowledged before the read began, once (R + W > N and

@@ -101,6 +101,11 @@ class ReadCoordinator:
         held = metrics.gauge("quorumlog_query_memory_bytes", "Bytes of tables held by queries.")
         held.set_function(lambda: self._memory.used_bytes)
 
+    @property
+    def replicas(self) -> "Replicas":
+        """How storage nodes are reached."""
+        return self._replicas
+
     async def stop(self) -> None:
         """Ends background repairs."""
         await self.repair.stop()

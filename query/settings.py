@@ -28,6 +28,10 @@ class QuerySettings:
     spread_shards: bool = False
     #: With more missing entries than this another owner becomes the base of the shard, if it has them.
     rebase_entries: int = 1_000
+    #: Live tails at once; more are refused with 429. Each asks all shards once a `tail_seconds`.
+    tail_max: int = 20
+    #: Seconds between two looks of a live tail.
+    tail_seconds: float = 1.0
     #: SQL queries that run at once, each in a process of its own; others wait as `queue_seconds` says.
     sql_running_max: int = 2
     #: Bytes that DuckDB may use for one SQL query (it has no disk). Beyond it 413 with advice.

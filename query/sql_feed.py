@@ -135,7 +135,7 @@ def _with_fields(page: pa.Table, names: list[str]) -> pa.Table:
         index = page.schema.get_field_index(name)
         if index < 0:
             page = page.append_column(name, pa.chunked_array([values.to_arrow()]).cast(pa.string()))
-        elif page.column(index).null_count:
+        elif (pl.Series(pl.from_arrow(page.column(index).is_null())) & values.is_not_null()).any():
             known = pl.Series(pl.from_arrow(page.column(index).cast(pa.string())))
             filled = known.fill_null(values).to_arrow()
             page = page.set_column(index, name, pa.chunked_array([filled]).cast(pa.string()))

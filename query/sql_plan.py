@@ -75,12 +75,25 @@ def _walk(value: Any, statement: Statement, found: list[Select]) -> None:
         _walk(one, statement, found)
 
 
+_PLACE = {"query_location", "query_location_length"}
+_SELECT_KEYS = {
+    "type", "modifiers", "cte_map", "select_list", "from_table", "where_clause", "group_expressions",
+    "group_sets", "aggregate_handling", "having", "qualify", *_PLACE,
+}  # fmt: skip
+_TABLE_KEYS = {"type", "alias", "table_name", "qualified_name", *_PLACE}
+
+
+def _only(node: Node, keys: set[str]) -> bool:
+    """Whether a node says nothing but this."""
+    return all(key in keys or not value for key, value in node.items())
+
+
 def _select(node: Node, statement: Statement) -> Select:
     aliases = frozenset(one.get("alias", "").lower() for one in node["select_list"]) - {""}
     table = node["from_table"].get("alias") or TABLE
-    renamed = bool(node["from_table"].get("column_name_alias"))
     select = Select(node, Scope(table.lower(), aliases, statement.nested))
-    if renamed:
+    if not (_only(node, _SELECT_KEYS) and _only(node["from_table"], _TABLE_KEYS)):
+        # Renamed columns, a sample (it is taken before WHERE), or what a later DuckDB knows.
         select.where = Pushed(TRUE, False)
         return select
     parts: list[Pushed] = []
@@ -142,7 +155,8 @@ def pushed_limit(
         return 0, True
     limits = [one for one in node.get("modifiers", []) if one["type"] == "LIMIT_MODIFIER"]
     orders = [one for one in node.get("modifiers", []) if one["type"] == "ORDER_MODIFIER"]
-    plain = len(limits) == 1 and len(limits) + len(orders) == len(node["modifiers"])
+    plain = len(limits) == 1 and limits[0].get("limit_type", "ROW_COUNT") == "ROW_COUNT"
+    plain = plain and len(limits) + len(orders) == len(node["modifiers"])
     if not plain or _aggregates(node) or not all(_is_scalar(one) for one in node["select_list"]):
         return 0, True
     rows = _whole(limits[0].get("limit"))

@@ -224,3 +224,13 @@ def test_a_dead_node_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
     assert "node3" in told
     assert "killed by SIGKILL" in told
     assert up.returncode == 0
+
+
+def test_sql_sees_what_was_sent(shell: Shell) -> None:
+    """The same count as `stats`, by partial sums and by rows; a file is out of reach."""
+    counted = shell.json("sql", "SELECT count(*) AS n FROM logs")
+    read = shell.json("sql", "SELECT count(*) FILTER (WHERE true) AS n FROM logs")
+    shell.run("sql", "SELECT * FROM read_csv('/etc/passwd')", code=1)
+
+    assert counted["rows"] == read["rows"] == [{"n": rows_of(shell)}]
+    assert (counted["stats"]["how"], read["stats"]["how"]) == ("partial aggregates", "rows")

@@ -70,7 +70,7 @@ async def test_sql_is_posted_as_it_is() -> None:
     assert (len(result), result.columns, result.complete) == (1, [("n", "BIGINT")], False)
     assert (result.missing, result.notes) == ([{"shard": 1}], ["a note"])
     assert node.bodies[0] == "SELECT 'ä'".encode()
-    assert node.asked[0] == ("/sql", {"service": "a,b", "from": "2025-11-20T23:00:00Z"})
+    assert node.asked[0] == ("/sql", {"service": "a,b", "from": "2025-11-20T23:00:00.000000Z"})
 
 
 async def test_filters_become_the_servers_parameters() -> None:

@@ -212,10 +212,17 @@ async def test_a_client_that_leaves_ends_its_query() -> None:
 
 @pytest.mark.parametrize(
     ("body", "kind"),
-    [(b"\xff", "text/plain"), (b"SELECT \0", "text/plain"), (b"[1]", "application/json"), (b"{", "application/json"),
-     (b'{"query": 1}', "application/json"), (b'{"query": "x", "y": 1}', "application/json"),
-     (b'{"query": "\\ud800"}', "application/json"), (b"  ", "text/plain")],
-)  # fmt: skip
+    [
+        (b"\xff", "text/plain"),
+        (b"SELECT \0", "text/plain"),
+        (b"  ", "text/plain"),
+        (b"[1]", "application/json"),
+        (b"{", "application/json"),
+        (b'{"query": 1}', "application/json"),
+        (b'{"query": "x", "y": 1}', "application/json"),
+        (b'{"query": "\\ud800"}', "application/json"),
+    ],
+)
 def test_bodies_that_hold_no_statement(body: bytes, kind: str) -> None:
     """Each is refused as what it is."""
     with pytest.raises(InvalidRequest, match="sql: "):

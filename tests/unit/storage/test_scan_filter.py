@@ -136,3 +136,12 @@ def test_only_over_knows_what_rollups_can_answer() -> None:
     assert only_over(("or", ("eq", "service", "a"), ("not", ("in", "level", ("b",)))), keys)
     assert not only_over(("and", ("eq", "service", "a"), ("word", "b")), keys)
     assert not only_over(("regex", "service", "a"), keys)
+
+
+def test_a_field_without_any_value_is_no_attribute() -> None:
+    """`d` is not in `{"deep": …}`, though its name begins so: nulls would make text of numbers."""
+    column = pa.array(['{"deep": 1}', '{"d": null}', None])
+    view = BlockView(lambda name: column if name == "attributes" else None, 3)
+
+    assert view.attribute("d") is None
+    assert view.attribute("deep") is not None
