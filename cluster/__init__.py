@@ -19,9 +19,10 @@ storage nodes' fences make a stale view harmless. Without a Raft leader rows are
 journal, tails cut without conflict, pickles from strangers. Each `consensus_*` file answers some of its
 defects; nothing else in the tree knows that it exists, so another adapter may take its place.
 
-**Why not HTTP between nodes?** It was so: each block was copied four times on its way in and cost a millisecond
-of header handling. `peer_link` keeps what was good: one request at a time on a pooled connection, a length in
-front, and a cancelled caller closes its connection, which cancels the work at the other side.
+**Why not HTTP between nodes?** It was so: each block was copied several times on its way in, and a put cost
+headers, a task and a parser at both ends. `peer_link` keeps what was good: one request at a time on a pooled
+connection, a length in front, and a cancelled caller closes its connection, which cancels the work at the
+other side. docs/adr/0013.
 
 Reading: raft (Ongaro, Ousterhout 2014), leases (Gray, Cheriton 1989), fencing (Burrows, "Chubby", 2006).
 """

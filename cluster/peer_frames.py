@@ -7,6 +7,8 @@ came with its beginning is copied, the rest arrives in place: the kernel's copy 
 Invariant: no more is allocated than `limit` allows, and none before the prefix was read and believed.
 """
 
+from typing import Any
+
 import numpy as np
 
 from records import envelope
@@ -64,7 +66,8 @@ class FrameReader:
             self._held = rest
             return frame
         if size > SMALL_BYTES:
-            large = memoryview(np.empty(size, np.uint8))  # not zeroed: it is filled from the socket
+            memory: Any = np.empty(size, np.uint8)  # not zeroed: it is filled from the socket
+            large = memoryview(memory)
             large[: self._held] = self._small[: self._held]
             self._large, self._large_held, self._held = large, self._held, 0
         return None

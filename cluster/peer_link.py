@@ -7,7 +7,7 @@
 The protocol stands on the event loop's buffered protocols, so that bytes go from the socket into the
 memory where a block stays, and out of it by `writev`. Who is at the other end is known from the hello;
 a connection belongs to one request until it is answered. A caller that gives up closes it, and that
-cancels the work at the other side. docs/adr/0009.
+cancels the work at the other side. docs/adr/0013.
 """
 
 import asyncio

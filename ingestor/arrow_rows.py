@@ -86,7 +86,8 @@ def _walk(body: bytes, limits: Limits) -> int:
     source = pa.BufferReader(body)
     rows, number = 0, 0
     try:
-        for number, message in enumerate(pa.ipc.MessageReader.open_stream(source)):
+        for message in pa.ipc.MessageReader.open_stream(source):
+            number += 1
             if message.type not in ("schema", "record batch", "dictionary"):
                 raise _damaged(f"a message of kind {message.type}")
             if message.type != "schema":
@@ -154,7 +155,9 @@ def _read(body: bytes) -> pa.Table:
 def _check_names(schema: pa.Schema, limits: Limits) -> None:
     names = schema.names
     if len(names) > limits.columns_max:
-        text = f"{len(names)} columns; at most {limits.columns_max}. JSON lines may have more fields"
+        text = (
+            f"{len(names)} columns; at most {limits.columns_max}. JSON lines may have more fields"
+        )
         raise InvalidRequest(text, reason="bad_column")
     for name in names:
         if not name or len(name.encode()) > limits.name_bytes:

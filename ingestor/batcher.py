@@ -3,9 +3,10 @@
 A lone request is written at once. Under contention requests gather until the block under way is done, or
 there are rows enough, or the oldest has waited `linger_seconds`. Where the block before had several
 requests, their senders are about to come again: the next one waits for them, a share of the time that a
-block takes (`_Pace`), so that ten small senders cost one block, not three. A big request is a block of its own, so
-that its rows are not copied. Several blocks of one set of owners are under way at once (encode, send and
-fsync overlap); they are formed in order of arrival.
+block takes (`_Pace`), so that ten small senders cost one block, not three.
+
+A big request is a block of its own, so that its rows are not copied. Several blocks of one set of owners
+are under way at once (encode, send and fsync overlap); they are formed in order of arrival.
 """
 
 import asyncio

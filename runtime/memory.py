@@ -22,5 +22,9 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
-    wanted = ((_TRIM_THRESHOLD, KEPT_BYTES), (_MMAP_THRESHOLD, LARGE_BYTES), (_TOP_PAD, _GROWTH_BYTES))
+    wanted = (
+        (_TRIM_THRESHOLD, KEPT_BYTES),
+        (_MMAP_THRESHOLD, LARGE_BYTES),
+        (_TOP_PAD, _GROWTH_BYTES),
+    )
     return all([mallopt(option, value) == 1 for option, value in wanted])

@@ -26,7 +26,7 @@ from .arrowfeed import batches
 from .backoff import is_transient, pause_after
 from .errors import Incomplete, QuorumlogError
 from .leaders import normalise
-from .results import IngestResult, QueryResult, SqlResult
+from .results import IngestResult, QueryResult, SqlResult, import_pyarrow
 from .streams import pieces_of, require_complete, rows_of
 from .times import start_of, time_text
 from .wire import Reply, Wire, WireSettings
@@ -238,8 +238,26 @@ class Client:
             lines = lines.encode()
         elif not isinstance(lines, bytes):
             lines = b"".join(json.dumps(line, default=str).encode() + b"\n" for line in lines)
-        content = lines
-        headers = {"Content-Type": _NDJSON, "Idempotency-Key": uuid.uuid4().hex}
+        return await self._ingest(lines, _NDJSON, service)
+
+    async def ingest_table(self, table: Any, *, service: str | None = None) -> IngestResult:
+        """Sends the rows of a `pyarrow.Table` (or record batch), at most 200,000; as `ingest_lines`.
+
+        The server parses no text: about half the CPU of the same rows as lines. Columns are text,
+        numbers, booleans, times or dictionaries of text; `timestamp` with its own unit. Needs
+        pyarrow (`quorumlog[arrow]`).
+
+        Raises:
+            MissingExtra: pyarrow is not installed.
+        """
+        arrow = import_pyarrow()
+        sink = arrow.BufferOutputStream()
+        with arrow.ipc.new_stream(sink, table.schema) as writer:
+            writer.write(table)
+        return await self._ingest(sink.getvalue().to_pybytes(), _ARROW, service)
+
+    async def _ingest(self, content: bytes, kind: str, service: str | None) -> IngestResult:
+        headers = {"Content-Type": kind, "Idempotency-Key": uuid.uuid4().hex}
         params = {} if service is None else {"service": service}
 
         async def post(server: str) -> IngestResult:

@@ -323,6 +323,10 @@ class SyncClient:
         """As `Client.ingest_lines`."""
         return self._call(self._client.ingest_lines(lines, service=service))
 
+    def ingest_table(self, table: Any, *, service: str | None = None) -> IngestResult:
+        """As `Client.ingest_table`."""
+        return self._call(self._client.ingest_table(table, service=service))
+
 
 async def _next(items: AsyncGenerator[T, None]) -> T:
     return await anext(items)

@@ -122,6 +122,30 @@ async def test_pages_by_cursor_have_no_doubles_and_no_gaps_while_rows_arrive(
         assert times == sorted(times, reverse=order == "desc"), order
 
 
+async def test_a_table_is_stored_as_the_rows_it_holds(cluster: LocalCluster) -> None:
+    """Real columns in, through one node; the same rows out through another, typed."""
+    table = pa.table(
+        {
+            "timestamp": pa.array([int(START * 1e6) + n for n in range(500)]).view(
+                pa.timestamp("us", "UTC")
+            ),
+            "service": pa.array(["columns"] * 500).dictionary_encode(),
+            "message": [f"row {n} ü" for n in range(500)],
+            "n": list(range(500)),
+        }
+    )
+    async with Client(cluster.urls[:1]) as client:
+        result = await client.ingest_table(table)
+        assert (result.accepted, result.rejected_count) == (500, 0)
+    async with Client(cluster.urls[1:2]) as client:
+        rows = [row async for row in client.rows(service="columns", fields="n,message,timestamp")]
+
+    assert sorted((row["n"], row["message"]) for row in rows) == [
+        (n, f"row {n} ü") for n in range(500)
+    ]
+    assert len({row["timestamp"] for row in rows}) == 500
+
+
 async def test_streams_of_200_000_rows_are_what_was_sent(cluster: LocalCluster) -> None:
     """NDJSON, Arrow and CSV; each row compared, not counted. Awkward text survives each format."""
     awkward = ['say "hi"', "a,b", "line\nbreak", "\ttab", "ü€😀", "back\\slash", "'", " edge "]

@@ -7,6 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from aiohttp import web
 
@@ -316,6 +317,22 @@ async def test_lines_are_sent_once_however_often_they_are_tried() -> None:
     assert keys[0] == keys[1] != keys[2]
     assert node.asked[0] == ("/ingest", {"service": "pay"})
     assert node.headers[0]["Content-Type"] == "application/x-ndjson"
+
+
+async def test_a_table_is_sent_as_an_arrow_stream_under_one_key() -> None:
+    """A repeat has the same bytes and key, so that the server may know it again."""
+    table = pa.table({"message": ["a", "b"], "user_id": [1, 2]})
+    async with FakeQueryNode() as node, _client(node) as client:
+        answer = {"batchId": "b", "accepted": 2, "durable": "2/3"}
+        node.faults.extend([fail_with(503, {}), fail_with(200, answer)])
+        result = await client.ingest_table(table, service="pay")
+
+    assert result.accepted == 2
+    assert pa.ipc.open_stream(node.bodies[1]).read_all() == table
+    assert node.bodies[0] == node.bodies[1]
+    assert node.headers[0]["Idempotency-Key"] == node.headers[1]["Idempotency-Key"]
+    assert node.headers[0]["Content-Type"] == "application/vnd.apache.arrow.stream"
+    assert node.asked[0] == ("/ingest", {"service": "pay"})
 
 
 def test_a_client_needs_a_server() -> None:

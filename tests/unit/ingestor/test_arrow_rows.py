@@ -96,9 +96,11 @@ def test_columns_of_other_types_become_what_rows_have() -> None:
         }
     )
 
-    row, other = batch_of(stream(table)).table.select(
-        ["message", "small", "huge", "word", "day", "at"]
-    ).to_pylist()
+    row, other = (
+        batch_of(stream(table))
+        .table.select(["message", "small", "huge", "word", "day", "at"])
+        .to_pylist()
+    )
 
     assert row == {
         "message": "a", "small": 1, "huge": "1", "word": None,
