@@ -231,8 +231,9 @@ def _stay(
                     f"the demo has ended (exit code {demo.returncode}); see {options.folder}/demo.log"
                 )
                 demo = None
-        say("no node is left")
-        code = FAILED
+        if any(one.exit_code for one in running):
+            say("no node is left")
+            code = FAILED
     except KeyboardInterrupt:
         say("\nstopping ...")
     finally:

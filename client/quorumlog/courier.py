@@ -1,7 +1,8 @@
 """Carries one request to whoever can serve it, for as long as it takes.
 
-The same bytes go out on every try. Whom to ask is decided in `leaders`, what an answer means in
-`answers`, how long to pause in `backoff`; here they are only put together.
+The same bytes go out on every try. Whom to ask is decided in `leaders`, whether a silent server is
+left in `watch`, what an answer means in `answers`, how long to pause in `backoff`; here they are only
+put together.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .errors import (
     Unauthorized,
 )
 from .leaders import Leaders
+from .watch import Watch
 from .wire import Wire
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ class Courier:
         sleep: Callable[[float], object] = asyncio.sleep,
     ) -> None:
         self._wire = wire
+        self._watch = Watch(wire)
         self._leaders = leaders
         self._on_failure = on_failure
         self._sleep = sleep
@@ -109,9 +112,8 @@ class Courier:
             if target.want_hint:
                 headers["X-Quorumlog-Redirect"] = "hint"
             try:
-                reply = await self._wire.request(
-                    "POST", target.url + path, headers=headers, data=body
-                )
+                asked = self._wire.request("POST", target.url + path, headers=headers, data=body)
+                reply = await self._watch.answer(target.url, asked)
                 result = read(reply.status, reply.headers, reply.body)
             except NotLeader as error:
                 hops += 1

@@ -53,10 +53,6 @@ class Wire:
         self._session = aiohttp.ClientSession(
             headers=headers,
             connector=aiohttp.TCPConnector(ssl=settings.tls or True, ttl_dns_cache=300),
-            timeout=aiohttp.ClientTimeout(
-                total=settings.request_timeout_seconds,
-                sock_connect=settings.connect_timeout_seconds,
-            ),
             read_bufsize=1 << 20,
             auto_decompress=True,
         )
@@ -69,18 +65,24 @@ class Wire:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
+        timeout_seconds: float | None = None,
     ) -> Reply:
-        """Sends one request and reads the whole answer.
+        """Sends one request and reads the whole answer; `timeout_seconds` instead of the setting.
 
         Raises:
             ConnectionLost: no whole answer came in time.
         """
         # As a file the body is written in pieces, so that megabytes do not hold the event loop.
         content = None if data is None else io.BytesIO(data)
+        total = timeout_seconds or self._settings.request_timeout_seconds
+        patience = aiohttp.ClientTimeout(
+            total=total, sock_connect=self._settings.connect_timeout_seconds
+        )
         with _typed(url):
             async with self._session.request(
-                method, url, params=params, headers=headers, data=content, allow_redirects=False
-            ) as answer:
+                method, url, params=params, headers=headers, data=content, timeout=patience,
+                allow_redirects=False,
+            ) as answer:  # fmt: skip
                 return Reply(answer.status, answer.headers, await answer.read())
 
     @contextlib.asynccontextmanager

@@ -1,6 +1,7 @@
 """logfmt: `key=value` pairs, values bare or in double quotes; a key alone is `true`. By column.
 
-A line fits if it has two pairs or more. Of a key that stands twice in a line the first value is kept.
+A line fits if it has two pairs or more; a body is taken for logfmt if its lines also begin with one, as
+plain text often ends with some. Of a key that stands twice in a line the first value is kept.
 """
 
 import re
@@ -15,6 +16,8 @@ pc: Any = pyarrow.compute
 
 _PAIR = r'[^\s="]+(?:=(?:"(?:[^"\\]|\\.)*"|[^\s"]*))?'
 _LINE = r'^\s*(?:[^\s="]+(?:=(?:"(?:[^"\\]|\\.)*"|[^\s"]*))?\s*)+$'
+#: How a line begins that is told as logfmt without being asked.
+BEGINS = r'^\s*[^\s="]+='
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 #: Keys of one body that become columns; the rest stands in `_raw`.
 KEYS_MAX = 200

@@ -75,7 +75,8 @@ def detect(lines: pl.Series) -> str:
     if lines.str.contains(r"^\s*\{.*\}\s*$").sum() >= least:
         return "json"
     for name, reader in READERS.items():
-        if reader(lines)[1].sum() >= least:
+        begins = lines.str.contains(logfmt.BEGINS) if name == "logfmt" else True
+        if (reader(lines)[1] & begins).sum() >= least:
             return name
     return "plain"
 

@@ -4,96 +4,43 @@ import gzip
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import free_port_base
+from tests.support.cluster import eventually
+from tests.support.shell import Shell, ended
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(150)]
-
-
-class Shell:
-    """Runs `quorumlog` in processes of their own, with a state folder of the test's."""
-
-    def __init__(self, home: Path, base: int) -> None:
-        self.home, self.base = home, base
-        self.data = home / "data"
-        self.environment = {
-            **os.environ,
-            "XDG_STATE_HOME": str(home / "state"),
-            "QUORUMLOG_SERVER": ",".join(f"http://127.0.0.1:{base + 10 * i}" for i in range(3)),
-        }
-
-    def start(self, *words: str) -> "subprocess.Popen[str]":
-        """The command, running."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "node", *words],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment,
-        )  # fmt: skip
-
-    def run(self, *words: str, code: int = 0) -> str:
-        """What the command says on stdout; its exit code must be `code`."""
-        process = self.start(*words)
-        out, err = process.communicate(timeout=100)
-        assert process.returncode == code, f"{words}: {process.returncode}\n{out}\n{err}"
-        return out
-
-    def code(self, *words: str) -> int:
-        """The exit code alone."""
-        process = self.start(*words)
-        process.communicate(timeout=100)
-        return process.returncode
-
-    def json(self, *words: str, code: int = 0) -> dict:
-        """The result with --json."""
-        return json.loads(self.run(*words, "--json", code=code))
-
-    def pids(self) -> list[int]:
-        """The nodes' processes, from cluster.json."""
-        cluster = json.loads((self.data / "cluster.json").read_text(encoding="utf-8"))
-        return [node["pid"] for node in cluster["nodes"]]
-
-    def rows(self) -> int:
-        """All rows that a reader sees."""
-        found = self.json("stats", "--by", "level")["rows"]
-        return sum(row["count"] for row in found)
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended (a zombie counts as ended)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A detached cluster of three, stopped at the end with the signal that `up` would send."""
-    shell = Shell(tmp_path_factory.mktemp("cli"), free_port_base(3))
-    base = str(shell.base)
-    shell.run("up", "--data", str(shell.data), "--port-base", base, "--no-demo", "--detach")
-    pids = shell.pids()
+    shell = Shell(tmp_path_factory.mktemp("cli"))
+    shell.up()
     yield shell
     pids = shell.pids()
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
     until = time.monotonic() + 20
-    while not all(gone(pid) for pid in pids):
+    while not all(ended(pid) for pid in pids):
         assert time.monotonic() < until, "a node did not end"
         time.sleep(0.1)
+
+
+def rows_of(shell: Shell) -> int:
+    """All rows that a reader sees."""
+    return sum(row["count"] for row in shell.json("stats", "--by", "level")["rows"])
 
 
 def test_a_file_is_sent_found_and_not_doubled(shell: Shell) -> None:
     """JSON lines, then the same again, then the same after the state was lost, then grown."""
     file = shell.home / "shop.jsonl"
     shell.run("simulate", "--rows", "30000", "--seed", "1", "--to", str(file))
-    before = shell.rows()
+    before = rows_of(shell)
 
     first = shell.json("send", str(file))
     again = shell.json("send", str(file))
@@ -108,7 +55,7 @@ def test_a_file_is_sent_found_and_not_doubled(shell: Shell) -> None:
     assert (again["rows"], again["rows_before"]) == (0, 30_000)
     assert (lost["accepted"], lost["duplicates"]) == (0, 30_000)
     assert (grown["accepted"], grown["rows_before"]) == (1, 30_000)
-    assert shell.rows() == before + 30_001
+    assert rows_of(shell) == before + 30_001
 
 
 def test_formats_of_files_are_told_apart(shell: Shell) -> None:
@@ -148,7 +95,7 @@ def test_bad_rows_are_named_by_their_line_and_cost_only_themselves(shell: Shell)
 
 def test_streams_have_no_cap_and_go_into_files(shell: Shell) -> None:
     """NDJSON, CSV and Arrow of all rows; text too."""
-    total = shell.rows()
+    total = rows_of(shell)
     path = shell.home / "all.out"
 
     shell.run("query", "--format", "ndjson", "--limit", "all", "-o", str(path))
@@ -183,42 +130,45 @@ def test_status_ring_doctor_and_histogram_answer(shell: Shell) -> None:
     verdicts = {one["name"]: one["verdict"] for one in shell.json("doctor")["findings"]}
     assert verdicts["cluster"] == "ok"
     assert "node1" in shell.run("status")
-    assert (
-        sum(row["count"] for row in shell.json("histogram", "--step", "1h")["rows"]) == shell.rows()
+    assert sum(row["count"] for row in shell.json("histogram", "--step", "1h")["rows"]) == rows_of(
+        shell
     )
 
 
 def test_a_second_up_joins_and_ctrl_c_keeps_the_data(tmp_path: Path) -> None:
-    """In the foreground with the demo: rows arrive; SIGINT ends all nodes; `up` brings the rows back."""
-    shell = Shell(tmp_path, free_port_base(1))
+    """In the foreground with the demo: rows arrive; SIGINT ends all nodes; `up` brings the rows back.
+
+    `down` in another terminal ends that `up` as well, and that is no failure.
+    """
+    shell = Shell(tmp_path)
     words = ("up", "--data", str(shell.data), "--nodes", "1", "--port-base", str(shell.base))
     up = shell.start(*words)
     until = time.monotonic() + 60
-    while not (shell.data / "cluster.json").exists() or shell.rows() == 0:
+    while not (shell.data / "cluster.json").exists() or rows_of(shell) == 0:
         assert up.poll() is None, up.communicate()
         assert time.monotonic() < until
         time.sleep(0.5)
     joined = shell.json("up", "--data", str(shell.data), "--no-demo", "--detach")
-    first = shell.rows()
+    first = rows_of(shell)
     (pid,) = shell.pids()
 
     up.send_signal(signal.SIGINT)
     _, told = up.communicate(timeout=30)
 
     assert [one["pid"] for one in joined["nodes"]] == [pid]
-    assert (up.returncode, gone(pid)) == (0, True), told
+    assert (up.returncode, ended(pid)) == (0, True), told
     assert "the data stays" in told
-    shell.run("up", "--data", str(shell.data), "--no-demo", "--detach")
-    try:
-        assert shell.rows() >= first > 0
-    finally:
-        for one in shell.pids():
-            os.kill(one, signal.SIGTERM)
+    again = shell.start("up", "--data", str(shell.data), "--no-demo")
+    eventually(lambda: shell.code("status") == 0, seconds=60)
+    assert rows_of(shell) >= first > 0
+    shell.run("down", "--data", str(shell.data))
+    _, told = again.communicate(timeout=30)
+    assert again.returncode == 0, f"`down` is no failure: {told}"
 
 
 def test_a_dead_node_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
     """kill -9 of one of three: `up` says so, `status` exits with 3, rows can still be sent."""
-    shell = Shell(tmp_path, free_port_base(3))
+    shell = Shell(tmp_path)
     up = shell.start(
         "up", "--data", str(shell.data), "--port-base", str(shell.base), "--no-demo"
     )  # fmt: skip

@@ -5,6 +5,7 @@ Real processes on loopback; what was acknowledged is compared with what is read,
 
 import asyncio
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,25 @@ from tests.support.load import Ledger, agent, check_nothing_lost_or_doubled, rea
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 
+#: What is asked throughout: a page of a search, and folds over everything.
+QUESTIONS = ("/query?limit=1&search=batch0", "/query/stats", "/query/histogram?by=service&step=1s")
+
+
 async def reader(urls: list[str], until: float, answers: list[dict]) -> None:
-    """Counts again and again through living nodes; keeps what each answer said of itself."""
+    """Asks again and again through living nodes; keeps what each answer said of itself."""
     turn = 0
     while time.monotonic() < until:
-        turn += 1
-        try:
-            url = f"{urls[turn % len(urls)]}/query?limit=1&search=batch0"
-            status, body, _ = await asyncio.to_thread(http, "GET", url, None, None, 10.0)
-        except OSError:
-            continue  # this one was killed just now
-        answers.append({"status": status, "complete": status == 200 and body["complete"]})
+        for path in QUESTIONS:
+            turn += 1
+            try:
+                url = f"{urls[turn % len(urls)]}{path}"
+                status, body, _ = await asyncio.to_thread(http, "GET", url, None, None, 10.0)
+            except OSError:
+                continue  # this one was killed just now
+            told = {"status": status, "question": path, "missing": body if status != 200 else ""}
+            if status == 200:
+                told |= {"complete": body["complete"], "missing": body["missing"]}
+            answers.append({"complete": False, **told})
         await asyncio.sleep(0.05)
 
 
@@ -71,6 +80,11 @@ async def test_killing_any_one_node_loses_and_doubles_nothing(tmp_path: Path) ->
     assert ledger.acked == ledger.attempted
     incomplete = [one for one in answers if not one["complete"]]
     assert not incomplete, f"{len(incomplete)} of {len(answers)} answers: {incomplete[:3]}"
+    asked = Counter(one["question"] for one in answers)
+    assert all(asked[path] for path in QUESTIONS), asked
+    print(
+        f"\n{len(ledger.acked)} rows acked, the longest wait for an ack {ledger.longest_ack():.2f} s"
+    )
 
 
 async def test_killing_all_nodes_at_once_loses_nothing_acknowledged(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections import Counter
@@ -20,86 +19,30 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import eventually, free_port_base, http
+from tests.support.cluster import eventually, http
+from tests.support.shell import Shell, ended
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(150)]
 
 
-class User:
-    """Types commands in a folder of the test's own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home, self.data, self.base = home, home / "data", free_port_base(3)
-        urls = [f"http://127.0.0.1:{self.base + 10 * i}" for i in range(3)]
-        state = str(home / "state")
-        self.environment = {
-            **os.environ,
-            "XDG_STATE_HOME": state,
-            "QUORUMLOG_SERVER": ",".join(urls),
-        }
-
-    def start(self, *words: str, **how: Any) -> "subprocess.Popen[str]":
-        """A command, running."""
-        command = [sys.executable, "-m", "node", *words]
-        piped = subprocess.PIPE
-        return subprocess.Popen(
-            command, stdout=piped, stderr=piped, text=True, env=self.environment, **how
-        )
-
-    def types(self, *words: str, code: int = 0) -> str:
-        """What a command prints; its exit code must be `code`."""
-        process = self.start(*words)
-        out, err = process.communicate(timeout=100)
-        assert process.returncode == code, f"{words}: {process.returncode}\n{out}\n{err}"
-        return out
-
-    def code(self, *words: str) -> int:
-        """The exit code of a command."""
-        process = self.start(*words)
-        process.communicate(timeout=100)
-        return process.returncode
-
-    def asks(self, *words: str, code: int = 0) -> Any:
-        """The result as JSON."""
-        return json.loads(self.types(*words, "--json", code=code))
-
-    def up(self, *words: str) -> str:
-        """Starts what is not running."""
-        base = str(self.base)
-        return self.types(
-            "up", "--detach", "--no-demo", "--data", str(self.data), "--port-base", base, *words
-        )
-
-    def nodes(self) -> list[dict[str, Any]]:
-        """The nodes in cluster.json."""
-        return json.loads((self.data / "cluster.json").read_text(encoding="utf-8"))["nodes"]
-
-    def count(self, service: str) -> int:
-        """Rows of a service."""
-        found = self.asks("stats", "--by", "service")["rows"]
-        return sum(row["count"] for row in found if row["service"] == service)
-
-
-def ended(pid: int) -> bool:
-    """Whether a process is gone (a zombie counts as gone)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
 @pytest.fixture(scope="module")
-def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """Somebody with a fresh cluster, which `down` ends."""
-    user = User(tmp_path_factory.mktemp("quickstart"))
+    user = Shell(tmp_path_factory.mktemp("quickstart"))
     user.up("--nodes", "3")
     try:
         yield user
     finally:
         pids = [node["pid"] for node in user.nodes()]
-        user.types("down", "--data", str(user.data))
+        user.run("down", "--data", str(user.data))
         assert all(map(ended, pids))
         assert user.code("down", "--data", str(user.home / "nothing")) == 2
+
+
+def rows_found(user: Shell, service: str) -> int:
+    """Rows of a service."""
+    found = user.json("stats", "--by", "service")["rows"]
+    return sum(row["count"] for row in found if row["service"] == service)
 
 
 def rows_of(service: str, count: int) -> list[dict[str, Any]]:
@@ -111,7 +54,7 @@ def rows_of(service: str, count: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def test_cluster_json_tells_where_everything_is(user: User) -> None:
+def test_cluster_json_tells_where_everything_is(user: Shell) -> None:
     """For each node: id, a living pid, addresses that answer, folders and files that are there."""
     nodes = user.nodes()
 
@@ -127,7 +70,7 @@ def test_cluster_json_tells_where_everything_is(user: User) -> None:
         assert Path(node["log"]).is_file()
 
 
-def test_each_kind_of_file_is_sent_once_however_often(user: User) -> None:
+def test_each_kind_of_file_is_sent_once_however_often(user: Shell) -> None:
     """NDJSON, a gzipped array, CSV: all fields are found; sent again, nothing is stored."""
     made = {
         "lines.jsonl": lambda rows: "".join(json.dumps(row) + "\n" for row in rows).encode(),
@@ -144,14 +87,14 @@ def test_each_kind_of_file_is_sent_once_however_often(user: User) -> None:
         file = user.home / name
         file.write_bytes(make(rows))
 
-        first = user.asks("send", str(file))
-        again = user.asks("send", str(file))
-        anew = user.asks("send", str(file), "--again") if name == "table.csv" else None
+        first = user.json("send", str(file))
+        again = user.json("send", str(file))
+        anew = user.json("send", str(file), "--again") if name == "table.csv" else None
 
         assert (first["accepted"], first["rejected"]) == (1500, 0), name
         assert again["accepted"] == 0, name
         assert anew is None or anew["accepted"] == 1500
-        found = user.asks("query", "--service", service, "--limit", "10000")
+        found = user.json("query", "--service", service, "--limit", "10000")
         expected = Counter(row["n"] for row in rows)
         if anew is not None:
             expected.update(expected)
@@ -168,7 +111,7 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def test_a_send_that_was_interrupted_goes_on_where_it_was(user: User) -> None:
+def test_a_send_that_was_interrupted_goes_on_where_it_was(user: Shell) -> None:
     """SIGINT, then kill -9 in the middle; the third run ends it, and each row is there once."""
     count = 300_000
     file = user.home / "long.jsonl"
@@ -192,31 +135,31 @@ def test_a_send_that_was_interrupted_goes_on_where_it_was(user: User) -> None:
         process.communicate(timeout=30)
         codes.append(process.returncode)
 
-    last = user.asks("send", str(file))
+    last = user.json("send", str(file))
 
     assert codes[0] in (130, -signal.SIGINT), "the first run ended before it was interrupted"
     assert codes[1] == -signal.SIGKILL, "the second run ended before it was killed"
     assert last["rows_before"] > 0, "the second and third run began anew"
     assert last["rows_before"] + last["rows"] == count
-    assert user.count("long") == count
-    text = user.types("query", "--service", "long", "--limit", "all", "--format", "ndjson")
+    assert rows_found(user, "long") == count
+    text = user.run("query", "--service", "long", "--limit", "all", "--format", "ndjson")
     messages = [json.loads(line)["message"] for line in text.splitlines()]
     assert sorted(messages) == sorted(f"long {n}" for n in range(count))
 
 
-def test_questions_have_the_same_answer_for_people_and_scripts(user: User) -> None:
+def test_questions_have_the_same_answer_for_people_and_scripts(user: Shell) -> None:
     """query, stats, histogram, status, ring, doctor: as text and with --json, with exit code 0."""
     file = user.home / "asked.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows_of("asked", 200)))
-    user.types("send", str(file))
+    user.run("send", str(file))
 
-    errors = user.asks("query", "--service", "asked", "--level", "error")
+    errors = user.json("query", "--service", "asked", "--level", "error")
     assert sorted(row["n"] for row in errors["rows"]) == list(range(0, 200, 10))
-    one = user.types("query", "n=57", "--service", "asked")
+    one = user.run("query", "n=57", "--service", "asked")
     assert "asked 57" in one
     assert len(one.strip().splitlines()) == 1
     words = ("--service", "asked", "--from", "2026-03-01T10:00:00Z", "--to", "2026-03-01T11:00:00Z")
-    sums = user.asks("stats", *words, "--by", "level", "--agg", "count,sum(n),max(n)")["rows"]
+    sums = user.json("stats", *words, "--by", "level", "--agg", "count,sum(n),max(n)")["rows"]
     early = [n for n in range(200) if n % 2 == 0]
     for level, chosen in (
         ("error", [n for n in early if n % 10 == 0]),
@@ -228,22 +171,22 @@ def test_questions_have_the_same_answer_for_people_and_scripts(user: User) -> No
             sum(chosen),
             max(chosen),
         )
-    assert "error" in user.types("stats", *words, "--by", "level")
-    hours = user.asks("histogram", "--service", "asked", "--step", "1h")["rows"]
+    assert "error" in user.run("stats", *words, "--by", "level")
+    hours = user.json("histogram", "--service", "asked", "--step", "1h")["rows"]
     assert [row["count"] for row in hours] == [100, 100]
-    assert "100" in user.types("histogram", "--service", "asked", "--step", "1h")
+    assert "100" in user.run("histogram", "--service", "asked", "--step", "1h")
 
-    assert user.asks("status")["healthy"] is True
-    assert all(name in user.types("status") for name in ("node1", "node2", "node3"))
-    shards = user.asks("ring")["shards"]
+    assert user.json("status")["healthy"] is True
+    assert all(name in user.run("status") for name in ("node1", "node2", "node3"))
+    shards = user.json("ring")["shards"]
     assert [one["shard"] for one in shards] == list(range(32))
     assert all(len(set(one["owners"])) == 3 and one["leader"] for one in shards)
-    assert user.types("ring").count("\n") >= 32
-    assert {one["name"] for one in user.asks("doctor")["findings"]} >= {"cluster"}
-    assert user.types("doctor")
+    assert user.run("ring").count("\n") >= 32
+    assert {one["name"] for one in user.json("doctor")["findings"]} >= {"cluster"}
+    assert user.run("doctor")
 
 
-def test_what_a_user_does_wrong_has_an_exit_code(user: User) -> None:
+def test_what_a_user_does_wrong_has_an_exit_code(user: Shell) -> None:
     """2: usage. 1: failed, with the reason on stderr. 3: partial. Never a traceback."""
     broken = user.home / "broken.jsonl"
     broken.write_text('{"message":"good","service":"wrong"}\n{"message":\n')
@@ -266,20 +209,20 @@ def test_what_a_user_does_wrong_has_an_exit_code(user: User) -> None:
         assert process.returncode == code, f"{words}: {process.returncode}\n{out}\n{err}"
         assert "Traceback" not in err, words
         assert len(err.strip()) > 10, words
-    assert user.count("wrong") == 1
+    assert rows_found(user, "wrong") == 1
 
 
-def test_simulate_prints_rows_of_a_shop(user: User) -> None:
+def test_simulate_prints_rows_of_a_shop(user: Shell) -> None:
     """JSON, CSV, plain lines, access log; the same seed gives the same rows. It can be piped to `send`."""
     words = ("simulate", "--rows", "300", "--seed", "5", "--start", "2026-03-01T00:00:00Z")
-    out = user.types(*words, "--to", "stdout")
+    out = user.run(*words, "--to", "stdout")
     rows = [json.loads(line) for line in out.splitlines()]
 
     assert len(rows) == 300
     assert len({row["service"] for row in rows}) >= 8
-    assert out == user.types(*words, "--to", "stdout")
+    assert out == user.run(*words, "--to", "stdout")
     for form in ("csv", "plain", "clf"):
-        lines = user.types(*words, "--to", "stdout", "--format", form).splitlines()
+        lines = user.run(*words, "--to", "stdout", "--format", form).splitlines()
         assert len(lines) in (300, 301), form
     sender = user.start("send", "-", "--json", stdin=subprocess.PIPE)
     told, err = sender.communicate(out, timeout=60)
@@ -287,21 +230,21 @@ def test_simulate_prints_rows_of_a_shop(user: User) -> None:
     assert json.loads(told)["accepted"] == 300
 
 
-def test_up_again_starts_only_what_was_killed(user: User) -> None:
+def test_up_again_starts_only_what_was_killed(user: Shell) -> None:
     """kill -9 of one: `status` says 3, `up` starts it alone, and all rows are there."""
     file = user.home / "again.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows_of("again", 500)))
-    user.types("send", str(file))
+    user.run("send", str(file))
     before = {node["id"]: node["pid"] for node in user.nodes()}
 
     os.kill(before["node2"], signal.SIGKILL)
     eventually(lambda: user.code("status") == 3, 30)
-    assert user.count("again") == 500
+    assert rows_found(user, "again") == 500
     user.up()
 
     after = {node["id"]: node["pid"] for node in user.nodes()}
     assert (after["node1"], after["node3"]) == (before["node1"], before["node3"])
     assert after["node2"] != before["node2"]
     eventually(lambda: user.code("status") == 0, 30)
-    found = user.asks("query", "--service", "again", "--limit", "1000", "--consistency", "all")
+    found = user.json("query", "--service", "again", "--limit", "1000", "--consistency", "all")
     assert (found["complete"], len(found["rows"])) == (True, 500)

@@ -80,6 +80,42 @@ async def test_on_any_doubt_the_same_bytes_go_out_again(fault: Any) -> None:
         assert len(node.store.all_rows("pay")) == 1
 
 
+async def test_a_server_that_is_silent_to_everything_is_left_long_before_the_time_out() -> None:
+    """It takes connections and never answers, as a stopped process does: the rows go elsewhere."""
+    taken: list[bytes] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.append(await reader.read(1))
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as hung, FakeNode() as good:
+        port = hung.sockets[0].getsockname()[1]
+        servers = [f"http://127.0.0.1:{port}", good.url]
+        async with Producer(servers, "pay", request_timeout_seconds=60) as producer:
+            producer.send(message="x")
+            await producer.flush(timeout=20)
+
+        assert len(taken) >= 2, "it was asked for the rows and for its health"
+        assert len(good.store.all_rows("pay")) == 1
+
+
+async def test_a_server_that_holds_a_request_but_lives_is_waited_for() -> None:
+    """While a leader changes a request is held for seconds; sending it elsewhere would not help."""
+    async with FakeNode() as slow, FakeNode() as other:
+
+        async def hold(*_: Any) -> None:
+            await asyncio.sleep(1.5)
+
+        slow.faults.append(hold)
+        async with Producer([slow.url, other.url], "pay") as producer:
+            producer.send(message="x")
+            await producer.flush(timeout=20)
+
+        assert len(slow.bodies) == 1
+        assert other.bodies == []
+
+
 async def test_a_server_that_hangs_is_left_for_another() -> None:
     """Timeouts are doubt like any other; the other node gets the same bytes."""
     store = Store()
