@@ -3,12 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install up test lint types format bench ci lock clean help
+.PHONY: install native up test lint types format bench ci lock clean help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-install: .venv/.installed  ## the environment alone, from the lock
+install: .venv/.installed .venv/.native  ## the environment alone, from the lock
 
 .venv/.installed: requirements.lock pyproject.toml client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -19,6 +19,13 @@ install: .venv/.installed  ## the environment alone, from the lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 	  -e ./client -e .
 	@touch $@
+
+# Without a Rust toolchain this says so and goes on, each time: there is nothing to remember then.
+.venv/.native: .venv/.installed native/build native/Cargo.lock native/Cargo.toml native/pyproject.toml $(wildcard native/src/*.rs)
+	@PYTHON=../$(BIN)/python native/build --stamp ../$@
+
+native: .venv/.installed  ## the native kernels, built anew, and why not if they cannot be
+	@PYTHON=../$(BIN)/python native/build --required
 
 up: install  ## three nodes on loopback with sample logs; Ctrl-C stops, data stays
 	@exec $(BIN)/quorumlog up $(ARGS)

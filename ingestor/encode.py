@@ -18,12 +18,13 @@ from records.ids import BlockId, RingEpoch
 _FACTS = ("tenant", "received_at", "producer", "producer_epoch")
 
 
-def encode_pieces(pieces: Sequence[Piece], block: BlockId) -> EncodedBlock:
+def encode_pieces(pieces: Sequence[Piece], block: BlockId, filters: str = "auto") -> EncodedBlock:
     """The block of all entries of `pieces`, in order; they share owners and ring epoch."""
     whole = join_pieces(pieces)
     table = _rows(whole.tables)
     entries = whole.entries
-    return encode_block(block, RingEpoch(whole.ring_epoch), with_facts(table, entries), entries)
+    epoch = RingEpoch(whole.ring_epoch)
+    return encode_block(block, epoch, with_facts(table, entries), entries, filters)
 
 
 def _rows(tables: Sequence[pa.Table]) -> pa.Table:

@@ -22,7 +22,7 @@ from ingestor.options import Options
 from ingestor.parsers.base import BadRow, Parsed
 from ingestor.parsers.detect import Format, parse_as
 from ingestor.parsers.learned import LearnedSchemas
-from ingestor.schema import DEFAULT_SERVICE, MESSAGE, Canonical, canonical, keep_field
+from ingestor.schema import DEFAULT_SERVICE, MESSAGE, Canonical, canonical, hints_for, keep_field
 from ingestor.validate import apply_limits
 from records.columns import CORE_TYPES
 
@@ -65,7 +65,8 @@ class Intake:
         key = (source.tenant, source.surface)
         keep = keep_field(source.options)
         messages = source.options.message_fields or MESSAGE
-        document = parse_as(form, body, self.limits, self._learned, key, keep, messages)
+        hints = hints_for(source.options)
+        document = parse_as(form, body, self.limits, self._learned, key, keep, messages, hints)
         if document.enveloped:
             return self._numbered(document.parsed, document.envelope, source, identity)
         made = self._canonical(document.parsed, source)

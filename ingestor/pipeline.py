@@ -152,7 +152,8 @@ class Pipeline:
         try:
             begun = self._clock.monotonic()
             pieces = [one.piece for one in waiting]
-            block = await self._workers.run(encode_pieces, pieces, self._next_id())
+            filters = self._settings.filters
+            block = await self._workers.run(encode_pieces, pieces, self._next_id(), filters)
             self._metrics.encode.observe(self._clock.monotonic() - begun)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must reach its request
             await self._write_apart(waiting, error)

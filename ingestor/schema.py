@@ -30,6 +30,7 @@ from ingestor.enrich import (
 )
 from ingestor.options import Options, matches
 from ingestor.parsers.base import quoted
+from ingestor.parsers.native import NO_HINTS, Hints
 from ingestor.parsers.row_columns import ATTRIBUTES, OVERFLOW, json_text
 from ingestor.timestamps import read_times
 from records.columns import CORE_NAMES, CORE_TYPES, DICTIONARY, REQUIRED_NAMES
@@ -80,6 +81,16 @@ def keep_field(options: Options) -> Callable[[str], bool]:
     """Which fields the folding of rare ones leaves alone: all that may become a canonical column."""
     own = frozenset((*options.time_fields, *options.message_fields, *options.stream_fields))
     return lambda name: name in _SOURCES or name in own
+
+
+def hints_for(options: Options) -> Hints:
+    """The columns that `canonical` takes in the kernel's own forms: it always moves these, wholly.
+
+    Of the strong times the first that there is, which every row that has it gives its time to.
+    """
+    if options.decolorize or options.stream_fields or options.extra:
+        return NO_HINTS
+    return Hints(options.time_fields or STRONG_TIME, ("service", "level", "host"))
 
 
 @dataclass(slots=True)
@@ -165,8 +176,10 @@ def _stream(columns: dict[str, pa.Array], names: tuple[str, ...], rows: int) -> 
     for name in used:
         value = text_of(columns[name])
         value = pc.replace_substring(pc.replace_substring(value, "\\", "\\\\"), '"', '\\"')
-        parts.append(pc.binary_join_element_wise(_text(f'{name}="'), value, _text('"'), EMPTY))
-    joined = pc.binary_join_element_wise(*parts, _text(","), null_handling="skip")
+        part = pc.binary_join_element_wise(_text(f',{name}="'), value, _text('"'), EMPTY)
+        parts.append(part.fill_null(EMPTY))
+    # Not null_handling="skip": pyarrow leaves rows out where it skips.
+    joined = pc.utf8_slice_codeunits(pc.binary_join_element_wise(*parts, EMPTY), 1)
     braced = pc.binary_join_element_wise(_text("{"), joined, _text("}"), EMPTY)
     return braced.dictionary_encode()
 

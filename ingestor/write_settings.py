@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from records.errors import InvalidSettings
+from records.row_filters import MODES
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,9 @@ class WriteSettings:
     #: Rows and Arrow bytes that several requests together may bring into one block.
     block_max_rows: int = 65_536
     block_max_bytes: int = 16 << 20
+    #: Filters of words and ids in the sidecar, with which searches skip row groups: "auto" builds
+    #: what is cheap (words only by the native kernel), "on" all, "off" none. From: docs/adr/0013.
+    filters: str = "auto"
     #: Seconds that rows gather at most while other blocks of the same owners are under way.
     linger_seconds: float = 0.05
     #: Blocks of one set of owners under way at once, so that encode, send and fsync overlap.
@@ -40,7 +44,9 @@ class WriteSettings:
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
-            if getattr(self, name) <= 0:
+            if name != "filters" and getattr(self, name) <= 0:
                 raise InvalidSettings(f"[write] {name} must be positive")
+        if self.filters not in MODES:
+            raise InvalidSettings(f"[write] filters must be one of {', '.join(MODES)}")
         if self.block_target_rows > self.block_max_rows:
             raise InvalidSettings("[write] block_target_rows exceeds block_max_rows")

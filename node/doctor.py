@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from ingestor.parsers import native
 from node.cli_api import DEFAULT_SERVERS, Api
 from node.install_check import strangers
 from quorumlog.errors import QuorumlogError
@@ -65,7 +66,7 @@ class Finding:
 
 async def examine(servers: Sequence[str], data: Path) -> list[Finding]:
     """All findings, this machine first."""
-    findings = [check_python(), check_packages(), check_open_files()]
+    findings = [check_python(), check_packages(), check_native(), check_open_files()]
     findings += check_disk(data)
     if not servers:
         findings.append(check_ports())
@@ -87,6 +88,13 @@ def check_packages() -> Finding:
     if not wrong:
         return Finding("packages", Verdict.GOOD, "all from one folder")
     return Finding("packages", Verdict.BAD, "; ".join(wrong), "use an environment of its own")
+
+
+def check_native() -> Finding:
+    """The native kernels. Without them everything works, at several times the CPU for JSON."""
+    verdict = Verdict.GOOD if native.available() else Verdict.WARN
+    advice = "" if native.available() else "install a Rust toolchain (cargo), then: make native"
+    return Finding("native kernels", verdict, native.described(), advice)
 
 
 def check_open_files() -> Finding:

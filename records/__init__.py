@@ -6,6 +6,7 @@ so the same code runs in a node, in a simulation and in a test. What lives here:
 * `ids`, `timestamps`, `intervals`, `consistency`: the vocabulary (see ARCHITECTURE.md).
 * `columns`: the Arrow schema of rows; `block`: entries and the header of a block; `block_codec`: its bytes.
 * `sidecar`: what a block tells without being opened; `visibility`: which copy of a row counts.
+* `row_filters`, `token_filter`: which words and ids a row group can hold; `native`: the optional kernel.
 * `predicates`: the part of a query plan that travels; `messages`: the node-to-node protocol.
 * `envelope`: the one place that knows msgpack; `errors`: the whole error tree.
 

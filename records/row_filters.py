@@ -168,7 +168,7 @@ def from_fields(fields: dict[str, Any]) -> RowFilters:
         present = {n: np.frombuffer(b, np.uint8) != 0 for n, b in fields["present"].items()}
         group_rows, columns = int(fields["group_rows"]), tuple(fields["columns"])
         groups = int(fields["groups"])
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise BlockCorrupt(f"sidecar filters: {error!r}") from error
     lengths = {len(one) for one in (*blocks.values(), *present.values())}
     whole = all((one >= 0).all() and one.sum() == len(bits[name]) for name, one in blocks.items())

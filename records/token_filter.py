@@ -159,12 +159,13 @@ def buffers_of(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 def build(array: pa.Array, words: bool, *, native: bool = True) -> bytes:
     """The filter of a string array's words (see `fold_letters`) or values: whole 64-byte blocks.
 
-    Cost a row of 80 bytes: see docs/adr/0007; the native builder releases the GIL.
+    Cost a row of 80 bytes: see docs/adr/0013; the native builder releases the GIL.
     """
     data, offsets = buffers_of(array)
     bits = WORD_BITS if words else VALUE_BITS
     if kernel is not None and native:
-        return kernel.token_filter(data, offsets, words, bits)
+        first, last = offsets[0], offsets[-1]
+        return kernel.token_filter(data[first:last], offsets - first, words, bits)
     hashes = _word_hashes(data, offsets) if words else _value_hashes(data, offsets)
     distinct = pc.unique(pa.array(hashes)).to_numpy()
     return _filled(distinct, bits)

@@ -2,6 +2,8 @@
 
     put  -> engine decides (pure) -> wal: append, one fdatasync for all who wait -> engine applies -> reply
     scan -> snapshot of the entry table -> rollups | pieces that can match -> batches -> filter -> rows or folds
+    scan -> snapshot of the entry table -> blocks that can match -> row groups whose filters say "maybe"
+         -> hot columns -> filter -> rows or folds
 
 The log is the only truth: files of framed records, blocks verbatim. All else is an index over it: the
 entry table (numpy, about 150 bytes an entry), the Merkle trees (another 150), and the catalog, a SQLite

@@ -1,6 +1,6 @@
 """The filters of a node's blocks, packed so that one numpy pass asks all of them.
 
-Blocks stand on *shelves* of 64 neighbours in log order. A shelf holds for each column all its blocks'
+Blocks stand on *shelves* of 128 neighbours in log order. A shelf holds for each column all its blocks'
 filters as one array, with offset and size for each row group; a probe gathers one 64-byte block of each
 filter. Sidecars are read when a question first needs them, and kept within a budget of bytes, the newest
 shelves first: a scan over more than fits reads the older sidecars again, and evicts nothing newer.
@@ -20,7 +20,7 @@ from runtime.metrics import Metrics
 from storage.holdings import BlockPlace
 from storage.prune import Probe
 
-SHELF_BLOCKS = 64
+SHELF_BLOCKS = 128
 #: Bytes that a block takes beside its filters, about.
 _BLOCK_COST = 300
 Load = Callable[[BlockPlace], RowFilters | None]
@@ -89,7 +89,7 @@ class _Column:
 
 
 class Shelf:
-    """The filters of up to 64 blocks. Row groups are numbered in the order in which blocks were added."""
+    """The filters of up to 128 blocks. Row groups are numbered in the order in which blocks were added."""
 
     def __init__(self) -> None:
         self.start = np.full(SHELF_BLOCKS, -1, np.int64)
@@ -102,7 +102,7 @@ class Shelf:
         self._absent: dict[str, list[int]] = {}
 
     def add(self, place: int, filters: RowFilters | None) -> None:
-        """Adds the block at `place` of the shelf; None for one without filters: a group of its own, "maybe"."""
+        """Adds the block at `place` of the shelf; None, of one without filters, is one group, "maybe"."""
         groups = 1 if filters is None else filters.groups
         self.start[place], self.count[place] = self.groups, groups
         layout = -1
@@ -232,10 +232,14 @@ class FilterIndex:
         self._bytes.set(size)
 
     def forget(self, ordinal: int) -> None:
-        """Drops what is kept of a block that is gone (its neighbours are read again)."""
+        """Drops what is kept of a block that is gone; its memory when its last neighbour goes."""
+        number = ordinal // SHELF_BLOCKS
         with self._lock:
-            self._shelves.pop(ordinal // SHELF_BLOCKS, None)
-            self._sizes.pop(ordinal // SHELF_BLOCKS, None)
+            shelf = self._shelves.get(number)
+            if shelf is not None:
+                shelf.start[ordinal % SHELF_BLOCKS] = -1
+                if (shelf.start < 0).all():
+                    del self._shelves[number], self._sizes[number]
 
     @property
     def nbytes(self) -> int:

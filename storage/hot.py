@@ -84,6 +84,7 @@ class HotSet:
         log_directory: Path,
         cache_bytes: int,
         metrics: Metrics,
+        *,
         filter_bytes: int = FILTER_BYTES,
     ) -> None:
         self._directory = log_directory
@@ -243,8 +244,7 @@ class HotSet:
         The buffer is as long as the file, but memory that nobody touches costs nothing.
         """
         start, end = self._head(place).parts.body
-        buffer = np.empty(end - start, np.uint8)
-        view = memoryview(buffer).cast("B")
+        view = np.empty(end - start, np.uint8).data
         for low, high in _joined(ranges):
             view[low:high] = self._pread(place, start + low, high - low)
         return view

@@ -64,7 +64,7 @@ def _leaf(kind: str, operands: list) -> Probe | None:
     name = "message" if kind in ("word", "phrase") else str(operands[0])
     if name in _ELSEWHERE or (kind == "eq" and operands[1] is None):
         return None
-    parts = [_has(name)]
+    parts: list[Probe | None] = [_has(name)]
     if kind == "word":
         parts.append(_holds("message", words_of(str(operands[0])), True))
     elif kind == "phrase":

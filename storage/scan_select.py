@@ -17,7 +17,7 @@ import numpy as np
 from records.ids import EntryId
 from records.messages import ScanRequest
 from records.predicates import ScanPlan
-from storage.entry_table import ENTRY_TYPE, GONE
+from storage.entry_table import GONE
 from storage.filter_index import Survivors
 from storage.holdings import HIDDEN_ANY, BlockPlace, Holdings
 from storage.hot import GroupPlace
@@ -25,10 +25,11 @@ from storage.merkle import Digest
 
 Ranges = tuple[tuple[int, int], ...]
 Narrow = Callable[[list[BlockPlace]], Survivors]
-#: The entry table's type with signed `row_start`: an entry may begin before the piece does.
-_SIGNED = np.dtype([
-    (name, "<i8" if name == "row_start" else kind) for name, kind in ENTRY_TYPE.descr
+#: What a piece keeps of its entries; `row_start` is signed, as an entry may begin before the piece does.
+_PIECE_ENTRY = np.dtype([
+    ("id", "V16"), ("index", "<u4"), ("row_start", "<i8"), ("row_count", "<u4"),
 ])  # fmt: skip
+_PLACE_FIELDS = tuple(field.name for field in fields(BlockPlace))
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +200,13 @@ def _piece(one: BlockSlice, group_rows: int, group: int) -> BlockSlice | None:
     inside = np.flatnonzero((starts < rows) & (starts + one.entries["row_count"] > 0))
     if not len(inside):
         return None
-    entries = one.entries[inside].astype(_SIGNED)
+    entries = np.empty(len(inside), _PIECE_ENTRY)
+    for name in ("id", "index", "row_count"):
+        entries[name] = one.entries[name][inside]
     entries["row_start"] = starts[inside]
-    known = {field.name: getattr(one.place, field.name) for field in fields(one.place)}
-    place = GroupPlace(**{**known, "rows": rows}, group=group, first_row=first)
+    known = {name: getattr(one.place, name) for name in _PLACE_FIELDS}
+    known["rows"] = rows
+    place = GroupPlace(**known, group=group, first_row=first)
     return BlockSlice(place, entries, one.numbers[inside], one.masked)
 
 

@@ -143,9 +143,8 @@ class StorageService:
         self._checkpointer: Checkpointer = opened.checkpointer
         for note in self._checkpointer.notes:
             self._gauges.quarantined.labels(note.kind).inc()
-        self._hot = HotSet(
-            self._home.log, self.settings.cache_bytes, self._metrics, self.settings.filter_bytes
-        )
+        caches = self.settings.cache_bytes, self.settings.filter_bytes
+        self._hot = HotSet(self._home.log, caches[0], self._metrics, filter_bytes=caches[1])
         self._wal = Wal(
             self._home.log,
             self.node_id,

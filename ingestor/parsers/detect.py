@@ -8,6 +8,7 @@ from ingestor.limits import Limits
 from ingestor.parsers import csv_rows, json_document, json_lines, plain
 from ingestor.parsers.json_document import Document
 from ingestor.parsers.learned import LearnedSchemas
+from ingestor.parsers.native import NO_HINTS, Hints
 from ingestor.parsers.strict_lines import Keep
 from records.errors import InvalidRequest, UnsupportedMedia
 
@@ -114,10 +115,12 @@ def parse_as(
     key: Any,
     keep: Keep,
     message_names: tuple[str, ...] = (),
+    hints: Hints = NO_HINTS,
 ) -> Document:
-    """`body` read as `form`; `message_names` as in `csv_rows`. Raises as the parsers do."""
+    """`body` read as `form`; `message_names` as in `csv_rows`, `hints` for the kernel. Raises as the
+    parsers do."""
     if form is Format.LINES:
-        return Document(json_lines.parse_json_lines(body, limits, learned, key, keep))
+        return Document(json_lines.parse_json_lines(body, limits, learned, key, keep, hints))
     if form is Format.DOCUMENT:
         try:
             return json_document.parse_document(body, limits, learned, key, keep)
@@ -125,7 +128,7 @@ def parse_as(
             # One object and then more: lines whose first is longer than what the format was told by.
             if not error.details.get("trailing"):
                 raise
-        return Document(json_lines.parse_json_lines(body, limits, learned, key, keep))
+        return Document(json_lines.parse_json_lines(body, limits, learned, key, keep, hints))
     if form is Format.CSV:
         return Document(csv_rows.parse_csv(body, limits, message_names))
     return Document(plain.parse_text(body, form.value, limits, learned, key, keep))

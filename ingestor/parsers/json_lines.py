@@ -1,31 +1,45 @@
 """JSON lines: one object a line. Blank lines are no rows; rows count from 1.
 
-The fast way takes a batch as columns; the slow way reads line by line and gives each bad line its
-reason. Small batches go the slow way at once: the reader's fixed cost is that of some fifty rows.
+The native kernel, if there is one, takes most batches. Else the fast way takes a batch as columns, and the
+slow way reads line by line and gives each bad line its reason. Without a kernel small batches go the slow
+way at once: the reader's fixed cost is that of some fifty rows.
 """
 
 from typing import Any
 
 from ingestor.limits import Limits
+from ingestor.parsers import native
 from ingestor.parsers.base import Parsed, RowError
 from ingestor.parsers.fast_json import read_lines
 from ingestor.parsers.learned import LearnedSchemas
+from ingestor.parsers.native import NO_HINTS, Hints
 from ingestor.parsers.segments import parse_in_segments
 from ingestor.parsers.strict_json import read_row
 from ingestor.parsers.strict_lines import Keep, RawLines, parse_slowly
 
 #: Below so many bytes the slow way is faster: about 50 slim rows.
 SMALL_BYTES = 8 << 10
+#: Below so many bytes the slow way is faster than the kernel and the arrays made of its answer.
+KERNEL_BYTES = 512
 SAMPLE_ROWS = 48
 _FIRST_ROWS = 8
 _BOM = b"\xef\xbb\xbf"
 
 
 def parse_json_lines(
-    body: bytes, limits: Limits, learned: LearnedSchemas, key: Any, keep: Keep
+    body: bytes,
+    limits: Limits,
+    learned: LearnedSchemas,
+    key: Any,
+    keep: Keep,
+    hints: Hints = NO_HINTS,
 ) -> Parsed:
     """The rows of `body`. `key`: under what their shape is learned (tenant, surface)."""
     body = body.removeprefix(_BOM)
+    if len(body) >= KERNEL_BYTES:
+        parsed = native.parse(body, limits, hints)
+        if parsed is not None:
+            return parsed
     if len(body) < SMALL_BYTES:
         return parse_slowly(body, limits, keep)
     key = (key, _first_keys(body, limits))

@@ -22,20 +22,25 @@ const SALTS: [u32; LANES] = [
     0x7054_95C7, 0x2DF1_424B, 0x9EFC_4947, 0x5C6B_FB31,
 ];
 
-/// Byte -> the byte in a word, 0 for separators.
-const LOWER: [u8; 256] = lower_table();
+/// Zeros behind the data, so that eight bytes can be read from any place in it.
+const PADDING: usize = 8;
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
 
-const fn lower_table() -> [u8; 256] {
-    let mut table = [0u8; 256];
-    let mut byte = 0usize;
-    while byte < 256 {
-        let one = byte as u8;
-        if one.is_ascii_alphanumeric() {
-            table[byte] = one.to_ascii_lowercase();
-        }
-        byte += 1;
-    }
-    table
+/// The byte in a word, 0 for separators. Without a branch or table, so that many go at once.
+#[inline]
+fn lower(byte: u8) -> u8 {
+    let small = byte | 0x20;
+    let letter = small.wrapping_sub(b'a') < 26;
+    let digit = byte.wrapping_sub(b'0') < 10;
+    (small & u8::from(letter).wrapping_neg()) | (byte & u8::from(digit).wrapping_neg())
+}
+
+#[inline]
+fn eight_at(data: &[u8], at: usize) -> u64 {
+    let mut eight = [0; 8];
+    eight.copy_from_slice(&data[at..at + 8]);
+    u64::from_le_bytes(eight)
 }
 
 /// A set of hashes. Slots are found by a multiplier drawn at random, so that no sender can choose words
@@ -122,36 +127,52 @@ fn finish(mut state: u64) -> u64 {
     state ^ (state >> 31)
 }
 
-/// The hash of a key: its length, then its first 64 bytes, eight at a time.
+/// The hash of the key `data[start..end]`: its length, then its first 64 bytes, eight at a time.
 #[inline]
-fn hash_key(key: &[u8]) -> u64 {
-    let mut state = (key.len() as u64).wrapping_mul(M1);
-    let head = &key[..key.len().min(KEY_BYTES_MAX)];
-    let mut eights = head.chunks_exact(8);
-    for eight in &mut eights {
-        state = step(state, u64::from_le_bytes(eight.try_into().unwrap_or([0; 8])));
+fn hash_key(data: &[u8], start: usize, end: usize) -> u64 {
+    let mut state = ((end - start) as u64).wrapping_mul(M1);
+    let mut at = start;
+    let last = end.min(start + KEY_BYTES_MAX);
+    while at + 8 <= last {
+        state = step(state, eight_at(data, at));
+        at += 8;
     }
-    let rest = eights.remainder();
-    if !rest.is_empty() {
-        let part = rest.iter().rev().fold(0u64, |part, &byte| (part << 8) | u64::from(byte));
-        state = step(state, part);
+    if at < last {
+        state = step(state, eight_at(data, at) & (u64::MAX >> (64 - 8 * (last - at))));
     }
     finish(state)
 }
 
-fn add_words(text: &[u8], found: &mut HashSet) {
-    let mut start = 0;
-    for (at, &byte) in text.iter().enumerate() {
-        if byte == 0 {
-            if at > start {
-                found.add(hash_key(&text[start..at]));
-            }
-            start = at + 1;
+/// Adds the words of `data[at..end]`, lower-case already; separators are 0.
+#[inline]
+fn add_words(data: &[u8], mut at: usize, end: usize, found: &mut HashSet) {
+    while at < end {
+        let eight = eight_at(data, at);
+        if eight == 0 {
+            at += 8;
+            continue;
+        }
+        at += eight.trailing_zeros() as usize / 8;
+        let start = at;
+        at = word_end(data, start, end);
+        if start < at {
+            found.add(hash_key(data, start, at));
         }
     }
-    if start < text.len() {
-        found.add(hash_key(&text[start..]));
+}
+
+/// Where the first separator from `at` on is, at most `end`.
+#[inline]
+fn word_end(data: &[u8], mut at: usize, end: usize) -> usize {
+    while at < end {
+        let eight = eight_at(data, at);
+        let zeros = eight.wrapping_sub(ONES) & !eight & HIGHS; // its lowest bit is at the first zero
+        if zeros != 0 {
+            return end.min(at + zeros.trailing_zeros() as usize / 8);
+        }
+        at += 8;
     }
+    end
 }
 
 fn filled(found: &HashSet, bits_per_key: usize) -> Vec<u8> {
@@ -180,16 +201,17 @@ pub fn build(mut data: Vec<u8>, offsets: &[i32], words: bool, bits: usize) -> Re
     }
     if words {
         for byte in &mut data {
-            *byte = LOWER[usize::from(*byte)];
+            *byte = lower(*byte);
         }
     }
+    data.resize(length + PADDING, 0);
     let mut found = HashSet::new();
     for pair in offsets.windows(2) {
-        let cell = &data[pair[0] as usize..pair[1] as usize];
+        let (start, end) = (pair[0] as usize, pair[1] as usize);
         if words {
-            add_words(cell, &mut found);
+            add_words(&data, start, end, &mut found);
         } else {
-            found.add(hash_key(cell));
+            found.add(hash_key(&data, start, end));
         }
     }
     Ok(filled(&found, bits))

@@ -43,6 +43,7 @@ HOMES = {
         "client/quorumlog/*.py",
     ),
     "duckdb": (),
+    "quorumlog_native": ("ingestor/parsers/native.py", "records/native.py"),
     "uvloop": ("node/*.py", "node/commands/*.py"),
 }
 

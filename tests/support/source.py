@@ -33,7 +33,7 @@ def product_files() -> tuple[Path, ...]:
 def tracked_files() -> tuple[Path, ...]:
     """Every text file that belongs to the project, by name, outside of hidden and made folders."""
     made = {".venv", ".git", "data", "__pycache__", "out", ".hypothesis", ".pytest_cache"}
-    made |= {".ruff_cache", ".import_linter_cache", "build", "dist"}
+    made |= {".ruff_cache", ".import_linter_cache", "build", "dist", "target"}
     kinds = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".lock", ".txt", ".cfg", ".env", ""}
     return tuple(
         sorted(

@@ -641,3 +641,13 @@ def test_an_envelope_may_name_its_keys_in_any_order() -> None:
         assert (sequence.service, sequence.producer, sequence.epoch) == ("pay", "p", 2)
     with pytest.raises(InvalidRequest):
         take(b'{"service":"a","service":"b","logs":[]}', Format.DOCUMENT)
+
+
+def test_a_row_without_stream_fields_has_the_empty_stream() -> None:
+    """Rows that lack some or all of the fields that name a stream stay rows."""
+    options = Options(stream_fields=("app", "pod"))
+    rows = [{}, {"pod": "p"}, {"app": "a", "pod": 'q"'}]
+
+    found = rows_of(take(lines(*rows), options=options))
+
+    assert [row["_stream"] for row in found] == ["{}", '{pod="p"}', '{app="a",pod="q\\""}']

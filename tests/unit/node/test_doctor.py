@@ -88,3 +88,14 @@ async def test_without_a_cluster_the_doctor_says_how_to_start_one(tmp_path: Path
     assert findings[-1].verdict is Verdict.BAD
     assert "quorumlog up" in findings[-1].advice
     assert len(findings) > 4
+
+
+def test_the_native_kernels_are_named_if_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their absence costs speed alone: a warning with what to do."""
+    monkeypatch.setattr(doctor.native, "_kernel", object())
+    assert doctor.check_native().verdict is Verdict.GOOD
+    monkeypatch.setattr(doctor.native, "_kernel", None)
+    monkeypatch.setattr(doctor.native, "_why", "not installed")
+    found = doctor.check_native()
+    assert (found.verdict, found.text) == (Verdict.WARN, "not installed")
+    assert "make native" in found.advice

@@ -1,5 +1,7 @@
 """A small block with fixed contents, for the tests of the block's codec."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 
 from records.block import EntryHeader
@@ -65,3 +67,8 @@ def entries(count: int = 6) -> tuple[EntryHeader, ...]:
 def small_block() -> EncodedBlock:
     """The block of `rows` and `entries`."""
     return encode_block(BLOCK_ID, RingEpoch(5), rows(), entries())
+
+
+def plain_entries(count: int) -> tuple[EntryHeader, ...]:
+    """One unsequenced entry of all rows."""
+    return (replace(entries(count)[1], row_start=0, row_count=count, min_ts=T0),)

@@ -17,9 +17,10 @@ from records.block_codec import (
 )
 from records.errors import BlockCorrupt
 from records.ids import RingEpoch
-from tests.unit.records.blocks import BLOCK_ID, entries, rows, small_block
+from tests.unit.records.blocks import BLOCK_ID, entries, plain_entries, rows, small_block
 
 GOLDEN = Path(__file__).parent / "golden" / "block-v1.qlb"
+GOLDEN_V2 = Path(__file__).parent / "golden" / "block-sidecar-v2.qlb"
 
 
 def test_a_block_gives_back_header_and_rows() -> None:
@@ -46,6 +47,18 @@ def test_the_golden_block_of_version_1_reads_as_it_was_written() -> None:
     assert block.header.entries == entries()
     assert table.to_pylist() == rows().to_pylist()
     assert decode_sidecar(block.data).services == ("pay", "web")
+
+
+def test_the_golden_sidecar_of_version_2_reads_and_is_written_as_it_was() -> None:
+    """300 rows with filters of words and traces: the same bytes from either builder, today and for ever."""
+    golden = GOLDEN_V2.read_bytes()
+    fresh = encode_block(BLOCK_ID, RingEpoch(5), rows(300), plain_entries(300), "on").data
+    filters = decode_sidecar(golden).filters
+
+    assert filters is not None
+    assert set(filters.blocks) == {"message", "trace_id"}
+    start, end = parse_prefix(golden).sidecar
+    assert bytes(fresh)[start:end] == golden[start:end]
 
 
 def test_prefix_and_header_bytes_are_fixed() -> None:

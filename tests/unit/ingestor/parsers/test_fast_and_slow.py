@@ -13,11 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingestor.limits import Limits
-from ingestor.parsers import csv_rows, json_document, json_lines, segments, strict_lines
+from ingestor.parsers import csv_rows, json_document, json_lines, native, segments, strict_lines
 from ingestor.parsers.base import Parsed
 from ingestor.parsers.learned import LearnedSchemas
 
 LIMITS = Limits()
+
+
+@pytest.fixture(autouse=True)
+def _without_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two Python ways are compared here, also where the native kernel is installed."""
+    monkeypatch.setattr(native, "_kernel", None)
 
 
 def keep(_: str) -> bool:

@@ -1,0 +1,21 @@
+"""Types of the kernels; see src/lib.rs for what they do."""
+
+from collections.abc import Sequence
+
+class Buffer:
+    """Bytes lent by the kernel; read-only, by the buffer protocol."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+#: name, kind, nulls, validity, buffers; then for times the digits below the microsecond.
+_Lent = tuple[str, str, int, Buffer | None, list[Buffer]]
+_Fine = tuple[int, Buffer | None, Buffer] | None
+
+def kernel_version() -> int: ...
+def parse_ndjson(
+    body: bytes,
+    limits: tuple[int, int, int, int, int, int],
+    dictionaries: Sequence[str],
+    times: Sequence[str],
+) -> tuple[int, list[tuple[_Lent, _Fine]], list[tuple[int, int, int]]] | None: ...
+def token_filter(data: object, offsets: object, words: bool, bits: int) -> bytes: ...
