@@ -14,7 +14,16 @@ from collections.abc import Sequence
 from node.cli_errors import FAILED, INTERRUPTED, CliError, hint_for
 
 #: One module per group of commands; each has `add(commands, common)`.
-GROUPS = ("serving", "inspecting", "sending", "searching", "simulating", "benching", "chaosing")
+GROUPS = (
+    "serving",
+    "inspecting",
+    "sending",
+    "searching",
+    "files",
+    "simulating",
+    "benching",
+    "chaosing",
+)
 
 
 def common_options() -> argparse.ArgumentParser:

@@ -37,6 +37,7 @@ from ingestor.limits import Limits
 from ingestor.listeners.http import RUNNER_OPTIONS, HttpIngest
 from ingestor.listeners.slow_clients import ConnectionSweeper
 from ingestor.write_settings import WriteSettings
+from node.files_http import FilesApi
 from node.settings import Settings
 from query import http as query_http
 from query.coordinator import ReadCoordinator
@@ -293,6 +294,11 @@ class Node:
             app.router.add_routes(self.ingest.routes())
         if self.reader is not None:
             app.router.add_routes(query_http.routes(self.reader))
+        if self.storage is not None:
+            files = FilesApi(
+                self.settings.node.id, self.storage, self.views, self.replicas, self.clock
+            )
+            app.router.add_routes(files.routes())
         if self._has("dashboard"):
             app.router.add_routes(dashboard.routes())
         self._runner = web.AppRunner(

@@ -56,12 +56,12 @@ class EntryRef:
 
 
 def entry_ref(entry: EntryHeader, block_id: BlockId) -> EntryRef:
-    """The reference of an entry in a block."""
+    """The reference of an entry in a block; merging blocks does not change it."""
     producer = (*entry.producer_key, int(entry.producer_epoch)) if entry.sequenced else ()
     return EntryRef(
         entry.entry_id,
         entry.content_hash,
-        block_id,
+        BlockId(entry.origin) if entry.origin else block_id,
         producer,
         entry.seqs,
         entry.previous,

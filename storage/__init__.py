@@ -1,13 +1,15 @@
 """storage/: one node's disk. It knows no peers and no ring; a shard is only a number here.
 
     put  -> engine decides (pure) -> wal: append, one fdatasync for all who wait -> engine applies -> reply
-    scan -> snapshot of the entry table -> rollups | pieces that can match -> batches -> filter -> rows or folds
-    scan -> snapshot of the entry table -> blocks that can match -> row groups whose filters say "maybe"
-         -> hot columns -> filter -> rows or folds
+    scan -> snapshot of the entry table -> rollups, or else: blocks that can match -> row groups whose filters
+          say "maybe" -> batches of hot columns -> filter -> rows or folds
 
-The log is the only truth: files of framed records, blocks verbatim. All else is an index over it: the
-entry table (numpy, about 150 bytes an entry), the Merkle trees (another 150), and the catalog, a SQLite
-checkpoint of both, so that a start reads only the log's tail. Lose the catalog and the log gives it back.
+    small blocks -> compaction (background) -> segments, one Parquet file of an hour -> log files removed
+
+The log is the truth: files of framed records, blocks verbatim; until its rows are in a segment that is
+synced, then the segment is. All else is an index over the two: the entry table (numpy, about 150 bytes an
+entry), the Merkle trees (another 150), and the catalog, a SQLite checkpoint of both, so that a start reads
+only the log's tail. Lose the catalog, and log and segments give it back.
 
 Why not simply ...
 * a row per entry in SQLite, asked on each put? A look-up costs more than the append, and digests, scans

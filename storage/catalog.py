@@ -1,12 +1,16 @@
 """The catalog: a SQLite checkpoint of the holdings, so that a start reads only the log's tail.
 
-Everything in it follows from the log; missing, damaged or of another version it is made anew from the log.
+Everything in it follows from the log and the segment files; missing, damaged or of another version it is
+made anew from them.
 One transaction carries the blocks since the last flush, what they changed, and the log position up to which
 the catalog is complete, so it is never ahead of itself. It is written off the ack path.
 
 A block is one row; its entries are the bytes of their entry-table rows (a million entries are one pass of
-`frombuffer` at start, not a million rows). WAL mode with synchronous=NORMAL: a power cut may lose the last
-flush, which the log gives back, and cannot tear the file.
+`frombuffer` at start, not a million rows). A block that is gone keeps its ordinal and loses its entries;
+what is hidden of an entry is filed by (block, position in it), as entry numbers change with each start.
+
+WAL mode with synchronous=NORMAL: a power cut may lose the last flush, which the log gives back, and cannot
+tear the file. A flush that lets go of blocks (merged, damaged) is synced, as files are removed after it.
 """
 
 import sqlite3
@@ -27,7 +31,7 @@ from storage.holdings import HIDDEN_ANY, BlockPlace
 from storage.wal import Position
 
 log = get_logger(__name__)
-VERSION = 1
+VERSION = 2
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 CREATE TABLE blocks (
@@ -40,7 +44,8 @@ CREATE TABLE producers (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID;
 CREATE TABLE newest (key BLOB PRIMARY KEY, epoch INTEGER) WITHOUT ROWID;
 CREATE TABLE told (key BLOB PRIMARY KEY, till INTEGER) WITHOUT ROWID;
 CREATE TABLE fences (shard INTEGER PRIMARY KEY, epoch INTEGER, leader TEXT);
-CREATE TABLE hidden (number INTEGER PRIMARY KEY, flags INTEGER, spans BLOB);
+CREATE TABLE hidden (
+    block INTEGER, entry INTEGER, flags INTEGER, spans BLOB, PRIMARY KEY (block, entry)) WITHOUT ROWID;
 CREATE TABLE quarantine (
     id INTEGER PRIMARY KEY, file INTEGER, start INTEGER, end INTEGER, kind TEXT, reason TEXT);
 """
@@ -107,12 +112,17 @@ class Checkpointer:
         self._blocks = self._tenants = self._producers = 0
         self._flushed = Position(-1, 0)
         flags = holdings.table.rows["flags"][: holdings.table.count]
-        holdings.dirty_hidden.update(np.flatnonzero(flags & (HIDDEN_ANY | GONE)).tolist())
+        holdings.dirty_hidden.update(np.flatnonzero(flags & HIDDEN_ANY).tolist())
         holdings.dirty_hidden.update(holdings.partly_hidden)
         book.dirty.update(book.held)
         book.dirty_newest.update(book.newest)
         book.dirty_told.update(book.told)
         self.engine.dirty_fences.update(self.engine.fences)
+
+    @property
+    def flushed(self) -> Position:
+        """The log position up to which batches were made."""
+        return self._flushed
 
     @property
     def changed(self) -> bool:
@@ -127,7 +137,7 @@ class Checkpointer:
             if place is not None:
                 result.blocks.append(self._block_row(place))
         new_gone = [n for n in range(self._blocks, len(holdings.blocks)) if not holdings.blocks[n]]
-        result.blocks += [(n, b"", 0, 0, 0, 0, 0, 0, 1, *self._entry_blobs(n)) for n in new_gone]
+        result.blocks += [(n, b"", 0, 0, 0, 0, 0, 0, 1, b"", _NO_EXTRAS) for n in new_gone]
         result.gone = [(ordinal,) for ordinal in self.gone]
         result.names = self._new_names()
         book = holdings.producers
@@ -135,7 +145,7 @@ class Checkpointer:
         result.newest = [(envelope.packb(k), book.newest[k]) for k in book.dirty_newest]
         result.told = [(envelope.packb(k), book.told[k]) for k in book.dirty_told]
         result.fences = [(s, *engine.fences[s]) for s in engine.dirty_fences]
-        result.hidden = [self._hidden_row(number) for number in holdings.dirty_hidden]
+        result.hidden = [row for n in holdings.dirty_hidden if (row := self._hidden_row(n))]
         result.notes = [(n.file, n.start, n.end, n.kind, n.reason) for n in self.notes]
         self.gone, self.notes = [], []
         self.mark_loaded(self.position)
@@ -172,10 +182,17 @@ class Checkpointer:
                 rows.append((kind, number, envelope.packb(names[number])))
         return rows
 
-    def _hidden_row(self, number: int) -> tuple:
+    def _hidden_row(self, number: int) -> tuple | None:
         holdings = self.engine.holdings
-        flags = int(holdings.table.rows["flags"][number]) & (HIDDEN_ANY | GONE)
-        return number, flags, envelope.packb(holdings.partly_hidden.get(number, ()))
+        row = holdings.table.rows[number]
+        if row["flags"] & GONE:
+            return None
+        low, _ = holdings.table.block_range(int(row["block"]))
+        spans = envelope.packb(holdings.partly_hidden.get(number, ()))
+        return int(row["block"]), number - low, int(row["flags"]) & HIDDEN_ANY, spans
+
+
+_NO_EXTRAS = envelope.packb({})
 
 
 def _held(held: Any) -> bytes:
@@ -245,6 +262,7 @@ class Catalog:
     def _load_entries(self, engine: Engine) -> None:
         holdings = engine.holdings
         blobs: list[bytes] = []
+        starts: list[int] = []
         extras: dict[int, Any] = {}
         count = 0
         for row in self._rows("SELECT * FROM blocks ORDER BY ordinal"):
@@ -255,10 +273,12 @@ class Catalog:
             holdings.blocks.append(None if gone else place)
             extras.update({count + int(n): e for n, e in envelope.unpackb(extra).items()})
             blobs.append(entries)
+            starts.append(count)
             count += len(entries) // ENTRY_TYPE.itemsize
         table = np.frombuffer(bytearray(b"".join(blobs)), ENTRY_TYPE)
         table["flags"] &= 0xFF ^ HIDDEN_ANY
-        for number, flags, spans in self._rows("SELECT number, flags, spans FROM hidden"):
+        for block, entry, flags, spans in self._rows("SELECT * FROM hidden"):
+            number = starts[block] + entry
             table["flags"][number] |= flags
             if parts := _spans(envelope.unpackb(spans)):
                 holdings.partly_hidden[number] = parts
@@ -267,6 +287,9 @@ class Catalog:
             decoded = envelope.unpackb(value)
             names[kind].append(tuple(decoded) if kind == "producer" else decoded)
         holdings.load(table, names["tenant"], names["producer"], extras)
+
+        damaged = "SELECT count(*) FROM quarantine WHERE kind = 'block'"
+        holdings.quarantined = next(iter(self._rows(damaged)))[0]
 
     def _load_epochs(self, engine: Engine) -> None:
         book = engine.holdings.producers
@@ -290,16 +313,19 @@ class Catalog:
         """One transaction. An error leaves the catalog as it was before (the log stays the truth)."""
         db = self._db
         assert db is not None
+        db.execute(f"PRAGMA synchronous={'FULL' if batch.gone else 'NORMAL'}")
         db.execute("BEGIN")
         try:
             db.executemany("INSERT INTO blocks VALUES (?,?,?,?,?,?,?,?,?,?,?)", batch.blocks)
-            db.executemany("UPDATE blocks SET gone = 1 WHERE ordinal = ?", batch.gone)
+            sql = "UPDATE blocks SET gone = 1, entries = x'', extras = ? WHERE ordinal = ?"
+            db.executemany(sql, [(_NO_EXTRAS, ordinal) for (ordinal,) in batch.gone])
+            db.executemany("DELETE FROM hidden WHERE block = ?", batch.gone)
             db.executemany("INSERT OR REPLACE INTO names VALUES (?,?,?)", batch.names)
             db.executemany("INSERT OR REPLACE INTO producers VALUES (?,?)", batch.producers)
             db.executemany("INSERT OR REPLACE INTO newest VALUES (?,?)", batch.newest)
             db.executemany("INSERT OR REPLACE INTO told VALUES (?,?)", batch.told)
             db.executemany("INSERT OR REPLACE INTO fences VALUES (?,?,?)", batch.fences)
-            db.executemany("INSERT OR REPLACE INTO hidden VALUES (?,?,?)", batch.hidden)
+            db.executemany("INSERT OR REPLACE INTO hidden VALUES (?,?,?,?)", batch.hidden)
             sql = "INSERT INTO quarantine (file, start, end, kind, reason) VALUES (?,?,?,?,?)"
             db.executemany(sql, batch.notes)
             position = envelope.packb([batch.position.file, batch.position.offset])

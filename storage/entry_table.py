@@ -1,15 +1,18 @@
-"""All entries of a node as columns: about 130 bytes each, no object per entry. Pure.
+"""All entries of a node as columns: about 150 bytes each, no object per entry. Pure.
 
-Rows are appended in log order and keep their number for ever; a block's entries are neighbours. `GONE`
-rows belonged to a quarantined block. Text (tenants, producers) stands in a dictionary, once. What does not
-fit the fixed width (several spans of sequences, skips, a hash that is not 16 bytes) sets `COMPLEX`: such an
-entry's header is read from its block when it is asked for.
+Rows are appended as blocks are filed and keep their number while the process lives; a block's entries are
+neighbours. `GONE` rows belonged to a block that was quarantined, or merged into a segment (then a later row
+stands for the entry); a restart drops them. `origin` is the block an entry was written in, if not this one.
+Text (tenants, producers) stands in a dictionary, once. What does not fit the fixed width (several spans of
+sequences, skips, a hash that is not 16 bytes) sets `COMPLEX`: such an entry's header is read from its block
+when it is asked for.
 
 Look-ups by id go through an open-addressing table of entry numbers, hashed by multiplication (Knuth, "The
 Art of Computer Programming", volume 3, 6.4); the id column decides.
 """
 
 from array import array
+from bisect import bisect_left, bisect_right
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,7 @@ HIDDEN = 4
 NO_PRODUCER = -1
 
 ENTRY_TYPE = np.dtype([
-    ("id", "V16"), ("hash", "V16"), ("previous", "V16"),
+    ("id", "V16"), ("hash", "V16"), ("previous", "V16"), ("origin", "V16"),
     ("min_ts", "<i8"), ("max_ts", "<i8"), ("received", "<i8"),
     ("first_seq", "<i8"), ("last_seq", "<i8"),
     ("block", "<u4"), ("index", "<u4"), ("row_start", "<u4"), ("row_count", "<u4"),
@@ -150,6 +153,21 @@ class EntryTable:
             self._previous.add(entry.previous, number, self.rows["previous"])
         return number
 
+    def extend(self, rows: np.ndarray) -> int:
+        """Appends rows that are filled in already; the number of the first."""
+        first, end = self.count, self.count + len(rows)
+        if end > len(self.rows):
+            spare = np.zeros(max(1024, end // 4), ENTRY_TYPE)
+            self.rows = np.concatenate((self.rows[:first], rows, spare))
+        else:
+            self.rows[first:end] = rows
+        self.count = end
+        numbers = np.arange(first, end, dtype=np.int64)
+        self._ids.add_all(numbers, self.rows["id"])
+        has_previous = rows["previous"] != np.void(NO_ID)
+        self._previous.add_all(numbers[has_previous], self.rows["previous"])
+        return first
+
     def _row(self, entry: EntryHeader, block: int, index: int) -> tuple:
         simple = len(entry.seqs) <= 1 and not entry.skips and len(entry.content_hash) == ID_BYTES
         producer = NO_PRODUCER
@@ -160,6 +178,7 @@ class EntryTable:
             bytes(entry.entry_id),
             bytes(entry.content_hash[:ID_BYTES]).ljust(ID_BYTES, b"\0"),
             bytes(entry.previous) or NO_ID,
+            bytes(entry.origin) or NO_ID,
             entry.min_ts,
             entry.max_ts,
             entry.received_at,
@@ -210,9 +229,9 @@ class EntryTable:
 
     def block_range(self, block: int) -> tuple[int, int]:
         """Half-open range of the numbers of a block's entries."""
-        blocks = self.rows["block"][: self.count]
-        low, high = np.searchsorted(blocks, [block, block + 1])
-        return int(low), int(high)
+        blocks = self.rows["block"]  # np.searchsorted would copy the whole column: it is strided
+        low = bisect_left(blocks, block, 0, self.count)
+        return low, bisect_right(blocks, block, low, self.count)
 
     @property
     def memory_bytes(self) -> int:

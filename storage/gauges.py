@@ -6,6 +6,7 @@ from records.block import BlockHeader
 from records.messages import ScanReply
 from runtime.metrics import Metrics
 from storage.engine import Verdict
+from storage.holdings import Holdings
 
 
 class Gauges:
@@ -55,6 +56,13 @@ class Gauges:
         self.stored_bytes = metrics.gauge(
             "quorumlog_storage_stored_bytes", "Bytes of stored blocks"
         )
+
+    def show(self, free_bytes: int, read_only: bool, holdings: Holdings) -> None:
+        """What is free, and what is held."""
+        self.free_bytes.set(free_bytes)
+        self.read_only.set(int(read_only))
+        self.rows.set(holdings.rows)
+        self.stored_bytes.set(holdings.bytes)
 
     def count_put(self, header: BlockHeader, verdict: Verdict) -> None:
         """Counts what became of a block's entries."""

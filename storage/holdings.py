@@ -24,7 +24,11 @@ HIDDEN_ANY = HIDDEN | HIDDEN_PREVIOUS
 
 @dataclass(frozen=True, slots=True)
 class BlockPlace:
-    """Where a block lies and what it spans. `ordinal` counts blocks in log order."""
+    """Where a block lies and what it spans. `ordinal` counts blocks as they are filed.
+
+    `file` is the sequence of a log file, or less than 0: then the block is the segment of number `-file`,
+    and `offset` is 0 (see storage.segment_file).
+    """
 
     ordinal: int
     block_id: BlockId
@@ -34,6 +38,14 @@ class BlockPlace:
     rows: int
     min_ts: int
     max_ts: int
+
+    @classmethod
+    def of(
+        cls, ordinal: int, header: BlockHeader, file: int, offset: int, length: int
+    ) -> "BlockPlace":
+        """The place of a block with this header."""
+        times = header.min_ts, header.max_ts
+        return cls(ordinal, header.block_id, file, offset, length, header.rows, *times)
 
 
 #: Of an entry that is COMPLEX: content hash, seqs, skips.
@@ -54,6 +66,8 @@ class Holdings:
         self.dirty_hidden: set[int] = set()
         self.rows = self.bytes = 0
         self.received_max = 0
+        #: Blocks set aside for damage; merged ones are None in `blocks` too.
+        self.quarantined = 0
 
     # -- adding -----------------------------------------------------------------------------------
 
@@ -161,6 +175,68 @@ class Holdings:
                     hashes[position] = self.extras[number][0]
             self.tree(shard).add_many(ids, hashes, first[chosen])
 
+    # -- merging ----------------------------------------------------------------------------------
+
+    def refile(self, place: BlockPlace, numbers: np.ndarray, row_starts: np.ndarray) -> None:
+        """Files entries anew, under a segment that holds a copy of their rows.
+
+        Nothing but their place changes: identity, what is hidden, trees and producers stay. The old rows
+        turn GONE, so a snapshot taken before still reads the old blocks. Entries gone by now are left out.
+
+        Args:
+            numbers: entry numbers in the order of the segment's header.
+            row_starts: first row of each in the segment.
+        """
+        assert place.ordinal == len(self.blocks)
+        self.blocks.append(place)
+        self.bytes += place.length
+        index = np.flatnonzero((self.table.rows["flags"][numbers] & GONE) == 0)
+        old = numbers[index]
+        moved = self.table.rows[old]
+        bare = np.flatnonzero(moved["origin"] == np.void(NO_ID))
+        sources, which = np.unique(moved["block"][bare], return_inverse=True)
+        ids = [self._place(ordinal).block_id for ordinal in sources.tolist()]
+        moved["origin"][bare] = np.frombuffer(b"".join(ids), "V16")[which]
+        moved["block"], moved["index"] = place.ordinal, index
+        moved["row_start"] = row_starts[index]
+        self.table.rows["flags"][old] |= GONE
+        first = self.table.extend(moved)
+        hidden = np.flatnonzero(moved["flags"] & HIDDEN_ANY)
+        self.dirty_hidden.update((hidden + first).tolist())
+        self._carry_over(old, first)
+
+    def _place(self, ordinal: int) -> BlockPlace:
+        """The place of a block that has present entries."""
+        place = self.blocks[ordinal]
+        assert place is not None
+        return place
+
+    def _carry_over(self, old: np.ndarray, first: int) -> None:
+        """What is kept by number goes from `old` to the numbers from `first` on."""
+        self.dirty_hidden.difference_update(old.tolist())
+        if not self.extras and not self.partly_hidden:
+            return
+        for new, number in enumerate(old.tolist(), first):
+            if number in self.extras:
+                self.extras[new] = self.extras.pop(number)
+            if number in self.partly_hidden:
+                self.partly_hidden[new] = self.partly_hidden.pop(number)
+                self.dirty_hidden.add(new)
+
+    def present(self, ordinal: int) -> np.ndarray:
+        """Numbers of the present entries of a block."""
+        low, high = self.table.block_range(ordinal)
+        return low + np.flatnonzero((self.table.rows["flags"][low:high] & GONE) == 0)
+
+    def drop_merged(self, ordinal: int) -> bool:
+        """Forgets a block all of whose entries were filed elsewhere; False if some were not."""
+        place = self.blocks[ordinal]
+        if place is None or len(self.present(ordinal)):
+            return False
+        self.blocks[ordinal] = None
+        self.bytes -= place.length
+        return True
+
     # -- removing ---------------------------------------------------------------------------------
 
     def remove_block(self, ordinal: int) -> list[int]:
@@ -168,12 +244,12 @@ class Holdings:
         place = self.blocks[ordinal]
         if place is None:
             return []
-        low, high = self.table.block_range(ordinal)
-        numbers = [n for n in range(low, high) if not self.table.rows["flags"][n] & GONE]
+        numbers = self.present(ordinal).tolist()
         refs = [self.ref(number) for number in numbers]
         for number in numbers:
             self._remove_entry(number)
         self.blocks[ordinal] = None
+        self.quarantined += 1
         self.bytes -= place.length
         for ref in refs:
             self._decide_successors(ref.entry_id)
@@ -235,10 +311,11 @@ class Holdings:
         return (((first, last),) if last else ()), ()
 
     def block_id(self, number: int) -> BlockId:
-        """The id of the block an entry is kept in."""
-        place = self.blocks[int(self.table.rows["block"][number])]
-        assert place is not None
-        return place.block_id
+        """The id of the block an entry was written in."""
+        origin = self.table.rows["origin"][number].tobytes()
+        if origin != NO_ID:
+            return BlockId(origin)
+        return self._place(int(self.table.rows["block"][number])).block_id
 
     def ref(self, number: int) -> EntryRef:
         """An entry as replicas compare it."""

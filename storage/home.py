@@ -2,7 +2,7 @@
 
 node.json   node id and incarnation (random, made with the directory: a lost disk is a new node)
 LOCK        flock'ed while a process runs
-log/ quarantine/ catalog.sqlite
+log/ segments/ quarantine/ catalog.sqlite
 """
 
 import fcntl
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from records.errors import InvalidSettings
 from runtime.logs import get_logger
+from storage.segment_file import segment_files
 from storage.wal import sync_directory
 
 log = get_logger(__name__)
@@ -35,9 +36,10 @@ class Home:
         """
         self.directory = directory
         self.log, self.quarantine = directory / "log", directory / "quarantine"
+        self.segments = directory / "segments"
         self.catalog = directory / "catalog.sqlite"
         try:
-            for path in (directory, self.log, self.quarantine):
+            for path in (directory, self.log, self.segments, self.quarantine):
                 path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(directory / "LOCK", os.O_RDWR | os.O_CREAT, 0o640)
         except OSError as error:
@@ -83,12 +85,24 @@ class Home:
         """Gives the lock back."""
         os.close(self._lock)
 
-    def keep_damaged(self, file: int, offset: int, length: int) -> None:
-        """Keeps a damaged block's bytes for inspection; what cannot be read is left out and logged."""
-        name = f"{file:08d}-{offset:012d}.block"
+    def last_segment(self) -> int:
+        """The greatest number of a segment file, in use or set aside; 0 if there is none."""
+        aside = [path.stem.removeprefix("segment-") for path in self.quarantine.glob("segment-*")]
+        numbers = [int(stem) for stem in aside if stem.isdecimal()]
+        return max([0, *segment_files(self.segments), *numbers])
+
+    def keep_damaged(self, path: Path, offset: int, length: int) -> None:
+        """Keeps a damaged block's bytes for inspection; what cannot be read is left out and logged.
+
+        A segment is moved whole: it must not be found again at the next start.
+        """
         try:
-            with (self.log / f"{file:08d}.qlog").open("rb") as source:
+            if self.segments in path.parents:
+                path.rename(self.quarantine / f"segment-{path.name}")
+                return
+            name = f"{path.stem}-{offset:012d}.block"
+            with path.open("rb") as source:
                 source.seek(offset)
                 (self.quarantine / name).write_bytes(source.read(length))
         except OSError as error:
-            log.error("a damaged block could not be copied", name=name, error=error)
+            log.error("a damaged block could not be copied", name=path.name, error=error)

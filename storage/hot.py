@@ -1,15 +1,14 @@
 """The hot set: decoded columns, sidecars and headers of blocks, least recently used out first.
 
-Bytes come from the log by `pread` (see the package's docstring for why not mmap), so a block is readable
-the moment it is written. The first time a block is read its checksums are verified; after that the page
-cache is trusted until the process ends. Thread-safe: scans run on several workers.
+Bytes come from log and segment files by `pread` (see the package's docstring for why not mmap), so a
+block is readable the moment it is written. The first time a block is read its checksums are verified; after
+that the page cache is trusted until the process ends. Thread-safe: scans run on several workers.
 
 A block is read as a whole, or (`GroupPlace`) one of its row groups. After the first time only the bytes of
 the columns asked for are read.
 """
 
 import contextlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,12 +32,12 @@ from records.errors import BlockCorrupt, EnvelopeCorrupt
 from records.row_filters import RowFilters
 from records.sidecar import Sidecar
 from runtime.metrics import Metrics
+from storage.block_files import BlockFiles
 from storage.filter_index import FilterIndex
 from storage.holdings import BlockPlace
 from storage.lru import Lru
 from storage.match_cache import MatchCache
 from storage.rollup_index import RollupIndex
-from storage.wal import file_name
 
 #: Bytes of decoded sidecars and Parquet footers kept; one block's take about 2 and 8 kB.
 PARTS_BYTES = 48 << 20
@@ -77,17 +76,19 @@ class _Head:
 
 
 class HotSet:
-    """Reads blocks of a node's log and keeps what was decoded."""
+    """Reads a node's blocks, in the log or in segments, and keeps what was decoded."""
 
     def __init__(
         self,
         log_directory: Path,
         cache_bytes: int,
         metrics: Metrics,
+        files: BlockFiles | None = None,
         *,
         filter_bytes: int = FILTER_BYTES,
     ) -> None:
-        self._directory = log_directory
+        """`files`: where blocks lie, if any lies in a segment."""
+        self._files = files or BlockFiles(log_directory, log_directory)
         self._columns = Lru(cache_bytes)
         self._parts = Lru(PARTS_BYTES)
         self._headers = Lru(HEADERS_KEPT)
@@ -109,16 +110,7 @@ class HotSet:
         Raises:
             BlockCorrupt: the disk cannot give them (details: `ordinal`).
         """
-        try:
-            handle = os.open(self._directory / file_name(place.file), os.O_RDONLY)
-            try:
-                data = os.pread(handle, length, place.offset + start)
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise BlockCorrupt(f"cannot read: {error}", ordinal=place.ordinal) from error
-        if len(data) != length:
-            raise BlockCorrupt("the log ends inside the block", ordinal=place.ordinal)
+        data = self._files.read(place, start, length)
         self._decoded.inc(length)
         return data
 

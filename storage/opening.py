@@ -1,10 +1,8 @@
-"""Brings a node's state back at start: the catalog, then the log's tail; or the whole log without a catalog.
+"""Brings a node's state back at start: the catalog, then the log's tail; without a catalog, segments and log.
 
 Replay repeats put-if-absent: a record says which entries were accepted when it was written, and an entry
 that is present already (an append that failed and was repeated) is not filed twice.
 """
-
-from pathlib import Path
 
 from records.block_codec import decode_header
 from records.errors import BlockCorrupt, EnvelopeCorrupt
@@ -15,6 +13,7 @@ from storage.holdings import BlockPlace
 from storage.home import Home
 from storage.log_format import FoundRecord, RecordType
 from storage.recovery import RecoveredFile, log_files, read_log
+from storage.segment_open import adopt_segments, check_segment
 from storage.wal import Position
 
 log = get_logger(__name__)
@@ -35,19 +34,23 @@ class Opened:
             self.checkpointer.mark_loaded(start)
         self.end = start
         self.replayed_blocks = 0
+        if self.rebuilt:  # before the log, which may still have what they were made of
+            self.checkpointer.notes += adopt_segments(home, self.engine)
         for file in read_log(home.log, home.quarantine, start):
             self._replay(file)
+        if not self.rebuilt:
+            self.checkpointer.notes += adopt_segments(home, self.engine)
         self.checkpointer.position = self.end
 
     def _checkpoint(self, home: Home) -> tuple[Engine, Position]:
         engine = Engine()
         try:
             start = self.catalog.load(engine)
-            _check_places(engine, log_files(home.log), start)
+            _check_places(engine, home, start)
             return engine, start
         except CatalogUnusable as error:
             self.rebuilt = True
-            log.info("the catalog is made anew from the log", reason=str(error))
+            log.info("the catalog is made anew", reason=str(error))
             return Engine(), Position(0, 0)
 
     def _replay(self, file: RecoveredFile) -> None:
@@ -81,29 +84,26 @@ class Opened:
         absent = self.engine.still_absent(header, list(accepted))
         if absent:
             ordinal = len(self.engine.holdings.blocks)
-            place = BlockPlace(
-                ordinal,
-                header.block_id,
-                file.sequence,
-                record.body_offset,
-                record.body_bytes,
-                header.rows,
-                header.min_ts,
-                header.max_ts,
+            place = BlockPlace.of(
+                ordinal, header, file.sequence, record.body_offset, record.body_bytes
             )
             self.engine.file_block(header, absent, place)
             self.replayed_blocks += 1
 
 
-def _check_places(engine: Engine, files: dict[int, Path], start: Position) -> None:
-    """The catalog speaks of this log, not of another or of a longer one.
+def _check_places(engine: Engine, home: Home, start: Position) -> None:
+    """The catalog speaks of these files, not of others or of a longer log.
 
     Raises:
         CatalogUnusable: it does not.
     """
-    sizes = {sequence: path.stat().st_size for sequence, path in files.items()}
+    sizes = {sequence: path.stat().st_size for sequence, path in log_files(home.log).items()}
     if start.offset > sizes.get(start.file, 0):
         raise CatalogUnusable("the log is shorter than the catalog says")
     for place in engine.holdings.blocks:
-        if place is not None and place.offset + place.length > sizes.get(place.file, 0):
+        if place is None:
+            continue
+        if place.file < 0 and not check_segment(home, place):
+            raise CatalogUnusable(f"segment {-place.file} is missing or cut")
+        if place.file >= 0 and place.offset + place.length > sizes.get(place.file, 0):
             raise CatalogUnusable(f"block {place.ordinal} lies outside of the log")

@@ -7,23 +7,19 @@ has seen every put before it.
 """
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from records.block import BlockHeader, ProducerKey
+from records.block import ProducerKey
 from records.block_codec import EncodedBlock, parse_prefix
 from records.errors import (
     BlockCorrupt,
-    DeadlineExceeded,
     DiskFull,
     NotReady,
-    Overloaded,
     StorageFailed,
 )
 from records.ids import EntryId
@@ -39,15 +35,20 @@ from records.messages import (
 )
 from records.timestamps import MAX_MICROS, MIN_MICROS
 from runtime.clock import Clock
-from runtime.deadline import Deadline
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
 from runtime.tasks import Supervisor, Workers
+from storage.block_files import BlockFiles
 from storage.catalog import Checkpointer, QuarantineNote
+from storage.compaction import Compactor, Host
+from storage.compaction_gauges import CompactionGauges
 from storage.comparing import compare_pairs, held_places
 from storage.disk_floor import DiskFloor
 from storage.engine import Compare, Engine, Verdict, Wait
+from storage.export import Exported
+from storage.exporting import Exports
 from storage.fetch import fetch_blocks, places_of
+from storage.flushing import CatalogFlusher
 from storage.gauges import Gauges
 from storage.holdings import BlockPlace
 from storage.home import Home, free_bytes
@@ -55,9 +56,8 @@ from storage.hot import HotSet, use_steady_memory
 from storage.judge import Pair, Proof
 from storage.log_format import Record, RecordType, check_block
 from storage.opening import Opened
-from storage.scan import run_scan
-from storage.scan_select import take_snapshot
-from storage.scanner import Budget
+from storage.scanning import Scans
+from storage.segment_write import Step, no_step
 from storage.settings import StorageSettings
 from storage.status import engine_figures
 from storage.wal import LogHooks, Position, Wal, Written
@@ -88,17 +88,17 @@ class StorageService:
         *,
         hooks: LogHooks | None = None,
         free: FreeBytes = free_bytes,
+        compact_step: Step = no_step,
     ) -> None:
         self.directory, self.node_id, self.settings = directory, node_id, settings
         self._clock, self._metrics, self._hooks, self._free = clock, metrics, hooks, free
-        self._gauges = Gauges(metrics)
+        self._gauges, self._compact_step = Gauges(metrics), compact_step
         self._home: Home | None = None
         self._engine = Engine()
         self._ready = False
         self._disk = DiskFloor(settings.disk_floor_bytes, settings.disk_hysteresis_bytes)
-        self._next_put = self._scans = 0
+        self._next_put = 0
         self._writing: dict[int, _Write] = {}
-        self._flush_task: asyncio.Task[None] | None = None
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -126,7 +126,12 @@ class StorageService:
         self._supervisor = Supervisor("storage")
         disk, catalog = self.settings.disk_interval_seconds, self.settings.catalog_interval_seconds
         self._supervisor.spawn("disk", self._supervisor.forever(lambda: disk, self._watch_disk))
-        self._supervisor.spawn("catalog", self._supervisor.forever(lambda: catalog, self._flush))
+        self._supervisor.spawn(
+            "catalog", self._supervisor.forever(lambda: catalog, self._flusher.flush)
+        )
+        self._compactor.start(self._home.last_segment() + 1)
+        pause = lambda: self._compactor.pause_seconds  # noqa: E731
+        self._supervisor.spawn("compact", self._supervisor.forever(pause, self._compactor.step))
         self._ready = True
         log.info(
             "storage is open",
@@ -143,8 +148,42 @@ class StorageService:
         self._checkpointer: Checkpointer = opened.checkpointer
         for note in self._checkpointer.notes:
             self._gauges.quarantined.labels(note.kind).inc()
+        files = BlockFiles(self._home.log, self._home.segments)
         caches = self.settings.cache_bytes, self.settings.filter_bytes
-        self._hot = HotSet(self._home.log, caches[0], self._metrics, filter_bytes=caches[1])
+        self._hot = HotSet(self._home.log, caches[0], self._metrics, files, filter_bytes=caches[1])
+        self._scans = Scans(
+            self._engine,
+            self._hot,
+            self._workers,
+            self._reading,
+            self.settings,
+            self._clock,
+            self._gauges,
+        )
+        self._exports = Exports(
+            self.directory / "export",
+            self._engine,
+            files,
+            self._hot,
+            self._workers,
+            self._reading,
+            lambda: self._disk.free_bytes - self.settings.disk_floor_bytes,
+        )
+        self._flusher = CatalogFlusher(
+            self._catalog, self._checkpointer, self._chores, self._gauges.catalog_failures.inc
+        )
+        self._compactor = Compactor(
+            self._engine,
+            self._checkpointer,
+            files,
+            self._hot,
+            self.settings,
+            self._clock,
+            Host(self._reading, self._flusher.flush_all, self._append, lambda: self.read_only),
+            CompactionGauges(self._metrics),
+            self._compact_step,
+        )
+        self._files = files
         self._wal = Wal(
             self._home.log,
             self.node_id,
@@ -162,9 +201,8 @@ class StorageService:
         self._ready = False
         await self._supervisor.stop()
         await self._wal.stop()
-        if self._flush_task is not None:
-            await asyncio.wait([self._flush_task])
-        await self._flush()
+        self._compactor.close()
+        await self._flusher.flush_all()
         self._workers.close()
         self._chores.close()
         self._catalog.close()
@@ -280,21 +318,10 @@ class StorageService:
             return
         place = None
         if verdict.accepted:
-            place = self._place(block.header, places[-1], len(block.data))
+            at, ordinal = places[-1], len(self._engine.holdings.blocks)
+            place = BlockPlace.of(ordinal, block.header, at.file, at.body_offset, len(block.data))
         self._engine.apply(put, place)
         self._advance(places)
-
-    def _place(self, header: BlockHeader, written: Written, length: int) -> BlockPlace:
-        return BlockPlace(
-            len(self._engine.holdings.blocks),
-            header.block_id,
-            written.file,
-            written.body_offset,
-            length,
-            header.rows,
-            header.min_ts,
-            header.max_ts,
-        )
 
     def _advance(self, places: Sequence[Written]) -> None:
         self._checkpointer.position = Position(places[-1].file, places[-1].end)
@@ -324,33 +351,7 @@ class StorageService:
             DeadlineExceeded: `deadline_ms` passed.
         """
         self._check_ready()
-        if self._scans >= self.settings.scans_max:
-            self._gauges.refused.labels("scans").inc()
-            raise Overloaded("too many scans wait", retry_after_seconds=0.5)
-        started = self._clock.monotonic()
-        deadline = Deadline.after(self._clock, request.deadline_ms / 1000)
-        cancelled = threading.Event()
-        expired = partial(_expired, cancelled, deadline)
-        self._scans += 1
-        try:
-            while True:
-                snapshot = take_snapshot(self._engine.holdings, request)
-                budget = Budget.of(self.settings, expired, self._workers.share)
-                try:
-                    work = (run_scan, snapshot, request, self._hot, budget)
-                    reply, table = await self._reading(self._workers, *work)
-                    break
-                except BlockCorrupt as error:  # set aside by now: the next snapshot is without it
-                    if "ordinal" not in error.details or deadline.expired:
-                        raise
-        except DeadlineExceeded:
-            self._gauges.scan_timeouts.inc()
-            raise
-        finally:
-            self._scans -= 1
-            cancelled.set()
-        self._gauges.count_scan(reply, self._clock.monotonic() - started)
-        return reply, table
+        return await self._scans.run(request)
 
     async def entries(self, request: EntriesRequest) -> EntriesReply:
         """The entries of a shard filed under the hours that start..end touches."""
@@ -375,6 +376,16 @@ class StorageService:
                 if "ordinal" not in error.details:
                     raise
 
+    async def export(self, tenant: str, shards: Sequence[int]) -> Exported:
+        """A sealed snapshot of a tenant's visible rows as Parquet files; see `storage.export`.
+
+        Raises:
+            Overloaded: another export runs.
+            DiskFull: what has to be copied does not fit.
+        """
+        self._check_ready()
+        return await self._exports.run(tenant, shards)
+
     async def _quarantine(self, ordinal: int, reason: str) -> None:
         """Sets a damaged block aside: this replica is now missing its entries."""
         place = self._engine.holdings.blocks[ordinal]
@@ -392,7 +403,8 @@ class StorageService:
             "a damaged block was set aside", ordinal=ordinal, entries=len(numbers), reason=reason
         )
         assert self._home is not None
-        await self._chores.run(self._home.keep_damaged, place.file, place.offset, place.length)
+        path = self._files.path(place)
+        await self._chores.run(self._home.keep_damaged, path, place.offset, place.length)
 
     # -- fences and producers ---------------------------------------------------------------------
 
@@ -447,29 +459,7 @@ class StorageService:
         if self._disk.observe(self._free(self.directory)):
             event = "read-only" if self._disk.low else "writable again"
             log.warning(event, free_bytes=self._disk.free_bytes)
-        self._gauges.free_bytes.set(self._disk.free_bytes)
-        self._gauges.read_only.set(int(self.read_only))
-        self._gauges.rows.set(self._engine.holdings.rows)
-        self._gauges.stored_bytes.set(self._engine.holdings.bytes)
-
-    async def _flush(self) -> None:
-        """Writes what changed into the catalog. A cancelled caller does not stop a write half-way."""
-        if self._flush_task is None or self._flush_task.done():
-            self._flush_task = asyncio.get_running_loop().create_task(self._write_catalog())
-        await asyncio.shield(self._flush_task)
-
-    async def _write_catalog(self) -> None:
-        checkpointer = self._checkpointer
-        if not checkpointer.changed:
-            return
-        batch = checkpointer.batch()
-        try:
-            await self._chores.run(self._catalog.write, batch)
-        except Exception as error:  # noqa: BLE001 - it is only a checkpoint: made anew, from memory
-            log.error("the catalog could not be written", error=error)
-            self._gauges.catalog_failures.inc()
-            checkpointer.forget()
-            await self._chores.run(self._catalog.create)
+        self._gauges.show(self._disk.free_bytes, self.read_only, self._engine.holdings)
 
     # -- asking -----------------------------------------------------------------------------------
 
@@ -489,10 +479,6 @@ class StorageService:
             "cached_bytes": self._hot.cached_bytes,
             **engine_figures(self._engine),
         }
-
-
-def _expired(cancelled: threading.Event, deadline: Deadline) -> bool:
-    return cancelled.is_set() or deadline.expired
 
 
 def _answer(answer: "asyncio.Future[None]", error: Exception | None) -> None:

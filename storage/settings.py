@@ -42,6 +42,19 @@ class StorageSettings:
     max_scan_bytes: int = 64 * _MIB
     #: Bytes of one fetch; the caller asks again for the rest.
     max_fetch_bytes: int = 32 * _MIB
+    #: Whether small blocks are merged into segments.
+    compact: bool = True
+    #: Rows below which a block of the log is merged with others; bigger ones stay as they are.
+    compact_below_rows: int = 16_384
+    #: Rows of a segment that is merged no more. More means fewer pieces for a scan to open, and more
+    #: to read where little of one is wanted.
+    segment_rows: int = 131_072
+    #: Bytes of blocks that one merge reads, and half of which ends a segment's growth.
+    segment_bytes: int = 16 * _MIB
+    #: Share of one core that merging may take; ingest has the rest.
+    compact_cpu_share: float = 0.2
+    #: Seconds between two looks for small blocks.
+    compact_interval_seconds: float = 0.25
     #: Whether a put verifies the block's checksums before it is stored (0.1 ms for 400 kB).
     verify_puts: bool = True
 
@@ -52,5 +65,7 @@ class StorageSettings:
                 raise InvalidSettings(f"storage {name} must not be negative, got {value}")
         if self.workers < 1:
             raise InvalidSettings("storage workers must be at least 1")
+        if not 0 < self.compact_cpu_share <= 1:
+            raise InvalidSettings("storage compact_cpu_share must be in 0 .. 1")
         if self.log_file_bytes < 4096:
             raise InvalidSettings("storage log_file_bytes must be at least 4096")

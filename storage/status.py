@@ -10,6 +10,7 @@ def engine_figures(engine: Engine) -> dict[str, Any]:
     """Rows, blocks, entries, digests and fences. Cost: a pass over the entries' columns."""
     holdings = engine.holdings
     entries = holdings.entries_by_shard()
+    places = [place for place in holdings.blocks if place is not None]
     shards = {
         shard: {
             "entries": count,
@@ -20,8 +21,9 @@ def engine_figures(engine: Engine) -> dict[str, Any]:
     return {
         "rows": holdings.rows,
         "entries": sum(entries.values()),
-        "blocks": sum(place is not None for place in holdings.blocks),
-        "quarantined_blocks": sum(place is None for place in holdings.blocks),
+        "blocks": len(places),
+        "segments": sum(place.file < 0 for place in places),
+        "quarantined_blocks": holdings.quarantined,
         "bytes": holdings.bytes,
         "index_bytes": holdings.table.memory_bytes,
         "ring_epoch": engine.ring_epoch,

@@ -5,9 +5,12 @@ import json
 import os
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
+import polars as pl
 import pytest
 
 from tests.support.cluster import eventually
@@ -56,6 +59,33 @@ def test_a_file_is_sent_found_and_not_doubled(shell: Shell) -> None:
     assert (lost["accepted"], lost["duplicates"]) == (0, 30_000)
     assert (grown["accepted"], grown["rows_before"]) == (1, 30_000)
     assert rows_of(shell) == before + 30_001
+
+
+def test_other_tools_count_what_the_api_counts(shell: Shell) -> None:
+    """`quorumlog files`: DuckDB and Polars agree with a quorum read, though each row lies on three nodes."""
+    url = f"http://127.0.0.1:{shell.base}/insert/jsonline"
+    for number in range(12):
+        line = {"message": f"small {number}", "service": "small", "code": number}
+        request = urllib.request.Request(url, json.dumps(line).encode(), method="POST")
+        urllib.request.urlopen(request, timeout=20).close()
+    until = time.monotonic() + 30
+    while not list(shell.data.glob("*/store/segments/date=*/hour=*/*.parquet")):
+        assert time.monotonic() < until, "twelve tiny blocks were never merged"
+        time.sleep(0.2)
+
+    listed = shell.run("files").splitlines()
+    source = shell.run("files", "--sql").strip()  # the last two snapshots are kept
+    found = shell.json("files")
+
+    wanted = rows_of(shell)
+    paths = [one["path"] for one in found["files"]]
+    counted = duckdb.execute(f"SELECT count(*) FROM {source}").fetchone()
+    assert found["complete"]
+    assert len(listed) == len(paths)
+    assert counted == (wanted,)
+    assert found["rows"] == wanted == sum(pl.scan_parquet(p).collect().height for p in paths)
+    small = duckdb.execute(f"SELECT sum(code) FROM {source} WHERE service = 'small'")
+    assert small.fetchone() == (66,)
 
 
 def test_formats_of_files_are_told_apart(shell: Shell) -> None:

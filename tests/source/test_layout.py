@@ -40,6 +40,7 @@ HOMES = {
         "dashboard/*.py",
         "node/node.py",
         "node/cli_api.py",
+        "node/files_http.py",
         "client/quorumlog/*.py",
     ),
     "duckdb": (),

@@ -95,7 +95,7 @@ async def test_a_restart_gives_back_everything(tmp_path: Path, lost: str) -> Non
     service = await running(tmp_path)
     if lost == "half":
         await service.put(block_of(1, plain(77)), PutOptions(4))
-        await service._flush()
+        await service._flusher.flush()
         service._checkpointer.batch = lambda: pytest.fail("no more flushes")  # type: ignore[method-assign]
     await put_a_bit_of_everything(service)
     before = await observed(service)
@@ -474,7 +474,7 @@ async def test_a_catalog_that_cannot_be_written_is_made_anew(tmp_path: Path) -> 
     await put_a_bit_of_everything(service)
     write = service._catalog.write
     service._catalog.write = lambda batch: (_ for _ in ()).throw(OSError("full"))  # type: ignore[method-assign]
-    await service._flush()
+    await service._flusher.flush()
     service._catalog.write = write  # type: ignore[method-assign]
     before = await observed(service)
     await service.stop()

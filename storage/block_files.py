@@ -1,0 +1,65 @@
+"""Bytes of blocks by place: log files and segment files behind one `read`. Thread-safe.
+
+A block is addressed from its first byte wherever it lies, so what decodes blocks need not know about
+segments. Files are opened for each read: they may be removed at any time once their blocks were merged, and
+a read that comes too late fails like a damaged one (the caller takes a new snapshot, which knows better).
+"""
+
+import os
+from pathlib import Path
+
+from records.errors import BlockCorrupt
+from storage.holdings import BlockPlace
+from storage.segment_file import Extents, read_extents, segment_path
+from storage.wal import file_name
+
+#: Segments whose extents are remembered; three numbers each.
+_EXTENTS_KEPT = 65_536
+
+
+class BlockFiles:
+    """Where a node's blocks lie."""
+
+    def __init__(self, log: Path, segments: Path) -> None:
+        self.log, self.segments = log, segments
+        self._extents: dict[int, Extents] = {}
+
+    def path(self, place: BlockPlace) -> Path:
+        """The file that a block lies in."""
+        if place.file < 0:
+            return self.segments / segment_path(-place.file, place.min_ts, place.max_ts)
+        return self.log / file_name(place.file)
+
+    def read(self, place: BlockPlace, start: int, length: int) -> bytes:
+        """Bytes `start`..`start + length` of a block.
+
+        Raises:
+            BlockCorrupt: the disk cannot give them (details: `ordinal`).
+        """
+        try:
+            handle = os.open(self.path(place), os.O_RDONLY)
+            try:
+                data = self._pread(handle, place, start, length)
+            finally:
+                os.close(handle)
+        except (OSError, BlockCorrupt) as error:
+            raise BlockCorrupt(f"cannot read: {error}", ordinal=place.ordinal) from error
+        if len(data) != length:
+            raise BlockCorrupt("the file ends inside the block", ordinal=place.ordinal)
+        return data
+
+    def _pread(self, handle: int, place: BlockPlace, start: int, length: int) -> bytes:
+        if place.file >= 0:
+            return os.pread(handle, length, place.offset + start)
+        extents = self._extents.get(place.file)
+        if extents is None:
+            extents = read_extents(handle)
+            if len(self._extents) >= _EXTENTS_KEPT:
+                self._extents.clear()
+            self._extents[place.file] = extents
+        spans = extents.spans(start, length)
+        return b"".join(os.pread(handle, size, offset) for offset, size in spans)
+
+    def forget(self, place: BlockPlace) -> None:
+        """The segment was removed."""
+        self._extents.pop(place.file, None)

@@ -1,0 +1,235 @@
+"""The compactor: a background loop that merges undersized blocks into segments. A shell; the plan is pure.
+
+    plan -> read and merge (worker) -> write, fsync, rename (worker) -> holdings (loop) -> catalog, synced
+         -> some seconds later: remove the merged segments, and log files that nothing needs any more
+
+The order is what makes a crash harmless: until the catalog that names the segments is on disk, the log (or
+the older segments) has all rows and the new files are left-overs; from then on the segments have them, and
+without a catalog they tell so themselves. An entry is in two files for a while, never in none.
+
+It takes a share of one core: after each merge it rests in proportion to the CPU the merge took.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runtime.clock import Clock
+from runtime.logs import get_logger
+from runtime.tasks import Workers
+from storage.block_files import BlockFiles
+from storage.catalog import Checkpointer
+from storage.compaction_gauges import CompactionGauges
+from storage.compaction_merge import Merged, Source, merge, open_source
+from storage.compaction_plan import Piece, plan, undersized
+from storage.engine import Engine
+from storage.holdings import BlockPlace, Holdings
+from storage.hot import HotSet
+from storage.log_format import Record
+from storage.reclaim import Superseded, log_files_to_keep, state_records
+from storage.recovery import log_files
+from storage.segment_file import hour_within
+from storage.segment_write import Step, no_step, write_segment
+from storage.settings import StorageSettings
+
+log = get_logger(__name__)
+#: Merges that may leave a piece as it was before it is left out until the next start.
+_TRIES_MAX = 3
+#: Seconds that a merged file is kept for reads that began before; a later one starts over, unharmed.
+_GRACE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One merge's segments on disk, in order, and the seconds of CPU it took."""
+
+    segments: tuple[tuple[Merged, int], ...]
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the compactor needs of the storage service around it.
+
+    `read` runs work on a worker and sets a block aside that turns out damaged. `flush` makes the catalog
+    durable and says whether it could. `append` makes records durable. `paused` is asked before each merge.
+    """
+
+    read: Callable[..., Awaitable[Written]]
+    flush: Callable[[], Awaitable[bool]]
+    append: Callable[[Sequence[Record]], Awaitable[None]]
+    paused: Callable[[], bool]
+
+
+@dataclass(slots=True)
+class _Candidates:
+    """The undersized pieces, kept up to date by looking at new blocks only."""
+
+    settings: StorageSettings
+    pieces: dict[int, Piece] = field(default_factory=dict)
+    tries: dict[int, int] = field(default_factory=dict)
+    looked_at: int = 0
+
+    def update(self, holdings: Holdings, now: float) -> None:
+        for place in holdings.blocks[self.looked_at :]:
+            if place is not None:
+                self._consider(place, now)
+        self.looked_at = len(holdings.blocks)
+        for ordinal in [n for n in self.pieces if holdings.blocks[n] is None]:
+            del self.pieces[ordinal]
+            self.tries.pop(ordinal, None)
+
+    def _consider(self, place: BlockPlace, now: float) -> None:
+        segment = place.file < 0
+        if undersized(self.settings, segment, place.rows, place.length):
+            hour = hour_within(place.min_ts, place.max_ts)
+            piece = Piece(place.ordinal, place.rows, place.length, now, segment, hour)
+            self.pieces[place.ordinal] = piece
+
+    def was_left(self, ordinal: int) -> None:
+        self.tries[ordinal] = self.tries.get(ordinal, 0) + 1
+        if self.tries[ordinal] >= _TRIES_MAX:
+            self.pieces.pop(ordinal, None)
+
+
+class Compactor:
+    """Merges a node's small blocks. `step` is called again and again, on the event loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        checkpointer: Checkpointer,
+        files: BlockFiles,
+        hot: HotSet,
+        settings: StorageSettings,
+        clock: Clock,
+        host: Host,
+        gauges: CompactionGauges,
+        step: Step = no_step,
+    ) -> None:
+        self._engine, self._checkpointer, self._files, self._hot = engine, checkpointer, files, hot
+        self._settings, self._clock, self._host, self._gauges = settings, clock, host, gauges
+        self._step = step
+        self._pool = Workers(1, "storage-compact")
+        self._candidates = _Candidates(settings)
+        self._superseded = Superseded()
+        self._next_number = 1
+        self.pause_seconds = settings.compact_interval_seconds
+
+    def start(self, next_number: int) -> None:
+        """`next_number`: above those of all segment files on disk."""
+        self._next_number = next_number
+        self._superseded.log_dirty = True
+        self._count_pieces()
+
+    def close(self) -> None:
+        """Waits for a merge that runs."""
+        self._pool.close()
+
+    async def step(self) -> None:
+        """One merge if one is due, and the removal of what earlier ones made superfluous."""
+        now = self._clock.monotonic()
+        holdings = self._engine.holdings
+        self.pause_seconds = self._settings.compact_interval_seconds
+        await self._tidy(now)
+        self._candidates.update(holdings, now)
+        if not self._settings.compact or self._host.paused():
+            return
+        chosen = plan(self._candidates.pieces.values(), now, self._settings)
+        if chosen:
+            await self.merge(chosen)
+
+    def _source(self, ordinal: int) -> Source:
+        holdings = self._engine.holdings
+        place = holdings.blocks[ordinal]
+        assert place is not None, "candidates are present"
+        numbers = holdings.present(ordinal)
+        return Source(place, numbers, holdings.table.rows["index"][numbers].copy())
+
+    async def merge(self, ordinals: Sequence[int]) -> None:
+        """Merges these blocks and segments, as far as they fit together.
+
+        Raises:
+            BlockCorrupt: one is damaged, and set aside by now; the others are as they were.
+            OSError: a segment could not be written; all are as they were.
+        """
+        sources = [self._source(ordinal) for ordinal in ordinals]
+        number = self._next_number
+        self._next_number += len(sources)  # no more segments than sources
+        written = await self._host.read(self._pool, self._write, sources, number)
+        self._step("apply")
+        merged = self._apply(sources, written)
+        self.pause_seconds += written.cpu_seconds * (1 / self._settings.compact_cpu_share - 1)
+        self._gauges.merged(merged, [one.block for one, _ in written.segments], written.cpu_seconds)
+        self._count_pieces()
+        if not merged:
+            return
+        self._step("flush")
+        if await self._host.flush():
+            self._superseded.add(merged, self._clock.monotonic() + _GRACE_SECONDS)
+        self._step("flushed")
+
+    def _write(self, sources: list[Source], number: int) -> Written:
+        """Reads, merges and writes; on the worker."""
+        began = time.thread_time()
+        segments = []
+        for position, merged in enumerate(merge([open_source(self._hot, s) for s in sources])):
+            write_segment(self._files.segments, number + position, merged.block, self._step)
+            segments.append((merged, number + position))
+        return Written(tuple(segments), time.thread_time() - began)
+
+    def _apply(self, sources: list[Source], written: Written) -> list[BlockPlace]:
+        """Files the entries under their segments; the places that are given up."""
+        holdings = self._engine.holdings
+        for merged, number in written.segments:
+            block, ordinal = merged.block, len(holdings.blocks)
+            place = BlockPlace.of(ordinal, block.header, -number, 0, len(block.data))
+            holdings.refile(place, merged.numbers, merged.row_starts)
+        gone = []
+        for source in sources:
+            ordinal = source.place.ordinal
+            if holdings.drop_merged(ordinal):
+                gone.append(source.place)
+                self._checkpointer.gone.append(ordinal)
+                self._hot.forget(ordinal)
+            else:
+                self._candidates.was_left(ordinal)
+        return gone
+
+    async def _tidy(self, now: float) -> None:
+        """Removes segment files that were merged, and log files that hold nothing of use."""
+        for place in self._superseded.due(now):
+            self._step("unlink")
+            await self._pool.run(_unlink, self._files.path(place))
+            self._files.forget(place)
+        if not self._superseded.log_due(now):
+            return
+        keep = log_files_to_keep(self._engine.holdings.blocks, self._checkpointer.flushed)
+        useless = await self._pool.run(_useless, self._files.log, keep)
+        if useless and not self._host.paused():
+            await self._host.append(state_records(self._engine))
+            self._step("remove log")
+            self._gauges.reclaimed.inc(await self._pool.run(_remove_all, useless))
+
+    def _count_pieces(self) -> None:
+        blocks = self._engine.holdings.blocks
+        segments = sum(place is not None and place.file < 0 for place in blocks)
+        self._gauges.segments.set(segments)
+
+
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _useless(directory: Path, keep: Callable[[int], bool]) -> list[Path]:
+    return [path for sequence, path in log_files(directory).items() if not keep(sequence)]
+
+
+def _remove_all(paths: list[Path]) -> int:
+    """Removes files, oldest first; the bytes that were freed."""
+    freed = 0
+    for path in paths:
+        freed += path.stat().st_size
+        path.unlink()
+    return freed

@@ -1,0 +1,83 @@
+"""Runs scans: admission, deadline, cancellation; a new snapshot where a block turned out damaged. A shell."""
+
+import threading
+from collections.abc import Awaitable, Callable
+
+import pyarrow as pa
+
+from records.errors import BlockCorrupt, DeadlineExceeded, Overloaded
+from records.messages import ScanReply, ScanRequest
+from runtime.clock import Clock
+from runtime.deadline import Deadline
+from runtime.tasks import Workers
+from storage.engine import Engine
+from storage.gauges import Gauges
+from storage.hot import HotSet
+from storage.scan import run_scan
+from storage.scan_select import take_snapshot
+from storage.scanner import Budget
+from storage.settings import StorageSettings
+
+Reading = Callable[..., Awaitable[tuple[ScanReply, pa.Table]]]
+
+
+class Scans:
+    """Scans of one node. `reading` runs work on a worker and sets damaged blocks aside."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        hot: HotSet,
+        workers: Workers,
+        reading: Reading,
+        settings: StorageSettings,
+        clock: Clock,
+        gauges: Gauges,
+    ) -> None:
+        self._engine, self._hot, self._workers, self._reading = engine, hot, workers, reading
+        self._settings, self._clock, self._gauges = settings, clock, gauges
+        self._running = 0
+
+    async def run(self, request: ScanRequest) -> tuple[ScanReply, pa.Table]:
+        """The plan's rows or partial aggregates.
+
+        Raises:
+            Overloaded: too many scans run or wait.
+            InvalidRequest: a bad regular expression or aggregate.
+            DeadlineExceeded: `deadline_ms` passed.
+        """
+        if self._running >= self._settings.scans_max:
+            self._gauges.refused.labels("scans").inc()
+            raise Overloaded("too many scans wait", retry_after_seconds=0.5)
+        started = self._clock.monotonic()
+        deadline = Deadline.after(self._clock, request.deadline_ms / 1000)
+        cancelled = threading.Event()
+        self._running += 1
+        try:
+            reply, table = await self._until_whole(request, deadline, cancelled)
+        except DeadlineExceeded:
+            self._gauges.scan_timeouts.inc()
+            raise
+        finally:
+            self._running -= 1
+            cancelled.set()
+        self._gauges.count_scan(reply, self._clock.monotonic() - started)
+        return reply, table
+
+    async def _until_whole(
+        self, request: ScanRequest, deadline: Deadline, cancelled: threading.Event
+    ) -> tuple[ScanReply, pa.Table]:
+        while True:
+            snapshot = take_snapshot(self._engine.holdings, request)
+            budget = Budget.of(
+                self._settings,
+                lambda: cancelled.is_set() or deadline.expired,
+                self._workers.share,
+            )
+            try:
+                return await self._reading(
+                    self._workers, run_scan, snapshot, request, self._hot, budget
+                )
+            except BlockCorrupt as error:  # set aside, or merged, by now: a new snapshot knows
+                if "ordinal" not in error.details or deadline.expired:
+                    raise
