@@ -50,17 +50,18 @@ async def measure(folder: Path, rounds: int) -> None:
     await service.start()
     try:
         for name, params in QUESTIONS.items():
-            wall, cpu = [], []
+            wall, cpu, read = [], [], 0
             for turn in range(rounds + 2):
                 plan = plan_of(params, turn)
                 request = ScanRequest(plan, tuple(range(64)), (), counted=True)
                 before = time.perf_counter(), time.process_time()
                 reply, _ = await service.scan(request)
                 wall.append((time.perf_counter() - before[0]) * 1000)
+                read = reply.rows_scanned
                 cpu.append((time.process_time() - before[1]) * 1000)
             sys.stdout.write(
                 f"{name:32} wall p50 {statistics.median(wall[2:]):8.2f} ms   CPU p50"
-                f" {statistics.median(cpu[2:]):8.2f} ms   rows read {reply.rows_scanned:,}\n"
+                f" {statistics.median(cpu[2:]):8.2f} ms   rows read {read:,}\n"
             )
     finally:
         await service.stop()

@@ -74,17 +74,18 @@ class _Candidates:
     def update(self, holdings: Holdings, now: float) -> None:
         for place in holdings.blocks[self.looked_at :]:
             if place is not None:
-                self._consider(place, now)
+                low, high = holdings.table.block_range(place.ordinal)
+                self._consider(place, high - low, now)
         self.looked_at = len(holdings.blocks)
         for ordinal in [n for n in self.pieces if holdings.blocks[n] is None]:
             del self.pieces[ordinal]
             self.tries.pop(ordinal, None)
 
-    def _consider(self, place: BlockPlace, now: float) -> None:
-        segment = place.file < 0
-        if undersized(self.settings, segment, place.rows, place.length):
+    def _consider(self, place: BlockPlace, entries: int, now: float) -> None:
+        segment, rows, length = place.file < 0, place.rows, place.length
+        if undersized(self.settings, segment, rows, length, entries):
             hour = hour_within(place.min_ts, place.max_ts)
-            piece = Piece(place.ordinal, place.rows, place.length, now, segment, hour)
+            piece = Piece(place.ordinal, rows, length, now, segment, hour, entries)
             self.pieces[place.ordinal] = piece
 
     def was_left(self, ordinal: int) -> None:

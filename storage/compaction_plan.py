@@ -25,6 +25,9 @@ MANY_SEGMENTS, FEW_SEGMENTS = 8, 2
 SOME_SECONDS, FEW_SECONDS, REST_SECONDS = 2.0, 30.0, 60.0
 #: Pieces that one merge reads at most: about half a second of a worker.
 MERGE_MAX = 512
+#: Entries of a segment that is merged no more, and about what one merge takes: its header is decoded as a
+#: whole (5 us an entry), and filing the entries anew holds up the event loop (1 us an entry).
+ENTRIES_MAX = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,15 @@ class Piece:
     seen_at: float
     segment: bool = False
     hour: int | None = None
+    entries: int = 1
 
 
-def undersized(settings: StorageSettings, segment: bool, rows: int, length: int) -> bool:
+def undersized(
+    settings: StorageSettings, segment: bool, rows: int, length: int, entries: int = 1
+) -> bool:
     """Whether a block, or a segment, of this size should be merged."""
     limit = settings.segment_rows if segment else settings.compact_below_rows
-    return rows < limit and length < settings.segment_bytes // 2
+    return rows < limit and length < settings.segment_bytes // 2 and entries < ENTRIES_MAX // 2
 
 
 def plan(pieces: Iterable[Piece], now: float, settings: StorageSettings) -> tuple[int, ...]:
@@ -78,13 +84,15 @@ def _blocks(blocks: list[Piece], now: float, settings: StorageSettings) -> list[
 
 def _capped(pieces: list[Piece], settings: StorageSettings) -> list[Piece]:
     """The first pieces that together make a segment of the wanted size; always two."""
-    rows = length = 0
+    rows = length = entries = 0
     for count, piece in enumerate(pieces):
         full = rows + piece.rows > settings.segment_rows
         full |= length + piece.length > settings.segment_bytes
+        full |= entries + piece.entries > ENTRIES_MAX
         if count >= 2 and (full or count >= MERGE_MAX):
             return pieces[:count]
         rows, length = rows + piece.rows, length + piece.length
+        entries += piece.entries
     return pieces
 
 

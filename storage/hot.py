@@ -44,7 +44,7 @@ PARTS_BYTES = 48 << 20
 _PART_BYTES, _FOOTER_BYTES = 1500, 8000
 #: Bytes of filters kept, unless the settings say otherwise.
 FILTER_BYTES = 192 << 20
-#: Headers kept decoded: only comparing and fetching ask for them.
+#: Headers kept decoded (one of many entries counts as several): only comparing and fetching ask for them.
 HEADERS_KEPT = 256
 
 
@@ -166,7 +166,7 @@ class HotSet:
                 header = decode_header(self._front(place)[1])
             except (BlockCorrupt, EnvelopeCorrupt) as error:
                 raise BlockCorrupt(error.message, ordinal=place.ordinal) from error
-            self._headers.put(place.ordinal, header, 1)
+            self._headers.put(place.ordinal, header, 1 + len(header.entries) // 128)
         return header
 
     def names(self, place: BlockPlace) -> tuple[str, ...]:

@@ -2,16 +2,18 @@
 
     python -m tests.integration.storage_writer DIRECTORY FIRST
 
-A line `N` on stdout means: block N's put has returned. The parent kills this process at any moment.
+Small blocks are merged all the time. A line `N` on stdout means: block N's put has returned. The parent kills
+this process at any moment.
 """
 
 import asyncio
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from records.messages import EntryStatus
-from tests.unit.storage.samples import OPTIONS, block_of, sequenced, service_on
+from tests.unit.storage.samples import OPTIONS, SETTINGS, block_of, sequenced, service_on
 
 #: Rows of a block; block N holds the sequences N * ROWS + 1 and following.
 ROWS = 20
@@ -20,7 +22,8 @@ _AT_ONCE = 8
 
 async def write(directory: Path, first: int) -> None:
     """Puts blocks from `first` on, several at once."""
-    service = service_on(directory)
+    quick = {"compact_interval_seconds": 0.001, "compact_cpu_share": 1.0, "log_file_bytes": 65_536}
+    service = service_on(directory, replace(SETTINGS, **quick))
     await service.start()
 
     async def put(number: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 from records.messages import EntriesRequest
 from records.predicates import ScanPlan
 from records.timestamps import MAX_MICROS, MIN_MICROS
+from storage.segment_file import segment_files
 from storage.service import StorageService
 from tests.integration.storage_writer import ROWS
 from tests.unit.storage.samples import scan_of, service_on
@@ -45,10 +46,10 @@ async def stored(service: StorageService) -> list[str]:
 
 @pytest.mark.timeout(120)
 async def test_rows_acked_before_a_kill_are_there_after_it(tmp_path: Path) -> None:
-    """Six kills in the middle of writes; each start repeats blocks whose outcome it does not know.
+    """Six kills in the middle of writes and merges; each start repeats blocks whose outcome it does not know.
 
     The acks went through a pipe. The rows are read once with the catalog as the kills left it, once
-    rebuilt from the log alone: both hold every acked row, once, and agree.
+    rebuilt from log and segments: both hold every acked row, once, and agree.
     """
     acked: set[int] = set()
     for kill in range(KILLS):
@@ -56,6 +57,7 @@ async def test_rows_acked_before_a_kill_are_there_after_it(tmp_path: Path) -> No
         acked |= set(await asyncio.to_thread(run_and_kill, tmp_path, first, 10 + 9 * kill))
     wanted = {str(n * ROWS + k) for n in acked for k in range(1, ROWS + 1)}
     assert len(acked) > KILLS * 8
+    assert segment_files(tmp_path / "segments"), "no kill came after a merge"
 
     digests = []
     for catalog in ("kept", "lost"):

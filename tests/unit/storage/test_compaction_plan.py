@@ -4,6 +4,7 @@ import math
 import random
 
 from storage.compaction_plan import (
+    ENTRIES_MAX,
     FEW_SECONDS,
     MANY_BLOCKS,
     MERGE_MAX,
@@ -55,6 +56,9 @@ def test_one_merge_is_bounded() -> None:
     assert len(plan(blocks(100, rows=10_000), 0.0, SETTINGS)) == SETTINGS.segment_rows // 10_000
     fat = [Piece(n, 10, 4 << 20, 0.0) for n in range(100)]
     assert len(plan(fat, 0.0, SETTINGS)) == 4
+    many = [Piece(n, 10, 100, 0.0, entries=ENTRIES_MAX // 5) for n in range(100)]
+    assert len(plan(many, 0.0, SETTINGS)) == 5
+    assert not undersized(SETTINGS, True, 10, 100, ENTRIES_MAX // 2)
 
 
 def test_segments_of_different_hours_do_not_meet() -> None:
