@@ -41,7 +41,8 @@ class _Growing:
         """Adds `values` at the end; amortised."""
         end = self._used + len(values)
         if end > len(self._array):
-            grown = np.zeros((max(end, 2 * len(self._array)), *self._array.shape[1:]), self.kind)
+            room = max(end, len(self._array) + len(self._array) // 4)
+            grown = np.zeros((room, *self._array.shape[1:]), self.kind)
             grown[: self._used] = self.view
             self._array = grown
         self._array[self._used : end] = values

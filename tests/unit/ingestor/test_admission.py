@@ -82,3 +82,5 @@ def test_settings_are_checked_at_start() -> None:
         WriteSettings(pending_bytes=0)
     with pytest.raises(InvalidSettings):
         WriteSettings(block_target_rows=10, block_max_rows=5)
+    with pytest.raises(InvalidSettings, match="filters must be one of on, auto, off"):
+        WriteSettings(filters="yes")

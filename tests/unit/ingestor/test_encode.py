@@ -5,7 +5,7 @@ import pyarrow as pa
 from ingestor.batch import Batch, Identity
 from ingestor.encode import encode_pieces, with_facts, without_rows
 from ingestor.shards import Piece, sequenced_piece, unsequenced_pieces
-from records.block_codec import decode_block
+from records.block_codec import decode_block, decode_sidecar
 from records.columns import CORE_NAMES
 from records.ids import block_id
 from tests.support.fake_replica import FakeView, rows_of
@@ -42,6 +42,18 @@ def test_rows_and_facts_of_several_requests_come_back_from_the_bytes() -> None:
     assert stamps == [BASE, BASE, BASE + 7, BASE, BASE]
     assert [e.row_start for e in block.header.entries] == [0, 2, 3]
     assert [e.row_count for e in block.header.entries] == [2, 1, 2]
+
+
+def test_filters_are_built_as_the_setting_says() -> None:
+    """Words and traces of 300 rows, or nothing."""
+    rows = [{"message": f"row {n}", "trace_id": f"{n:032x}"} for n in range(300)]
+    piece = piece_of(body_batch(rows))
+
+    built = decode_sidecar(encode_pieces([piece], BLOCK, "on").data).filters
+
+    assert built is not None
+    assert set(built.blocks) == {"message", "trace_id"}
+    assert decode_sidecar(encode_pieces([piece], BLOCK, "off").data).filters is None
 
 
 def test_core_columns_come_first_in_their_order() -> None:
