@@ -1,8 +1,8 @@
 """storage/: one node's disk. It knows no peers and no ring; a shard is only a number here.
 
     put  -> engine decides (pure) -> wal: append, one fdatasync for all who wait -> engine applies -> reply
-    scan -> snapshot of the entry table -> blocks that can match -> row groups whose filters say "maybe"
-         -> hot columns -> filter -> rows or folds
+    scan -> snapshot of the entry table -> rollups, or else: blocks that can match -> row groups whose filters
+          say "maybe" -> batches of hot columns -> filter -> rows or folds
 
     small blocks -> compaction (background) -> segments, one Parquet file of an hour -> log files removed
 

@@ -1,10 +1,11 @@
 """Runs a scan over a snapshot, on a worker thread: prune, then fold from rollups, fold rows, or find rows.
 
-    select (entry table) -> sidecar (services, levels) -> rollup | columns -> filter -> fold | top rows
+    visible (entry table) -> rollups | pieces (filters, sidecars) -> batches -> filter -> fold | top rows
 
-Between two blocks it looks at its `Budget`: the deadline, whether anybody still listens, what the answer
-may weigh. A cap never cuts silently: the reply says `truncated`. A damaged block raises BlockCorrupt with
-its ordinal; the service sets the block aside and scans again without it.
+Batches are read by all workers that are free. Before each it looks at its `Budget`: the deadline, whether
+anybody still listens, what the answer may weigh. A cap never cuts silently: the reply says `truncated`. A
+damaged block raises BlockCorrupt with its ordinal; the service sets the block aside and scans again without
+it.
 """
 
 import pyarrow as pa

@@ -27,8 +27,6 @@ T = TypeVar("T")
 BATCH_ROWS = 1 << 17
 #: Chunks of text shorter than this on average are copied into one.
 _JOIN_BELOW_ROWS = 4096
-#: Names in the dictionaries of a batch that are numbered in Python; more are left to Arrow.
-_NAMES_MAX = 4096
 
 
 class Mixed(Exception):
@@ -139,36 +137,29 @@ def _joined_dictionaries(arrays: list[pa.Array]) -> pa.Array:
     """The arrays under one dictionary. Blocks list the same few names, each in its own order."""
     first = arrays[0].dictionary
     if any(not array.dictionary.equals(first) for array in arrays[1:]):
-        if sum(len(array.dictionary) for array in arrays) > _NAMES_MAX:
-            arrays = pa.chunked_array(arrays).unify_dictionaries().chunks
-            first = arrays[0].dictionary
-        else:
-            return _renumbered(arrays)
+        return _renumbered(arrays)
     indices = pa.concat_arrays([array.indices for array in arrays])
     return pa.DictionaryArray.from_arrays(indices, first)
 
 
 def _renumbered(arrays: list[pa.Array]) -> pa.Array:
-    numbers: dict[str | None, int] = {}
+    """Numbers all names of all dictionaries at once, then translates the codes of each array."""
+    names = pa.concat_arrays([array.dictionary for array in arrays]).dictionary_encode()
+    numbers = np.append(names.indices.fill_null(-1).to_numpy(zero_copy_only=False), -1)
     codes = np.empty(sum(map(len, arrays)), np.int32)
-    nulls = any(array.indices.null_count for array in arrays)
-    at = 0
+    nulls = False
+    at = first = 0
     for array in arrays:
-        names = array.dictionary.to_pylist()
-        known = np.array(
-            [numbers.setdefault(name, len(numbers)) for name in names] + [-1], np.int32
-        )
-        indices = array.indices.fill_null(len(names)) if nulls else array.indices
-        np.take(
-            known,
-            indices.to_numpy(zero_copy_only=False),
-            out=codes[at : at + len(array)],
-            mode="clip",
-        )
-        at += len(array)
+        indices, end = array.indices, first + len(array.dictionary)
+        known = numbers[first:end]
+        if indices.null_count:
+            nulls = True
+            known, indices = np.append(known, -1), indices.fill_null(end - first)
+        codes[at : at + len(array)] = known[indices.to_numpy(zero_copy_only=False)]
+        at, first = at + len(array), end
+    nulls |= bool(names.indices.null_count)
     indices = pa.array(codes, mask=codes < 0) if nulls else pa.array(codes)
-    kind = arrays[0].dictionary.type
-    return pa.DictionaryArray.from_arrays(indices, pa.array(list(numbers), kind))
+    return pa.DictionaryArray.from_arrays(indices, names.dictionary)
 
 
 def cut(parts: Sequence[BlockSlice], rows: int = BATCH_ROWS) -> Iterator[list[BlockSlice]]:

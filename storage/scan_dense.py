@@ -9,7 +9,7 @@ left to the general fold; `count_by_codes` then returns None.
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -125,7 +125,8 @@ def _part(batch: Batch, fold: Fold, columns: Sequence[str], codes: dict[str, _Co
                 column.indices.fill_null(len(texts) - 1) if column.null_count else column.indices
             )
             own = indices.to_numpy(zero_copy_only=False)
-            group = group * len(texts) + (own if every else own[positions])
+            own = own if every else own[positions]
+            group = group * len(texts) + own if size > 1 else own.astype(np.int64)
             size *= len(texts)
         digits.append((codes[name].of(texts), len(texts)))
     first = 0
@@ -142,7 +143,6 @@ def _part(batch: Batch, fold: Fold, columns: Sequence[str], codes: dict[str, _Co
     found = np.flatnonzero(rows)
     place = np.zeros(size, np.int64)
     place[found] = np.arange(len(found))
-    group = place[group]
     keys: list[np.ndarray] = []
     rest = found
     for known, radix in reversed(digits):
@@ -153,10 +153,11 @@ def _part(batch: Batch, fold: Fold, columns: Sequence[str], codes: dict[str, _Co
         values, valid = _numbers(batch, name)
         values = values if every else values[positions]
         if valid is None:
-            histograms[name] = _counted(group, values, None)
+            counted = _counted(group, values, None)
         else:
             kept = np.flatnonzero(valid if every else valid[positions])
-            histograms[name] = _counted(group[kept], values[kept], None)
+            counted = _counted(group[kept], values[kept], None)
+        histograms[name] = replace(counted, group=place[counted.group])
     return _Part(keys[::-1], rows[found], histograms)
 
 

@@ -139,6 +139,11 @@ def rows_of(seqs: Sequence[tuple[int, int]], wanted: Sequence[tuple[int, int]]) 
     return tuple(ranges)
 
 
+def select(snapshot: Snapshot, request: ScanRequest) -> list[BlockSlice]:
+    """The pieces that can hold matching rows, in log order, whatever filters say."""
+    return pieces_of(snapshot, visible(snapshot, request))
+
+
 def visible(snapshot: Snapshot, request: ScanRequest) -> np.ndarray:
     """Numbers of the entries that can hold matching rows, ascending. One pass over the entry table."""
     plan, rows = request.plan, snapshot.rows

@@ -149,13 +149,8 @@ class StorageService:
         for note in self._checkpointer.notes:
             self._gauges.quarantined.labels(note.kind).inc()
         files = BlockFiles(self._home.log, self._home.segments)
-        self._hot = HotSet(
-            self._home.log,
-            self.settings.cache_bytes,
-            self._metrics,
-            files,
-            filter_bytes=self.settings.filter_bytes,
-        )
+        caches = self.settings.cache_bytes, self.settings.filter_bytes
+        self._hot = HotSet(self._home.log, caches[0], self._metrics, files, filter_bytes=caches[1])
         self._scans = Scans(
             self._engine,
             self._hot,

@@ -8,7 +8,7 @@ check on the write path, not a copy of the storage package.
 import asyncio
 import contextlib
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -227,10 +227,7 @@ class FakeReplica:
         for entry_id in entry_ids:
             one = self.held.get(entry_id)
             if one is not None:
-                values = dict(
-                    zip(EntryHeader.__dataclass_fields__, one.entry.to_list(), strict=True)
-                )
-                entry = EntryHeader(**{**values, "row_start": 0})
+                entry = replace(one.entry, row_start=0)
                 found.append(
                     encode_block(
                         one.block_id, RingEpoch(self.ring_epoch), _typed(one.table), (entry,)

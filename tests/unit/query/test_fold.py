@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from query.fold import merge_folds
 from query.stats import parse_aggregates
-from records.predicates import Fold
+from records.predicates import Aggregate, Fold
 from tests.support.fake_store import Row, partials
 from tests.unit.query.helpers import row
 
@@ -101,3 +101,37 @@ def test_no_rows_anywhere() -> None:
         {"count": 0, "sum(x)": None, "uniq(x)": 0}
     ]
     assert merge_folds([pa.table({})], Fold(("level",), aggregates, 60)).num_rows == 0
+
+
+VALUES = st.dictionaries(st.integers(-8, 8).map(lambda n: n / 4), st.integers(1, 5), max_size=6)
+PARTS = st.lists(
+    st.tuples(st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3), st.booleans())
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(PARTS, st.booleans())
+def test_values_may_come_counted(parts: list, grouped: bool) -> None:
+    """Some replicas send each value once with its count, others each as often as it occurs."""
+    fold = Fold(("g",) if grouped else (), (Aggregate("q", "quantile", "x", 0.25),))
+    groups: dict[str, list[float]] = {}
+    tables = []
+    for values_of, counted in parts:
+        lists, counts = [], []
+        for name, found in values_of.items():
+            repeated = [value for value, count in found.items() for _ in range(count)]
+            groups.setdefault(name if grouped else "", []).extend(repeated)
+            lists.append(list(found) if counted else repeated)
+            counts.append(list(found.values()))
+        columns = {"q__values": pa.array(lists, pa.list_(pa.float64()))}
+        if grouped:
+            columns["g"] = pa.array(list(values_of), pa.string())
+        if counted:
+            columns["q__counts"] = pa.array(counts, pa.list_(pa.int64()))
+        tables.append(pa.table(columns))
+
+    merged = merge_folds(tables, fold)
+
+    found = {one.get("g", ""): one["q"] for one in merged.to_pylist()}
+    expected = {name: quartile(values) for name, values in groups.items()}  # type: ignore[arg-type]
+    assert found == (expected if grouped else {"": None} | expected)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +84,51 @@ async def test_workers_give_back_results_and_errors() -> None:
             await workers.run(lambda: 1 // 0)
     finally:
         workers.close()
+
+
+async def test_shared_work_comes_back_in_order_and_is_done_by_several_threads() -> None:
+    """Two items wait for one another: with the caller alone they would wait for ever."""
+    workers = Workers(2)
+    meet = threading.Barrier(2, timeout=10)
+    try:
+        both = await workers.run(workers.share, lambda item: (meet.wait(), item)[1], ["a", "b"])
+        many = await workers.run(workers.share, lambda item: item * item, range(50))
+    finally:
+        workers.close()
+
+    assert both == ["a", "b"]
+    assert many == [item * item for item in range(50)]
+
+
+async def test_shared_work_needs_no_free_thread() -> None:
+    """All threads share work at once: each caller does its own, nobody waits for a helper."""
+    workers = Workers(2)
+    try:
+        work = [workers.run(workers.share, lambda item: item + 1, range(9)) for _ in range(8)]
+        found = await asyncio.wait_for(asyncio.gather(*work), 10)
+    finally:
+        workers.close()
+
+    assert found == [list(range(1, 10))] * 8
+
+
+async def test_an_error_ends_shared_work() -> None:
+    """It rises in the caller; items that nobody has begun are left."""
+    workers = Workers(1)
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        if item == 2:
+            raise ZeroDivisionError
+        done.append(item)
+
+    try:
+        with pytest.raises(ZeroDivisionError):
+            await workers.run(workers.share, work, range(9))
+    finally:
+        workers.close()
+
+    assert done == [0, 1]
 
 
 async def test_retrying_stops_at_the_deadline_with_the_last_error() -> None:
