@@ -4,7 +4,7 @@
 and the query string, within who sent it: tenant, surface, principal and peer address (grade 3). The same
 bytes from another address are other rows: a double is better than a loss.
 
-The digest is BLAKE3: as hard to collide with as SHA-256, at a third of its CPU (docs/adr/0012).
+The digest is BLAKE3: as hard to collide with as SHA-256, at a third of its CPU (docs/adr/0010).
 """
 
 from blake3 import blake3

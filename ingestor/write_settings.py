@@ -17,7 +17,7 @@ class WriteSettings:
     block_max_rows: int = 65_536
     block_max_bytes: int = 16 << 20
     #: Filters of words and ids in the sidecar, with which searches skip row groups: "auto" builds
-    #: what is cheap (words only by the native kernel), "on" all, "off" none. From: docs/adr/0013.
+    #: what is cheap (words only by the native kernel), "on" all, "off" none. From: docs/adr/0012.
     filters: str = "auto"
     #: Seconds that rows gather at most while other blocks of the same owners are under way.
     linger_seconds: float = 0.05

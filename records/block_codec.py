@@ -31,13 +31,13 @@ PREFIX = struct.Struct(">4sIIIIQI")
 PREFIX_BYTES = PREFIX.size + 4
 
 #: Rows in a row group. More compresses better, fewer prunes better. A batch of 20,000 rows is one group:
-#: cut at 16,384 it takes 7 % more bytes. From: docs/adr/0011.
+#: cut at 16,384 it takes 7 % more bytes. From: docs/adr/0008.
 ROW_GROUP_ROWS = 20_480
 #: Bytes of a page at most: a column of a row group is one page, and so one zstd frame, unless its rows
-#: are very long. Pages of 1 MiB take 3 % more bytes. From: docs/adr/0011.
+#: are very long. Pages of 1 MiB take 3 % more bytes. From: docs/adr/0008.
 PAGE_BYTES = 8 << 20
 #: Level 1 takes 9 to 14 % more bytes for up to 15 % less CPU of the encoding; 3 is 3 % less for 12 % more.
-#: From: docs/adr/0011.
+#: From: docs/adr/0008.
 ZSTD_LEVEL = 2
 _DELTA = "DELTA_BINARY_PACKED"
 _DELTA_COLUMNS = ("timestamp", "seq")

@@ -159,7 +159,7 @@ def buffers_of(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 def build(array: pa.Array, words: bool, *, native: bool = True) -> bytes:
     """The filter of a string array's words (see `fold_letters`) or values: whole 64-byte blocks.
 
-    Cost a row of 80 bytes: see docs/adr/0013; the native builder releases the GIL.
+    Cost a row of 80 bytes: see docs/adr/0012; the native builder releases the GIL.
     """
     data, offsets = buffers_of(array)
     bits = WORD_BITS if words else VALUE_BITS
