@@ -20,12 +20,16 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 QUESTIONS = ("/query?limit=1&search=batch0", "/query/stats", "/query/histogram?by=service&step=1s")
 
 
-async def reader(urls: list[str], until: float, answers: list[dict]) -> None:
-    """Asks again and again through living nodes; keeps what each answer said of itself."""
+async def reader(urls: list[str], until: float, ledger: Ledger, answers: list[dict]) -> None:
+    """Asks again and again through living nodes; keeps what each answer said of itself.
+
+    `least`, `most`: the rows acked before a count was asked for, and those sent until it was answered.
+    """
     turn = 0
     while time.monotonic() < until:
         for path in QUESTIONS:
             turn += 1
+            least = len(ledger.acked)
             try:
                 url = f"{urls[turn % len(urls)]}{path}"
                 status, body, _ = await asyncio.to_thread(http, "GET", url, None, None, 10.0)
@@ -34,6 +38,9 @@ async def reader(urls: list[str], until: float, answers: list[dict]) -> None:
             told = {"status": status, "question": path, "missing": body if status != 200 else ""}
             if status == 200:
                 told |= {"complete": body["complete"], "missing": body["missing"]}
+            if status == 200 and path == "/query/stats":
+                count = body["rows"][0]["count"] if body["rows"] else 0
+                told |= {"least": least, "count": count, "most": len(ledger.attempted)}
             answers.append({"complete": False, **told})
         await asyncio.sleep(0.05)
 
@@ -51,7 +58,7 @@ async def load_and_faults(
     async with asyncio.TaskGroup() as group:
         for number in range(first_agent, first_agent + 4):
             group.create_task(agent(number, cluster.urls, until, ledger))
-        group.create_task(reader(cluster.urls, until, answers))
+        group.create_task(reader(cluster.urls, until, ledger, answers))
         group.create_task(asyncio.to_thread(faults))  # type: ignore[arg-type]
 
 
@@ -82,6 +89,12 @@ async def test_killing_any_one_node_loses_and_doubles_nothing(tmp_path: Path) ->
     assert not incomplete, f"{len(incomplete)} of {len(answers)} answers: {incomplete[:3]}"
     asked = Counter(one["question"] for one in answers)
     assert all(asked[path] for path in QUESTIONS), asked
+    wrong = [
+        one
+        for one in answers
+        if not one.get("least", 0) <= one.get("count", 0) <= one.get("most", 0)
+    ]
+    assert not wrong, f"counts less than acked or more than sent: {wrong[:3]}"
     print(
         f"\n{len(ledger.acked)} rows acked, the longest wait for an ack {ledger.longest_ack():.2f} s"
     )
