@@ -79,12 +79,12 @@ def test_other_tools_count_what_the_api_counts(shell: Shell) -> None:
 
     wanted = rows_of(shell)
     paths = [one["path"] for one in found["files"]]
-    counted = duckdb.execute(f"SELECT count(*) FROM {source}").fetchone()
+    counted = duckdb.connect().execute(f"SELECT count(*) FROM {source}").fetchone()
     assert found["complete"]
     assert len(listed) == len(paths)
     assert counted == (wanted,)
     assert found["rows"] == wanted == sum(pl.scan_parquet(p).collect().height for p in paths)
-    small = duckdb.execute(f"SELECT sum(code) FROM {source} WHERE service = 'small'")
+    small = duckdb.connect().execute(f"SELECT sum(code) FROM {source} WHERE service = 'small'")
     assert small.fetchone() == (66,)
 
 

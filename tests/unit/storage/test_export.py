@@ -55,7 +55,7 @@ def count(exported: Exported, sql: str = "count(*)") -> object:
     """What DuckDB finds in all files together."""
     paths = [str(file.path) for file in exported.files]
     query = f"SELECT {sql} FROM read_parquet(?, union_by_name=true, hive_partitioning=false)"
-    found = duckdb.execute(query, [paths]).fetchone()
+    found = duckdb.connect().execute(query, [paths]).fetchone()
     return found[0] if found else None
 
 
