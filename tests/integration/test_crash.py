@@ -35,6 +35,8 @@ async def reader(urls: list[str], until: float, ledger: Ledger, answers: list[di
                 status, body, _ = await asyncio.to_thread(http, "GET", url, None, None, 10.0)
             except OSError:
                 continue  # this one was killed just now
+            if status == 503 and body["error"]["code"] == "NOT_READY":
+                continue  # this one has just been started, and says so
             told = {"status": status, "question": path, "missing": body if status != 200 else ""}
             if status == 200:
                 told |= {"complete": body["complete"], "missing": body["missing"]}
