@@ -26,7 +26,7 @@ AUTO_BUCKETS = 60
 _S, _M, _H = MICROS_PER_SECOND, MICROS_PER_MINUTE, MICROS_PER_HOUR
 _NICE = (_S, 5 * _S, 15 * _S, 30 * _S, _M, 5 * _M, 15 * _M, 30 * _M, _H, 3 * _H, 6 * _H, 12 * _H)
 _DAY = 24 * _H
-_CALL = re.compile(r"\s*([a-z_]+?)(\d{1,2}(?:\.\d+)?)?\s*(?:\(([^()]*)\))?\s*")
+_CALL = re.compile(r"([a-z_]+?)(\d{1,2}(?:\.\d+)?)?(?:\s*\(([^()]*)\))?")
 _NAMES = {
     "count": "count", "sum": "sum", "min": "min", "max": "max", "avg": "avg", "mean": "avg",
     "uniq": "count_distinct", "count_distinct": "count_distinct", "median": "quantile",
@@ -61,7 +61,7 @@ def _split(text: str) -> list[str]:
 
 
 def _aggregate(text: str) -> Aggregate:
-    found = _CALL.fullmatch(text)
+    found = _CALL.fullmatch(text.strip())
     word, number, inside = found.groups() if found else ("", None, None)
     function = _NAMES.get(word)
     if function is None or (number is not None) != (word == "p"):
