@@ -39,7 +39,7 @@ _VALUE = re.compile(r"""[^\s()"]+""")
 _LISTED = re.compile(r"""[^\s()",]+""")
 _BOUND = re.compile(r"""[^\s()"\[\]{}]+""")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_UNESCAPED_QUOTE = re.compile(r'(\\*)"')
+_ESCAPE_OR_QUOTE = re.compile(r'\\.|"', re.DOTALL)
 _OPERATORS = (":!=", ":>=", ":<=", ":=", ":~", ":>", ":<", "!=", "=~", ":", "=")
 _KEYWORDS = ("AND", "OR", "NOT")
 
@@ -451,14 +451,14 @@ def _unparse_leaf(kind: str, operands: list[Any]) -> str:
     if kind == "exists":
         return f"{name}:*"
     if kind == "regex":
-        return f'{name}:~"{_UNESCAPED_QUOTE.sub(_escaped_quote, values[0])}"'
+        return f'{name}:~"{_ESCAPE_OR_QUOTE.sub(_escaped_quote, values[0])}"'
     low, high = ("*" if one is None else _literal(one) for one in values)
     return f"{name}:[{low} TO {high}}}"
 
 
 def _escaped_quote(found: re.Match[str]) -> str:
     """A quote in a regex with a backslash before it; one that has it already means the same."""
-    return found.group() if len(found[1]) % 2 else f'{found[1]}\\"'
+    return r"\"" if found.group() == '"' else found.group()
 
 
 def _literal(value: Any) -> str:

@@ -307,24 +307,13 @@ class SqlRunner:
 
     async def _collect(self, run: _Run) -> tuple[pa.Table, list[tuple[str, str]], dict[str, Any]]:
         """The result as the engine sends it: bounded there by rows and bytes."""
-        engine = run.engine
-        columns: list[tuple[str, str]] = []
-        schema: pa.Schema | None = None
-        batches: list[pa.RecordBatch] = []
-        while True:
-            kind, payload = await engine.receive()
-            if kind == b"S":
-                schema = pa.ipc.read_schema(pa.py_buffer(payload))
-            elif kind == b"B":
-                batches.append(pa.ipc.read_record_batch(pa.py_buffer(payload), schema))
-            else:
-                body = engine.read(payload)
-                if "error" in body:
-                    raise self._failure(run, body["error"])
-                if "done" in body:
-                    assert schema is not None
-                    return pa.Table.from_batches(batches, schema), columns, body["done"]
-                columns = [(name, kind) for name, kind in body["columns"]]
+        table, answers = await run.engine.result()
+        last = answers[-1]
+        if "error" in last:
+            raise self._failure(run, last["error"])
+        assert table is not None
+        columns = [(name, kind) for one in answers[:-1] for name, kind in one["columns"]]
+        return table, columns, last["done"]
 
     def _failure(self, run: _Run, error: dict[str, Any]) -> Exception:
         settings, message = self._coordinator.settings, str(error["message"])

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from records.errors import TooLarge
 from runtime.logs import get_logger
 
@@ -133,6 +135,27 @@ class Engine:
         error = body.get("error", {}).get("kind")
         self.settled = "columns" not in body and error not in ("memory", "internal")
         return body
+
+    async def result(self) -> tuple[pa.Table | None, list[dict[str, Any]]]:
+        """What a query gives: its rows (None if it failed first), and its answers up to "done" or "error".
+
+        Raises:
+            EngineDied: it is gone.
+        """
+        schema: pa.Schema | None = None
+        batches: list[pa.RecordBatch] = []
+        answers: list[dict[str, Any]] = []
+        while True:
+            kind, payload = await self.receive()
+            if kind == b"S":
+                schema = pa.ipc.read_schema(pa.py_buffer(payload))
+            elif kind == b"B":
+                batches.append(pa.ipc.read_record_batch(pa.py_buffer(payload), schema))
+            else:
+                answers.append(self.read(payload))
+                if "done" in answers[-1] or "error" in answers[-1]:
+                    made = None if schema is None else pa.Table.from_batches(batches, schema)
+                    return made, answers
 
     async def ask(self, **body: Any) -> dict[str, Any]:
         """A command and its answer."""

@@ -1,6 +1,6 @@
 """One thing changes, the rest stays: connections, rows a batch, nodes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,39 +46,44 @@ def _turns(values: tuple[int, ...], rounds: int) -> Iterator[int]:
 
 def connections(plan: Grid, points: Points, folder: Path) -> None:
     """Senders at once, `batch` rows a batch."""
-    if all(points.has(connections=one) for one in plan.connections):
-        return
-    taken: dict[int, list[load.Load]] = {one: [] for one in plan.connections}
-    with nodes.Cluster(folder, 3) as cluster:
-        load.send(cluster, _bodies(0, plan.rows // 2, plan.batch, _WARM), 4)
-        for piece, count in enumerate(_turns(plan.connections, plan.rounds)):
-            if points.late(f"round {len(taken[count]) + 1} of {count} connections"):
-                break
-            one = load.send(cluster, _bodies(piece, plan.rows, plan.batch), count)
-            taken[count].append(one)
-            goals.say(f"{count} connections: {one.micros_per_row:.2f} us a row")
-    for count, loads in taken.items():
-        if loads:
-            points.add({"connections": count, **asking.ingest_point(loads)})
+    _vary(
+        plan, points, folder, "connections", plan.connections,
+        lambda value: (plan.rows, plan.batch, value),
+    )  # fmt: skip
 
 
 def batches(plan: Grid, points: Points, folder: Path) -> None:
     """Rows a batch, over 8 connections."""
-    if all(points.has(batch=one) for one in plan.batches):
+    _vary(
+        plan, points, folder, "batch", plan.batches,
+        lambda value: (min(plan.rows, value * plan.requests), value, 8),
+    )  # fmt: skip
+
+
+def _vary(
+    plan: Grid,
+    points: Points,
+    folder: Path,
+    name: str,
+    values: tuple[int, ...],
+    load_of: Callable[[int], tuple[int, int, int]],
+) -> None:
+    """A point for each value of `name`, all on one cluster. `load_of`: rows, rows a batch, connections."""
+    if all(points.has(**{name: one}) for one in values):
         return
-    taken: dict[int, list[load.Load]] = {one: [] for one in plan.batches}
+    taken: dict[int, list[load.Load]] = {one: [] for one in values}
     with nodes.Cluster(folder, 3) as cluster:
         load.send(cluster, _bodies(0, plan.rows // 2, plan.batch, _WARM), 4)
-        for piece, batch in enumerate(_turns(plan.batches, plan.rounds)):
-            if points.late(f"round {len(taken[batch]) + 1} of {batch} rows a batch"):
+        for piece, value in enumerate(_turns(values, plan.rounds)):
+            if points.late(f"round {len(taken[value]) + 1} of {name} {value:,}"):
                 break
-            rows = min(plan.rows, batch * plan.requests)
-            one = load.send(cluster, _bodies(piece, rows, batch), 8)
-            taken[batch].append(one)
-            goals.say(f"{batch:,} rows a batch: {one.micros_per_row:.2f} us a row")
-    for batch, loads in taken.items():
+            rows, batch, senders = load_of(value)
+            one = load.send(cluster, _bodies(piece, rows, batch), senders)
+            taken[value].append(one)
+            goals.say(f"{name} {value:,}: {one.micros_per_row:.2f} us a row")
+    for value, loads in taken.items():
         if loads:
-            points.add({"batch": batch, **asking.ingest_point(loads)})
+            points.add({name: value, **asking.ingest_point(loads)})
 
 
 def storage_nodes(plan: Grid, points: Points, folder: Path) -> None:

@@ -10,8 +10,29 @@ from typing import Any, Self
 from .errors import MissingExtra, ServerFailed
 
 
+class _Rows:
+    """Rows that can be walked, counted and turned into a table."""
+
+    __slots__ = ()
+    rows: list[dict[str, Any]]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_arrow(self) -> Any:
+        """A `pyarrow.Table` of all columns; one of several types becomes text, times stay text.
+
+        Raises:
+            MissingExtra: pyarrow is not installed (`pip install quorumlog[arrow]`).
+        """
+        return table_of(self.rows)
+
+
 @dataclass(frozen=True, slots=True)
-class QueryResult:
+class QueryResult(_Rows):
     """One page. `complete` False: `missing` names the shards and hours that nobody could answer for.
 
     `next_cursor` is None on the last page.
@@ -22,12 +43,6 @@ class QueryResult:
     complete: bool = True
     missing: list[Any] = field(default_factory=list)
     stats: dict[str, Any] = field(default_factory=dict)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
@@ -47,17 +62,9 @@ class QueryResult:
             stats=dict(raw.get("stats") or {}),
         )
 
-    def to_arrow(self) -> Any:
-        """A `pyarrow.Table` of all columns that occur; a column of several types becomes text.
-
-        Raises:
-            MissingExtra: pyarrow is not installed (`pip install quorumlog[arrow]`).
-        """
-        return table_of(self.rows)
-
 
 @dataclass(frozen=True, slots=True)
-class SqlResult:
+class SqlResult(_Rows):
     """The whole result of a SELECT. `columns`: name and SQL type, in order; `notes`: worth knowing.
 
     `complete` False: `missing` names the shards and hours that nobody could answer for.
@@ -69,12 +76,6 @@ class SqlResult:
     missing: list[Any] = field(default_factory=list)
     stats: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
@@ -94,14 +95,6 @@ class SqlResult:
             stats=dict(raw.get("stats") or {}),
             notes=list(raw.get("notes") or []),
         )
-
-    def to_arrow(self) -> Any:
-        """A `pyarrow.Table` of the rows as JSON gave them (times as text).
-
-        Raises:
-            MissingExtra: pyarrow is not installed (`pip install quorumlog[arrow]`).
-        """
-        return table_of(self.rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -377,7 +377,8 @@ class _Walk:
 
 
 _LEADING_SEQ = re.compile(r'\{\s*"seq"\s*:\s*(\d{1,18})\b')
-_MARKS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+#: A string (the last one perhaps without an end: else each quote in it would be tried), or a bracket.
+_MARKS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 def _matching_end(text: str, start: int) -> int:

@@ -188,9 +188,12 @@ async def test_nothing_is_lost_or_doubled(seed: int) -> None:
 
 
 async def test_the_faults_bite() -> None:
-    """Over some seeds each kind of trouble shows in the metrics: else the test above proves little."""
-    found: dict[str, float] = {}
-    for seed in range(100, 104):
+    """Over a few seeds each kind of trouble shows in the metrics: else the test above proves little.
+
+    Most seeds show all but the takeover that finds rows; how many it takes depends on the machine.
+    """
+    found = dict.fromkeys(NAMES, 0.0)
+    for seed in range(100, 124):
         world = World(seed)
         async with (
             write_path(world.replicas, world.views["x"], SETTINGS, seed=seed) as x,
@@ -204,6 +207,8 @@ async def test_the_faults_bite() -> None:
                 world.over = True
                 await nemesis
             for name in NAMES:
-                found[name] = found.get(name, 0) + x.metric(name) + y.metric(name)
+                found[name] += x.metric(name) + y.metric(name)
+        if all(found.values()):
+            return
 
-    assert all(found.values()), found
+    raise AssertionError(f"24 seeds and no trouble of some kind: {found}")

@@ -434,7 +434,12 @@ def test_a_document_is_refused_as_a_whole_only_when_its_syntax_breaks() -> None:
     assert batch.failed is not None
     assert batch.failed["message"].to_pylist()[:2] == ["5", '{"a":1,"a":2}']
 
-    for broken in (b"[", b"[{]", b"[1", b'{"logs":[}', b"[] []", b"nope", b'[{"a":1} {"b":1}]'):
+    endless = (
+        b"[" + b"[" * 5000 + b'"' + b'\\"' * 500_000
+    )  # hours, if each quote were tried as a start
+    for broken in (
+        b"[", b"[{]", b"[1", b'{"logs":[}', b"[] []", b"nope", b'[{"a":1} {"b":1}]', endless,
+    ):  # fmt: skip
         with pytest.raises(InvalidRequest) as caught:
             take(broken, Format.DOCUMENT)
         assert caught.value.details["reason"] == "bad_json"

@@ -130,7 +130,11 @@ leaves = st.one_of(
     ),
     st.tuples(st.just("exists"), names),
     st.tuples(st.just("range"), names, st.integers(0, 9) | st.none(), st.integers(10, 19)),
-    st.tuples(st.just("regex"), names, st.sampled_from(["a+", 'x"y', r"\d\\" + '"', r"^\\b$", ""])),
+    st.tuples(
+        st.just("regex"),
+        names,
+        st.sampled_from(["a+", 'x"y', r"\d\\" + '"', r"^\\b$", "", "\\\\" * 9]),
+    ),
 )
 
 

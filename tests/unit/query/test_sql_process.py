@@ -36,19 +36,8 @@ async def run(
         for batch in table.to_batches(max_chunksize=1000):
             await engine.send(b"B", batch.serialize())
         await engine.send(b"E")
-    schema, batches = None, []
-    while True:
-        kind, payload = await engine.receive()
-        if kind == b"S":
-            schema = pa.ipc.read_schema(pa.py_buffer(payload))
-        elif kind == b"B":
-            batches.append(pa.ipc.read_record_batch(pa.py_buffer(payload), schema))
-        else:
-            body = engine.read(payload)
-            if "done" in body:
-                return body | {"rows": pa.Table.from_batches(batches, schema).to_pylist()}
-            if "error" in body:
-                return body
+    result, answers = await engine.result()
+    return answers[-1] if result is None else answers[-1] | {"rows": result.to_pylist()}
 
 
 def of_process(engine: Engine, name: str) -> str:

@@ -174,3 +174,12 @@ def test_values_need_their_field() -> None:
     for pairs in ([], [("field", "a"), ("by", "b")]):
         with pytest.raises(InvalidRequest):
             plan_values(pairs, NOW, 1000)
+
+
+@pytest.mark.parametrize(
+    "text", ["p" + " " * 300_000 + "x", "count(" + " " * 300_000, "a9" * 100_000]
+)
+def test_aggregates_are_read_in_linear_time(text: str) -> None:
+    """Long nonsense is refused at once: a parser that tries each blank twice would take hours here."""
+    with pytest.raises(InvalidRequest):
+        parse_aggregates(text)
