@@ -44,7 +44,8 @@ def plain(answer: dict[str, Any], question: Question) -> Plain:
     if "step" not in answer:
         return found
     bucket = next(name for name in rows[0] if name not in names) if rows else ""
-    return [(micros(row[bucket]), *one) for row, one in zip(rows, found, strict=True)]
+    stamps = {text: micros(text) for text in {row[bucket] for row in rows}}
+    return [(stamps[row[bucket]], *one) for row, one in zip(rows, found, strict=True)]
 
 
 def ask(link: http.client.HTTPConnection, facts: Facts, question: Question) -> Plain:
