@@ -34,6 +34,7 @@ from records.sidecar import Sidecar
 from runtime.metrics import Metrics
 from storage.block_files import BlockFiles
 from storage.filter_index import FilterIndex
+from storage.fold_tree import FoldCache
 from storage.holdings import BlockPlace
 from storage.lru import Lru
 from storage.match_cache import MatchCache
@@ -94,6 +95,7 @@ class HotSet:
         self._headers = Lru(HEADERS_KEPT)
         self._verified: set[int] = set()
         self.matches = MatchCache(metrics)
+        self.folds = FoldCache(metrics)
         #: The rollups of all blocks that scans have met, end to end.
         self.rollups = RollupIndex()
         self.filters = FilterIndex(self._load_filters, filter_bytes, metrics)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from records.predicates import Filter
+from records.predicates import TRUE, Filter
 from records.timestamps import TimeRange
 from storage.match_cache import MatchCache
 from storage.scan_filter import BlockView, Column, evaluate
@@ -80,6 +80,11 @@ class Batch:
         if 2 * len(positions) > self.rows and MatchCache.wants(tree):
             return np.flatnonzero(mask & self._matches(tree))
         return positions[evaluate(tree, self.view(positions))]
+
+    def everything(self) -> bool:
+        """Whether there is no filter, and every row may be seen and lies in the time range."""
+        plan = self._scanner.plan
+        return plan.filter == TRUE and self._mask(plan.time) is None
 
     def _matches(self, tree: Filter) -> np.ndarray:
         """The mask of all rows that match, whether they may be seen or not."""
