@@ -14,8 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-#: Keys up to this many are counted in an array with a cell for each; more are sorted.
+#: Groups that may be: each has a cell in an array.
 CELLS = 1 << 20
+#: Pairs of group and value are counted in an array with a cell for each that may be, up to so many a row
+#: (a cell costs 3 ns, sorting a row 40 ns); else they are sorted.
+_CELLS_PER_ROW, _CELLS_LEAST = 8, 1 << 17
 #: Sums of whole numbers that could pass this are left to the general fold, which adds floats.
 SUM_LIMIT = 1 << 62
 #: What a part takes beside its arrays.
@@ -72,6 +75,9 @@ class Part:
         return arrays + keys + sum(one.nbytes for one in self.histograms.values()) + _PART_BYTES
 
 
+NOTHING = Part((), None, np.zeros(0, np.int64), {})
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """The rows of one batch that count, not yet grouped.
@@ -108,44 +114,70 @@ def counted(batches: Sequence[Rows], columns: Sequence[str], step: int) -> Part:
     """
     batches = [one for one in batches if one.count]
     if not batches:
-        return Part((), None, np.zeros(0, np.int64), {})
-    edges = np.cumsum([0, *(one.count for one in batches)]).tolist()
-    group = np.zeros(edges[-1], np.int64)
-    names, size = [], 1
-    for index in range(len(batches[0].keys)):
-        known, tables = numbered([one.keys[index][1] for one in batches])
-        for one, table, low, high in zip(batches, tables, edges, edges[1:], strict=False):
-            _add(group[low:high], one.keys[index][0], table * size)
-        names.append(known)
-        size *= len(known)
-        if size > CELLS:
-            raise Unfit
-    low, buckets = 0, 1
+        return NOTHING
+    keys = [[one.keys[index] for one in batches] for index in range(len(batches[0].keys))]
+    bucket = None
     if step:
         bucket = np.concatenate([one.stamps for one in batches if one.stamps is not None]) // step
-        low = int(bucket.min())
-        buckets = int(bucket.max()) - low + 1
-        if size * buckets > CELLS:
-            raise Unfit
-        group += (bucket - low) * size
-    rows = np.bincount(group, minlength=size * buckets)
-    found = np.flatnonzero(rows)
-    place = np.zeros(len(rows), np.int32)
-    place[found] = np.arange(len(found))
-    keys, rest = [], found
-    for known in names:
-        rest, digit = np.divmod(rest, len(known))
-        keys.append(Key(_small(digit), known))
+    edges = np.cumsum([0, *(one.count for one in batches)]).tolist()
+    grouping = _grouping(keys, bucket, edges)
+    if grouping is None:
+        raise Unfit
+    rows = np.bincount(grouping.cell, minlength=grouping.size)
+    place, keys_found, buckets = grouping.groups(rows)
     histograms = {}
     for name in columns:
-        histogram = _of_values(batches, name, group, edges)
+        histogram = _of_values(batches, name, grouping.cell, edges)
         histograms[name] = _kept(place[histogram.group], histogram)
-    return Part(tuple(keys), rest + low if step else None, rows[found], histograms)
+    return Part(keys_found, buckets, rows[rows > 0], histograms)
 
 
-def _add(group: np.ndarray, codes: np.ndarray | None, table: np.ndarray) -> None:
-    """Adds a key's digit; the end of `table` is that of null."""
-    group += table[-1] if codes is None else table.take(codes)
+@dataclass(slots=True)
+class _Grouping:
+    """Each row's cell: a number below `size` whose digits are the codes of the keys, last the bucket."""
+
+    cell: np.ndarray
+    size: int
+    names: list[pa.Array]
+    first_bucket: int | None
+
+    def groups(self, rows: np.ndarray) -> tuple[np.ndarray, tuple[Key, ...], np.ndarray | None]:
+        """(the group of each cell that has rows, the keys, the buckets), given the rows by cell."""
+        found = np.flatnonzero(rows)
+        place = np.zeros(self.size, np.int32)
+        place[found] = np.arange(len(found))
+        keys, rest = [], found
+        for known in self.names:
+            rest, digit = np.divmod(rest, len(known))
+            keys.append(Key(_small(digit), known))
+        return place, tuple(keys), None if self.first_bucket is None else rest + self.first_bucket
+
+
+Coded = tuple[np.ndarray | None, pa.Array]
+
+
+def _grouping(
+    keys: Sequence[Sequence[Coded]], bucket: np.ndarray | None, edges: Sequence[int]
+) -> _Grouping | None:
+    """The cells of rows, batch by batch (`edges`); None if there are more than CELLS."""
+    cell, names, size = np.zeros(edges[-1], np.int64), [], 1
+    for batches in keys:
+        known, tables = numbered([one[1] for one in batches])
+        if size * len(known) > CELLS:
+            return None
+        for (codes, _), table, low, high in zip(batches, tables, edges, edges[1:], strict=False):
+            digits = table * size
+            cell[low:high] += digits[-1] if codes is None else digits.take(codes)
+        names.append(known)
+        size *= len(known)
+    if bucket is None:
+        return _Grouping(cell, size, names, None)
+    first = int(bucket.min())
+    buckets = int(bucket.max()) - first + 1
+    if size * buckets > CELLS:
+        return None
+    cell += (bucket - first) * size
+    return _Grouping(cell, size * buckets, names, first)
 
 
 def _of_values(
@@ -183,7 +215,7 @@ def histogram_of(
     key = group * span
     key += value
     key -= low
-    if span * groups <= max(CELLS, 2 * len(key)):
+    if span * groups <= max(_CELLS_LEAST, _CELLS_PER_ROW * len(key)):
         sums = np.bincount(key, weight, span * groups)  # exact: whole numbers below 2^53
         found = np.flatnonzero(sums)
         count = sums[found].astype(np.int64, copy=False)
@@ -206,34 +238,89 @@ def merged(parts: Sequence[Part]) -> Part:
     """
     full = [part for part in parts if len(part.rows)]
     if len(full) <= 1:
-        return full[0] if full else Part((), None, np.zeros(0, np.int64), {})
-    first = full[0]
-    keys: list[Key] = []
-    for index in range(len(first.keys)):
-        names, tables = numbered([part.keys[index].names for part in full])
-        codes = [table[part.keys[index].codes] for part, table in zip(full, tables, strict=True)]
-        keys.append(Key(np.concatenate(codes), names))
-    digits = [key.codes for key in keys]
-    if first.bucket is not None:
-        digits.append(np.concatenate([part.bucket for part in full if part.bucket is not None]))
+        return full[0] if full else NOTHING
+    keys = [
+        [(part.keys[index].codes, part.keys[index].names) for part in full]
+        for index in range(len(full[0].keys))
+    ]
+    bucket = None
+    if full[0].bucket is not None:
+        bucket = np.concatenate([part.bucket for part in full if part.bucket is not None])
+    edges = np.cumsum([0, *(len(part.rows) for part in full)]).tolist()
     rows = np.concatenate([part.rows for part in full])
-    groups, inverse = _distinct(digits, len(rows))
-    starts = np.cumsum([0, *(len(part.rows) for part in full)]).tolist()
+    histograms = {
+        name: Histogram(
+            np.concatenate([
+                part.histograms[name].group + at for part, at in zip(full, edges, strict=False)
+            ]),
+            np.concatenate([part.histograms[name].value for part in full]),
+            np.concatenate([part.histograms[name].count for part in full]),
+        )
+        for name in full[0].histograms
+    }  # fmt: skip
+    return _united(keys, bucket, edges, rows, histograms)
+
+
+def narrowed(part: Part, mask: np.ndarray, keys: int) -> Part:
+    """The groups where `mask` holds, by the first `keys` keys alone.
+
+    Raises:
+        Unfit: numbers too large.
+    """
+    kept = np.flatnonzero(mask)
+    if not len(kept):
+        return NOTHING
+    place = np.full(len(mask), -1, np.int64)
+    place[kept] = np.arange(len(kept))
     histograms = {}
-    for name in first.histograms:
-        found = [part.histograms[name] for part in full]
-        united = histogram_of(
-            np.concatenate([inverse[one.group + at] for one, at in zip(found, starts, strict=False)]),
-            np.concatenate([one.value for one in found]).astype(np.int64, copy=False),
-            np.concatenate([one.count for one in found]),
-        )  # fmt: skip
-        histograms[name] = _kept(united.group, united)
-    return Part(
-        tuple(Key(_small(key.codes[groups]), key.names) for key in keys),
-        digits[-1][groups] if first.bucket is not None else None,
-        np.bincount(inverse, rows, len(groups)).astype(np.int64),
-        histograms,
-    )
+    for name, one in part.histograms.items():
+        group = place[one.group]
+        inside = np.flatnonzero(group >= 0)
+        histograms[name] = Histogram(group[inside], one.value[inside], one.count[inside])
+    chosen = [[(key.codes[kept], key.names)] for key in part.keys[:keys]]
+    bucket = None if part.bucket is None else part.bucket[kept]
+    return _united(chosen, bucket, [0, len(kept)], part.rows[kept], histograms)
+
+
+def _united(
+    keys: Sequence[Sequence[Coded]],
+    bucket: np.ndarray | None,
+    edges: Sequence[int],
+    rows: np.ndarray,
+    histograms: dict[str, Histogram],
+) -> Part:
+    """Groups that may be equal made one; the histograms' groups are positions in `rows`."""
+    grouping = _grouping(keys, bucket, edges)
+    if grouping is not None:
+        by_cell = np.bincount(grouping.cell, rows, grouping.size).astype(np.int64)
+        place, found, buckets = grouping.groups(by_cell)
+        group, rows = place[grouping.cell], by_cell[by_cell > 0]
+    else:
+        group, rows, found, buckets = _sorted(keys, bucket, rows)
+    united = {}
+    for name, one in histograms.items():
+        value, count = one.value.astype(np.int64, copy=False), one.count
+        histogram = histogram_of(group[one.group].astype(np.int64, copy=False), value, count)
+        united[name] = _kept(histogram.group, histogram)
+    return Part(found, buckets, rows, united)
+
+
+def _sorted(
+    keys: Sequence[Sequence[Coded]], bucket: np.ndarray | None, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, tuple[Key, ...], np.ndarray | None]:
+    """(group of each row, rows by group, keys, buckets) where the cells would be too many: by sorting."""
+    digits, names = [], []
+    for batches in keys:
+        known, tables = numbered([one[1] for one in batches])
+        codes = [table[one[0]] for one, table in zip(batches, tables, strict=True)]
+        digits.append(np.concatenate(codes))
+        names.append(known)
+    if bucket is not None:
+        digits.append(bucket)
+    first, group = _distinct(digits, len(rows))
+    found = tuple(Key(_small(one[first]), known) for one, known in zip(digits, names, strict=False))
+    by_group = np.bincount(group, rows, len(first)).astype(np.int64)
+    return group, by_group, found, None if bucket is None else bucket[first]
 
 
 def _distinct(keys: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,10 +2,9 @@
 
 A dashboard asks the same every few seconds, of a range that has moved on: between two times only the newest
 blocks are new. What is kept are parts (storage.fold_part) of *runs* of blocks. Runs form a tree over block
-ordinals, eight to a node: the parts of eight neighbours, of up to 64 blocks, of up to 512, and so on up to
-all that were asked for. A question asked again finds the root; with a few new blocks, or over another range,
-it finds most of the tree and merges a handful of parts a level. Of 100 blocks with 60,000 distinct pairs of
-group and value the leaves alone would take ten times as many to merge.
+ordinals, sixteen to a node: the parts of sixteen neighbours, of up to 256 blocks, of up to 4,096, and so on
+up to all that were asked for. A question asked again finds the root; with a few new blocks, or over another
+range, it finds most of the tree, and merges at most a few handfuls of parts a level.
 
 A part is kept under exactly the blocks it was made of and the shape of the question (keys, columns, step,
 filter). Blocks count only if every row of theirs may be seen and lies in the time range: hidden entries,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 #: Bytes kept. A histogram by (group, value) takes 12 bytes a pair, counts by a few groups next to nothing.
 FOLD_BYTES = 32 << 20
 #: Ordinals of a node: 2 to this.
-_BITS = 3
+_BITS = 4
 #: Part of several windows of pieces.
 Compute = Callable[[list[list["BlockSlice"]]], list[Part]]
 Cut = Callable[[Sequence["BlockSlice"]], Iterator[list["BlockSlice"]]]

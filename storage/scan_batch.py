@@ -68,9 +68,12 @@ class Batch:
         assert column is not None, "every block has timestamps"
         return column.cast(pa.int64()).to_numpy(zero_copy_only=False)
 
-    def matching(self, time: TimeRange | None = None) -> np.ndarray:
-        """Positions of the rows that may be seen, lie in the time range and match the filter; ascending."""
-        tree = self._scanner.plan.filter
+    def matching(self, time: TimeRange | None = None, tree: Filter | None = None) -> np.ndarray:
+        """Positions of the rows that may be seen, lie in the time range and match; ascending.
+
+        By default the plan's range and filter.
+        """
+        tree = self._scanner.plan.filter if tree is None else tree
         mask = self._mask(time or self._scanner.plan.time)
         if mask is None:
             return np.flatnonzero(self._matches(tree))
@@ -81,10 +84,9 @@ class Batch:
             return np.flatnonzero(mask & self._matches(tree))
         return positions[evaluate(tree, self.view(positions))]
 
-    def everything(self) -> bool:
-        """Whether there is no filter, and every row may be seen and lies in the time range."""
-        plan = self._scanner.plan
-        return plan.filter == TRUE and self._mask(plan.time) is None
+    def everything(self, tree: Filter) -> bool:
+        """Whether all rows match `tree`, may be seen and lie in the plan's range, told without a look."""
+        return tree == TRUE and self._mask(self._scanner.plan.time) is None
 
     def _matches(self, tree: Filter) -> np.ndarray:
         """The mask of all rows that match, whether they may be seen or not."""

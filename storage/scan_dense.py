@@ -1,48 +1,89 @@
 """Folds by dictionary columns and whole numbers, without hashing a value: rows are counted by their codes.
 
 Pieces are folded to parts (storage.fold_part), those of whole blocks of some size by way of what is
-remembered (storage.fold_tree); the parts are merged and written as partial aggregates. What does not fit (keys
-of free text, fractions, fields in `attributes`, more groups or values than the caps) is left to the
-general fold; `count_by_codes` then returns None.
+remembered (storage.fold_tree); the parts are merged and written as partial aggregates. What does not fit
+(keys of free text, fractions, fields in `attributes`, more groups or values than the caps) is left to
+the general fold; `count_by_codes` then returns None.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from records.predicates import TRUE, Aggregate, Fold
-from storage.fold_part import SUM_LIMIT, Histogram, Part, Rows, Unfit, counted, merged
+from records.predicates import TRUE, Aggregate, Filter, Fold, fields_of
+from storage.fold_part import SUM_LIMIT, Histogram, Part, Rows, Unfit, counted, merged, narrowed
 from storage.fold_tree import fold_runs
 from storage.hot import GroupPlace
 from storage.scan_batch import Batch, cut, in_batches
+from storage.scan_filter import BlockView, evaluate, only_over
 from storage.scan_select import BlockSlice
 from storage.scanner import Scanner
 
 BUCKET = "_bucket"
 #: Blocks of fewer rows are batched, and not remembered one by one: they will be merged before long.
 KEEP_ROWS = 4096
+#: Rows of a window, the unit of work and of a look at the deadline: 2 ms.
+WINDOW_ROWS = 1 << 19
+#: A filter made of eq and in over these (and hosts, where rows are but counted) is applied to groups, not
+#: to rows: they become keys. So a fold of another level finds the same parts.
+LIFTED = frozenset({"service", "level"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What is folded: keys, first those asked for; columns; step; and the rows that count."""
+
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    step: int
+    tree: Filter
+
+    def of(self, batches: Sequence[Batch]) -> Part:
+        """The part of some batches."""
+        return counted([_rows(one, self) for one in batches], self.columns, self.step)
 
 
 def count_by_codes(scanner: Scanner, parts: Sequence[BlockSlice], fold: Fold) -> pa.Table | None:
     """The fold's partial aggregates, or None if it has to be done in the general way."""
+    for shape in _shapes(scanner.plan.filter, fold):
+        try:
+            part = _folded(scanner, parts, shape)
+            if shape.tree != scanner.plan.filter and len(part.rows):
+                mask = _matching(part, shape.keys, scanner.plan.filter)
+                part = narrowed(part, mask, len(fold.by))
+            return _table(scanner, fold, part)
+        except Unfit:
+            scanner.restart()
+    return None
+
+
+def _shapes(tree: Filter, fold: Fold) -> list[_Shape]:
+    """How the fold may be done, the best first: the filter applied to groups, or to rows."""
     columns = tuple(dict.fromkeys(one.column for one in fold.aggregates if one.column))
+    plain = _Shape(fold.by, columns, fold.step_micros, tree)
+    if tree == TRUE or not only_over(tree, LIFTED if columns else LIFTED | {"host"}):
+        return [plain]
+    keys = tuple(dict.fromkeys((*fold.by, *sorted(fields_of(tree)))))
+    return [_Shape(keys, columns, fold.step_micros, TRUE), plain]
 
-    def fold_rows(batches: Sequence[Batch]) -> Part:
-        return counted([_rows(one, fold, columns) for one in batches], columns, fold.step_micros)
 
+def _matching(part: Part, keys: Sequence[str], tree: Filter) -> np.ndarray:
+    """The groups whose keys match the filter."""
+    columns = {name: key.values() for name, key in zip(keys, part.keys, strict=True)}
+    return evaluate(tree, BlockView(columns.get, len(part.rows)))
+
+
+def _folded(scanner: Scanner, parts: Sequence[BlockSlice], shape: _Shape) -> Part:
     kept = [one for one in parts if _keeps(scanner, one)]
     rest = [one for one in parts if not _keeps(scanner, one)] if len(kept) < len(parts) else []
-    try:
-        found = [_remembered(scanner, kept, fold, columns, fold_rows)] if kept else []
-        if rest:
-            _check(Batch(scanner, rest[:1]), fold, columns)
-        found += in_batches(scanner, rest, lambda batch: fold_rows([batch]))
-        return _table(scanner, fold, columns, merged(found))
-    except Unfit:
-        scanner.restart()
-        return None
+    found = [_remembered(scanner, kept, shape)] if kept else []
+    if rest:
+        _check(Batch(scanner, rest[:1]), shape)
+    return merged(found + in_batches(scanner, rest, lambda batch: shape.of([batch])))
 
 
 def _keeps(scanner: Scanner, part: BlockSlice) -> bool:
@@ -56,38 +97,32 @@ def _keeps(scanner: Scanner, part: BlockSlice) -> bool:
     )
 
 
-def _remembered(
-    scanner: Scanner,
-    pieces: Sequence[BlockSlice],
-    fold: Fold,
-    columns: Sequence[str],
-    fold_rows: Callable[[Sequence[Batch]], Part],
-) -> Part:
+def _remembered(scanner: Scanner, pieces: Sequence[BlockSlice], shape: _Shape) -> Part:
     """The part of whole blocks; each block is read by itself, as its codes need no common numbering."""
-    tree = scanner.plan.filter
-    shape = repr((fold.by, columns, fold.step_micros, tree))  # not the tree: True is no 1 there
 
     def one(window: list[BlockSlice]) -> Part:
         scanner.budget.check()
-        return fold_rows([Batch(scanner, [piece]) for piece in window])
+        return shape.of([Batch(scanner, [piece]) for piece in window])
 
     def compute(windows: list[list[BlockSlice]]) -> list[Part]:
         if windows:
-            _check(Batch(scanner, windows[0][:1]), fold, columns)
+            _check(Batch(scanner, windows[0][:1]), shape)
         found: Any = scanner.budget.share(one, windows)
         for window in windows:
             scanner.count(sum(piece.place.rows for piece in window), window)
         return found
 
-    return fold_runs(scanner.hot.folds, shape, pieces, cut, compute)
+    name = repr(shape)  # not the shape itself: True is no 1 in a filter
+    windows = partial(cut, rows=WINDOW_ROWS)
+    return fold_runs(scanner.hot.folds, name, pieces, windows, compute)
 
 
-def _check(batch: Batch, fold: Fold, columns: Sequence[str]) -> None:
+def _check(batch: Batch, shape: _Shape) -> None:
     """Looks at the types of one piece, before any row is filtered."""
-    batch.load([*fold.by, *columns])
-    for name in fold.by:
+    batch.load([*shape.keys, *shape.columns])
+    for name in shape.keys:
         _key(batch, name)
-    for name in columns:
+    for name in shape.columns:
         _numbers(batch, name)
 
 
@@ -116,19 +151,19 @@ def _numbers(batch: Batch, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     return column.fill_null(0).to_numpy(), valid
 
 
-def _rows(batch: Batch, fold: Fold, columns: Sequence[str]) -> Rows:
+def _rows(batch: Batch, shape: _Shape) -> Rows:
     """The rows of a batch that count: their codes, times and values."""
-    positions = _positions(batch)
+    positions = None if batch.everything(shape.tree) else batch.matching(tree=shape.tree)
     count = batch.rows if positions is None else len(positions)
     if not count:
         return Rows(0, (), None, {})
-    batch.load([*fold.by, *columns])
+    batch.load([*shape.keys, *shape.columns])
 
     def chosen(array: np.ndarray) -> np.ndarray:
         return array if positions is None else array[positions]
 
     keys = []
-    for name in fold.by:
+    for name in shape.keys:
         column = _key(batch, name)
         if column is None:
             keys.append((None, pa.array([], pa.string())))
@@ -138,22 +173,14 @@ def _rows(batch: Batch, fold: Fold, columns: Sequence[str]) -> Rows:
             indices = indices.fill_null(len(column.dictionary))
         keys.append((chosen(indices.to_numpy(zero_copy_only=False)), column.dictionary))
     values = {}
-    for name in columns:
+    for name in shape.columns:
         found, valid = _numbers(batch, name)
         values[name] = (chosen(found), None if valid is None else chosen(valid))
-    stamps = chosen(batch.timestamps()) if fold.step_micros else None
+    stamps = chosen(batch.timestamps()) if shape.step else None
     return Rows(count, tuple(keys), stamps, values)
 
 
-def _positions(batch: Batch) -> np.ndarray | None:
-    """Positions of the rows that count, None for all."""
-    if batch.everything():
-        return None
-    positions = batch.matching()
-    return None if len(positions) == batch.rows else positions
-
-
-def _table(scanner: Scanner, fold: Fold, columns: Sequence[str], part: Part) -> pa.Table:
+def _table(scanner: Scanner, fold: Fold, part: Part) -> pa.Table:
     """A part as partial aggregates."""
     count = len(part.rows)
     if count > scanner.budget.max_groups:
