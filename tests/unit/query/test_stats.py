@@ -166,6 +166,21 @@ def test_groups_are_ranked_and_cut() -> None:
     assert shown(ordered)["timestamp"].cast(pa.int64()).to_pylist() == [0, MINUTE]
 
 
+def test_nulls_come_last_whatever_the_order() -> None:
+    """Groups without a value of the first aggregate, and rows without the field; a column of nulls alone."""
+    plan = plan_stats([("by", "host,zone"), ("agg", "max(x)")], NOW, 1000)
+    hosts, largest = ["b", None, "a", "c", None], [7, 7, 7, None, 9]
+    table = pa.table({"host": hosts, "zone": pa.nulls(5), "max(x)": largest})
+
+    found, _ = ranked(table, plan)
+
+    assert found["host"].to_pylist() == [None, "a", "b", None, "c"]
+    assert found["max(x)"].to_pylist() == [9, 7, 7, 7, None]
+    assert ranked(pa.table({"host": pa.nulls(2), "zone": pa.nulls(2), "max(x)": pa.nulls(2)}), plan)[
+        0
+    ].num_rows == 2  # fmt: skip
+
+
 def test_values_need_their_field() -> None:
     """And rows without it are no value."""
     plan = plan_values([("field", "color")], NOW, 1000)
