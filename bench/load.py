@@ -24,7 +24,7 @@ SETTLE_SECONDS = 0.3
 
 @dataclass(slots=True)
 class Load:
-    """What sending took. Seconds; `acks` has one a batch; `cpu_seconds` are the store's processes', ours apart too.
+    """What sending took. Seconds; `acks`: one a batch; `cpu_seconds`: of the store, of ours by process too.
 
     `overcounts`: answers, while it became visible, that counted more rows than were ever sent.
     """
