@@ -2,7 +2,7 @@
 
 A dashboard asks the same every few seconds, of a range that has moved on: between two times only the newest
 blocks are new. What is kept are parts (storage.fold_part) of *runs* of blocks. Runs form a tree over block
-ordinals, sixteen to a node: the parts of sixteen neighbours, of up to 256 blocks, of up to 4,096, and so on
+ordinals, eight to a node: the parts of eight neighbours, of up to 64 blocks, of up to 512, and so on
 up to all that were asked for. A question asked again finds the root; with a few new blocks, or over another
 range, it finds most of the tree, and merges at most a few handfuls of parts a level.
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: Bytes kept. A histogram by (group, value) takes 12 bytes a pair, counts by a few groups next to nothing.
 FOLD_BYTES = 32 << 20
 #: Ordinals of a node: 2 to this.
-_BITS = 4
+_BITS = 3
 #: Part of several windows of pieces.
 Compute = Callable[[list[list["BlockSlice"]]], list[Part]]
 Cut = Callable[[Sequence["BlockSlice"]], Iterator[list["BlockSlice"]]]

@@ -86,14 +86,14 @@ def test_asked_again_nothing_is_computed() -> None:
 
 
 def test_new_blocks_and_another_range_compute_what_is_at_their_edges() -> None:
-    """Leaves hold sixteen neighbours: those that lost or won a block are computed, no others."""
+    """Leaves hold eight neighbours: those that lost or won a block are computed, no others."""
     asking = Asking()
     asking.ask(range(1000))
 
-    assert sorted(asking.ask(range(1001))[1]) == list(range(992, 1001))
-    assert sorted(asking.ask(range(20, 1000))[1]) == list(range(20, 32))
+    assert sorted(asking.ask(range(1001))[1]) == [1000]
+    assert sorted(asking.ask(range(20, 1000))[1]) == list(range(20, 24))
     assert sorted(asking.ask([n for n in range(1000) if n != 500])[1]) == [
-        n for n in range(496, 512) if n != 500
+        n for n in range(496, 504) if n != 500
     ]
 
 
