@@ -46,12 +46,23 @@ def test_different_owner_sets_are_spread() -> None:
     assert max(load.values()) == 2
 
 
-def test_one_by_one_the_shards_of_an_owner_set_are_spread() -> None:
-    """`spread_shards`: 12 shards over the three owners, four each."""
-    view = FakeView(["n0", "n1", "n2"], 3, 2, 2, 12)
-    load = Counter(assign(view, range(12), 0, frozenset(), by_shard=True).values())
+def test_slices_of_a_read_go_to_different_owners() -> None:
+    """Each slice whole to one of three; the same whoever asks and whenever: what it remembers serves."""
+    view = FakeView(["n0", "n1", "n2"], 3, 2, 2, 4)
+    chosen = [set(assign(view, SHARDS, turn, frozenset(), turn).values()) for turn in range(3)]
+    view.node_id = "n2"
 
-    assert set(load.values()) == {4}
+    assert chosen == [{"n0"}, {"n1"}, {"n2"}]
+    assert set(assign(view, SHARDS, 7, frozenset(), 1).values()) == {"n1"}
+
+
+def test_slices_leave_out_the_dead_and_the_avoided() -> None:
+    """The likely owners share their slices; if none is likely, all are tried."""
+    view = FakeView(["n0", "n1", "n2"], 3, 2, 2, 4)
+    view.down = {"n1"}
+
+    assert set(assign(view, SHARDS, 0, frozenset(), 1).values()) == {"n2"}
+    assert set(assign(view, SHARDS, 0, frozenset({"n0", "n2"}), 2).values()) == {"n2"}
 
 
 def test_the_dead_and_the_avoided_are_asked_last() -> None:
