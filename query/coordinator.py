@@ -26,7 +26,7 @@ from query.settle import BaseLost, ReadAgain, Settler
 from query.spread import Spreader
 from query.stream import RowStream
 from query.together import together
-from records.errors import DeadlineExceeded, NotReady, QuorumUnavailable, TooLarge
+from records.errors import DeadlineExceeded, NotReady, QuorumUnavailable
 from records.predicates import Fold, ScanPlan
 from records.timestamps import TimeRange
 from runtime.clock import Clock
@@ -269,10 +269,7 @@ class ReadCoordinator:
         times = await self._spreader.slices(view, self.shards(plan, view), scan, deadline)
         if len(times) > 1:
             self._spread.inc()
-            try:
-                reading = await self._read_slices(plan, scan, times, deadline, holder)
-            except TooLarge:  # what one owner cannot send, this node's own store can
-                reading = None
+            reading = await self._read_slices(plan, scan, times, deadline, holder)
             if reading is not None:
                 return reading
         for _ in range(ATTEMPTS - 1):

@@ -181,6 +181,7 @@ class Scatter:
         self._kind = kind_of(plan)
         self._data_of: dict[int, str] = {}
         self._ranked: dict[tuple[str, ...], list[str]] = {}
+        self._too_large: TooLarge | None = None
         self.result = Scattered()
 
     def with_plan(self, plan: ScanPlan) -> "Scatter":
@@ -191,7 +192,12 @@ class Scatter:
         )  # fmt: skip
 
     async def run(self, shards: Sequence[int], with_data: bool = True) -> Scattered:
-        """Asks for `shards`; without data only what R owners say of each."""
+        """Asks for `shards`; without data only what R owners say of each.
+
+        Raises:
+            InvalidRequest: an owner cannot evaluate the plan.
+            TooLarge: an owner cannot send its answer, and this node has no store that could give it.
+        """
         if with_data:
             self._data_of = assign(self._view, shards, self._turn, self._avoid, self._slice)
         digests = self._digest_owners(shards)
@@ -199,6 +205,8 @@ class Scatter:
             self._unit(node, data, digest, frozenset())
             for node, (data, digest) in _by_node(self._data_of, digests).items()
         )
+        if self._too_large and self.result.base.keys() != self._data_of.keys():
+            raise self._too_large
         await self._top_up(shards, with_data)
         return self.result
 
@@ -324,8 +332,13 @@ class Scatter:
         """One node's answer; None if it failed in a way that another owner may not."""
         try:
             reply, table = await self.scan(node, self.request(data, digest))
-        except (InvalidRequest, TooLarge):
+        except InvalidRequest:
             raise
+        except (
+            TooLarge
+        ) as error:  # of any peer; the own store sends nothing, so it has no such bound
+            self._too_large = error
+            return None
         except QuorumlogError as error:
             self.result.failures[node] = error.code
             self._latencies.suspect(node, self.deadline.clock.monotonic())
@@ -350,6 +363,8 @@ class Scatter:
         moved: dict[int, str] = {}
         for shard in data:
             ranked = [n for n in self._rank(shard) if n not in tried]
+            if self._too_large:
+                ranked = [n for n in ranked if n == self._view.node_id]
             spoken = self.result.digests.get(shard, {})
             alive = self._view.is_alive
             ranked.sort(key=lambda n, said=spoken: (not alive(n), n in said))

@@ -3,9 +3,11 @@
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from query.limits import Latencies
 from query.scatter import Scatter, ScatterMetrics, assign, rank
-from records.errors import Overloaded
+from records.errors import Overloaded, TooLarge
 from runtime.metrics import Metrics
 from tests.support.fake_store import FakeCluster, FakeView, make_entry
 from tests.unit.query.helpers import plan, row, soon
@@ -116,6 +118,49 @@ async def test_a_refusal_for_lack_of_room_is_a_failure_like_any_other() -> None:
     found = await scatter(cluster).run(SHARDS)
 
     assert set(found.base) == set(SHARDS)
+
+
+async def test_an_answer_too_large_to_send_comes_from_the_own_store() -> None:
+    """The own store is asked instead, no other peer; the one with too much may still give digests."""
+    cluster = filled()
+    cluster.stores["n2"].dead = True
+    cluster.stores["n1"].on_call = lambda *_: refuse(cluster)
+
+    def refuse(cluster: FakeCluster) -> None:
+        data = cluster.stores["n1"].calls[-1][1][0]
+        cluster.stores["n1"].fail_with = TooLarge("70 MiB") if data else None
+
+    found = await scatter(cluster, slice_=1).run(SHARDS)
+
+    assert found.base == dict.fromkeys(SHARDS, "n0")
+    assert all(set(said) == {"n0", "n1"} for said in found.digests.values())
+
+
+async def test_an_answer_that_nobody_can_send_is_an_error_that_says_so() -> None:
+    """Not overload, not a partial answer: it would be as large again. One owner was asked for it, not all."""
+    cluster = filled()
+    cluster.view.node_id = "query-only"
+    for store in cluster.stores.values():
+        store.fail_with = TooLarge("70 MiB; narrow the question")
+
+    with pytest.raises(TooLarge, match="narrow"):
+        await scatter(cluster, needed=1).run(SHARDS)
+    assert cluster.calls("scan") == 1
+
+
+async def test_a_hedge_with_too_large_an_answer_does_not_spoil_the_slow_one() -> None:
+    """The own store is slow, the backup cannot send: the own answer counts."""
+    cluster = filled()
+    cluster.stores["n0"].delay_seconds = 0.1
+    for name in ("n1", "n2"):
+        cluster.stores[name].fail_with = TooLarge("70 MiB")
+    latencies = Latencies(0.01)
+    latencies.COLD_SECONDS = 0.01  # type: ignore[misc]
+
+    found = await scatter(cluster, needed=1, latencies=latencies).run(SHARDS)
+
+    assert set(found.base.values()) == {"n0"}
+    assert cluster.calls("scan") > 1
 
 
 async def test_a_failed_digest_owner_is_replaced_too() -> None:

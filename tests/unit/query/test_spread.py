@@ -259,6 +259,38 @@ async def test_a_row_resent_in_another_slice_counts_once() -> None:
             assert answer.table["count"][0].as_py() == wanted
 
 
+async def test_what_arrives_between_two_slices_hides_no_row() -> None:
+    """All owners agree in each slice, but not at the same time.
+
+    The repeat is on all owners. Its first copy, of the first slice's time, comes to all of them after that
+    slice was read and before the last one is: there it hides the repeat. The row must not be lost.
+    """
+    cluster = hourly(6)
+    first = make_entry(90, 0, [row(0, "same", x=1)], received_at=NOW)
+    again = make_entry(91, 0, [row(5 * HOUR, "same", x=1)], received_at=NOW + 9, previous=first.id)
+    cluster.write(again)
+
+    def late(store: Any) -> Any:
+        real = store.scan
+
+        async def scan(request: Any, deadline: Any) -> Any:
+            if request.plan.time.start > NOW and request.plan.time.end > NOW + 5 * HOUR:
+                await asyncio.sleep(0.02)
+                for one in cluster.stores.values():
+                    one.add(first)
+            return await real(request, deadline)
+
+        return scan
+
+    for store in cluster.stores.values():
+        store.scan = late(store)  # type: ignore[method-assign]
+    async with coordinator(cluster, spread="on", spread_rows=1) as reader:
+        answer = await reader.fold(folded(COUNT), soon())
+
+    assert answer.complete
+    assert answer.table["count"][0].as_py() == 61
+
+
 async def test_owners_that_may_hide_otherwise_are_read_as_one() -> None:
     """Sequences overlap, and the rows without a time of their own lie hours apart.
 
