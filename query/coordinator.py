@@ -115,6 +115,7 @@ class ReadCoordinator:
         Raises:
             InvalidRequest: a replica cannot evaluate the plan.
             Overloaded: no free place in time, or memory used up.
+            TooLarge: more than an owner can send, or than all queries together may hold.
             QuorumUnavailable, DeadlineExceeded: no shard was answered at all.
         """
         started = self.clock.monotonic()
