@@ -49,7 +49,7 @@ def filled(entries: int = 30, **shape: Any) -> FakeCluster:
     return cluster
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     cases(fewest=2),
     st.sampled_from(["asc", "desc"]),
