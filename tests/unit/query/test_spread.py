@@ -259,8 +259,9 @@ async def test_a_row_resent_in_another_slice_counts_once() -> None:
             assert answer.table["count"][0].as_py() == wanted
 
 
-async def test_what_arrives_between_two_slices_hides_no_row() -> None:
-    """All owners agree in each slice, but not at the same time.
+@pytest.mark.parametrize("consistency", ["quorum", "all"])
+async def test_what_arrives_between_two_slices_hides_no_row(consistency: str) -> None:
+    """All owners agree in each slice, but not at the same time; with `all` each speaks for each slice.
 
     The repeat is on all owners. Its first copy, of the first slice's time, comes to all of them after that
     slice was read and before the last one is: there it hides the repeat. The row must not be lost.
@@ -285,7 +286,7 @@ async def test_what_arrives_between_two_slices_hides_no_row() -> None:
     for store in cluster.stores.values():
         store.scan = late(store)  # type: ignore[method-assign]
     async with coordinator(cluster, spread="on", spread_rows=1) as reader:
-        answer = await reader.fold(folded(COUNT), soon())
+        answer = await reader.fold(folded(COUNT, consistency=consistency), soon())
 
     assert answer.complete
     assert answer.table["count"][0].as_py() == 61
