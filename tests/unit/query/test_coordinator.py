@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from query.coordinator import ReadCoordinator
 from query.plan import QueryPlan
 from query.stats import parse_aggregates
-from records.errors import InvalidRequest, NotReady, Overloaded, QuorumUnavailable
+from records.errors import InvalidRequest, NotReady, Overloaded, QuorumUnavailable, TooLarge
 from records.predicates import Fold
 from runtime.metrics import Metrics
 from tests.support.fake_store import (
@@ -322,7 +322,7 @@ async def test_memory_is_bounded_and_given_back() -> None:
     """A query whose tables exceed the budget is refused loudly; the budget is whole again after it."""
     cluster = filled(entries=40)
     async with coordinator(cluster, memory_bytes=1000) as reader:
-        with pytest.raises(Overloaded, match="narrow it"):
+        with pytest.raises(TooLarge, match="narrow it"):
             await reader.query(plan(), soon())
         small = await reader.query(plan(limit="1", fields="x"), soon())
 
