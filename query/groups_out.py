@@ -6,14 +6,12 @@ time is written once, and no object is made for a row. Times are RFC 3339; what 
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute
 
 from query.times import rfc3339
-
-pc: Any = pyarrow.compute
 
 
 def groups_json(table: pa.Table) -> str:
@@ -36,23 +34,28 @@ def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    """The JSON of each value."""
+def _texts(column: pa.ChunkedArray) -> list[Any]:
+    """The JSON of each value, or what `%s` makes it of."""
     kind = column.type
-    if pa.types.is_timestamp(kind):
-        return _distinct(column.cast(pa.int64()).to_pylist(), lambda at: f'"{rfc3339(at)}"')
-    if pa.types.is_integer(kind):
-        return pc.fill_null(column.cast(pa.string()), "null").to_pylist()
+    if pa.types.is_integer(kind) and not column.null_count:
+        return column.to_numpy().tolist()
     if pa.types.is_floating(kind):
         return [
             "null" if x is None or not math.isfinite(x) else repr(x) for x in column.to_pylist()
         ]
-    if pa.types.is_nested(kind):
+    if pa.types.is_nested(kind) or pa.types.is_null(kind):
         return [_json(value) for value in column.to_pylist()]
-    return _distinct(column.to_pylist(), _json)
+    if pa.types.is_timestamp(kind):
+        return _distinct(column.cast(pa.int64()), lambda at: f'"{rfc3339(at)}"')
+    return _distinct(column, _json)
 
 
-def _distinct(values: list[Any], write: Any) -> list[str]:
+def _distinct(column: pa.ChunkedArray, write: Callable[[Any], str]) -> list[str]:
     """Each distinct value written once."""
-    texts = {one: "null" if one is None else write(one) for one in set(values)}
-    return [texts[one] for one in values]
+    whole = pa.concat_arrays(column.chunks)
+    if not pa.types.is_dictionary(whole.type):
+        whole = whole.dictionary_encode()
+    texts = [write(value) for value in whole.dictionary.to_pylist()]
+    codes = whole.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False).tolist()
+    texts.append("null")
+    return [texts[code] for code in codes]
