@@ -68,8 +68,8 @@ async def measure(folder: Path, rounds: int) -> None:
                 read = reply.rows_scanned
                 cpu.append((time.process_time() - before[1]) * 1000)
             sys.stdout.write(
-                f"{name:32} first CPU {cpu[0]:8.2f} ms   wall p50 {statistics.median(wall[2:]):8.2f} ms   CPU p50"
-                f" {statistics.median(cpu[2:]):8.2f} ms   rows read {read:,}\n"
+                f"{name:32} first CPU {cpu[0]:8.2f} ms   wall p50 {statistics.median(wall[2:]):8.2f}"
+                f" ms   CPU p50 {statistics.median(cpu[2:]):8.2f} ms   rows read {read:,}\n"
             )
     finally:
         await service.stop()
