@@ -3,7 +3,7 @@
 STORE is the `store` folder of a node that does not run (a copy of it: opening writes there). The figures
 are of a replica alone: planning, quorum, merging and HTTP come on top. Run it on two working trees in turn to
 compare them; CPU time is what holds on a machine that also does other things. `known`: the same search
-was asked before, so that its matches are remembered, as are folds (docs/adr/0018) in all turns but the first
+was asked before, so that its matches are remembered, as are folds (docs/adr/0019) in all turns but the first
 (its columns are decoded as well); where the range moves each turn begins a minute later.
 """
 

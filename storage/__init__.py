@@ -2,7 +2,7 @@
 
     put  -> engine decides (pure) -> wal: append, one fdatasync for all who wait -> engine applies -> reply
     scan -> snapshot of the entry table -> rollups, or else: blocks that can match -> row groups whose filters
-          say "maybe" -> batches of hot columns -> filter -> rows or folds
+          say "maybe" -> batches of hot columns -> filter -> rows or folds (of whole blocks: remembered)
 
     small blocks -> compaction (background) -> segments, one Parquet file of an hour -> log files removed
 
