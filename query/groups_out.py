@@ -15,7 +15,7 @@ from query.times import rfc3339
 
 
 def groups_json(table: pa.Table) -> str:
-    """The rows of a table, with times as `timestamp`, as a JSON array of objects."""
+    """The rows of a table (times as `timestamp`, no dictionaries) as a JSON array of objects."""
     if not table.num_rows:
         return "[]"
     names = [_json(name).replace("%", "%%") for name in table.column_names]
@@ -52,9 +52,7 @@ def _texts(column: pa.ChunkedArray) -> list[Any]:
 
 def _distinct(column: pa.ChunkedArray, write: Callable[[Any], str]) -> list[str]:
     """Each distinct value written once."""
-    whole = pa.concat_arrays(column.chunks)
-    if not pa.types.is_dictionary(whole.type):
-        whole = whole.dictionary_encode()
+    whole = pa.concat_arrays(column.chunks).dictionary_encode()
     texts = [write(value) for value in whole.dictionary.to_pylist()]
     codes = whole.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False).tolist()
     texts.append("null")
