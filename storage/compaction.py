@@ -29,6 +29,7 @@ from storage.hot import HotSet
 from storage.log_format import Record
 from storage.reclaim import Superseded, log_files_to_keep, state_records
 from storage.recovery import log_files
+from storage.repack import is_due, pack
 from storage.segment_file import hour_within
 from storage.segment_write import Step, no_step, write_segment
 from storage.settings import StorageSettings
@@ -72,11 +73,10 @@ class _Candidates:
     looked_at: int = 0
 
     def update(self, holdings: Holdings, now: float) -> None:
-        for place in holdings.blocks[self.looked_at :]:
-            if place is not None:
-                low, high = holdings.table.block_range(place.ordinal)
-                self._consider(place, high - low, now)
-        self.looked_at = len(holdings.blocks)
+        for place in holdings.blocks.since(self.looked_at):
+            low, high = holdings.table.block_range(place.ordinal)
+            self._consider(place, high - low, now)
+        self.looked_at = holdings.blocks.end
         for ordinal in [n for n in self.pieces if holdings.blocks[n] is None]:
             del self.pieces[ordinal]
             self.tries.pop(ordinal, None)
@@ -140,6 +140,7 @@ class Compactor:
         chosen = plan(self._candidates.pieces.values(), now, self._settings)
         if chosen:
             await self.merge(chosen)
+        await self._repack()
 
     def _source(self, ordinal: int) -> Source:
         holdings = self._engine.holdings
@@ -184,7 +185,7 @@ class Compactor:
         """Files the entries under their segments; the places that are given up."""
         holdings = self._engine.holdings
         for merged, number in written.segments:
-            block, ordinal = merged.block, len(holdings.blocks)
+            block, ordinal = merged.block, holdings.blocks.end
             place = BlockPlace.of(ordinal, block.header, -number, 0, len(block.data))
             holdings.refile(place, merged.numbers, merged.row_starts)
         gone = []
@@ -213,9 +214,23 @@ class Compactor:
             self._step("remove log")
             self._gauges.reclaimed.inc(await self._pool.run(_remove_all, useless))
 
+    async def _repack(self) -> None:
+        """Drops the entry rows of merged blocks, once they are many. Merges wait: they hold numbers."""
+        holdings = self._engine.holdings
+        table = holdings.table
+        if not is_due(table.count, table.gone):
+            return
+        rows, present = table.rows[: table.count], holdings.blocks.mask()
+        packed = await self._pool.run(pack, rows, present)
+        moved = holdings.adopt(packed)
+        self._hot.rollups.renumber(moved, holdings.generation)
+        dropped = packed.seen - len(packed.kept)
+        self._gauges.repacked.inc(dropped)
+        log.info("entry rows were packed", dropped=dropped, kept=table.count)
+
     def _count_pieces(self) -> None:
         blocks = self._engine.holdings.blocks
-        segments = sum(place is not None and place.file < 0 for place in blocks)
+        segments = sum(place.file < 0 for place in blocks)
         self._gauges.segments.set(segments)
 
 

@@ -51,10 +51,10 @@ class Superseded:
 
 
 def log_files_to_keep(
-    blocks: Iterable[BlockPlace | None], flushed: Position
+    blocks: Iterable[BlockPlace], flushed: Position
 ) -> Callable[[int], bool]:
     """Whether a log file is still needed, by its sequence."""
-    used = {place.file for place in blocks if place is not None and place.file > 0}
+    used = {place.file for place in blocks if place.file > 0}
     return lambda sequence: sequence >= flushed.file or sequence in used
 
 

@@ -271,7 +271,10 @@ class StorageService:
     async def _judged(self, block: EncodedBlock, options: PutOptions) -> Verdict:
         """Asks the engine until it knows; ends with its verdict, on which no other put has acted yet."""
         proofs: dict[Pair, Proof] = {}
+        generation = self._engine.holdings.generation
         while True:
+            if generation != self._engine.holdings.generation:  # proofs name entries by number
+                proofs, generation = {}, self._engine.holdings.generation
             decision = self._engine.decide(block.header, options, proofs)
             if isinstance(decision, Verdict):
                 return decision
@@ -318,7 +321,7 @@ class StorageService:
             return
         place = None
         if verdict.accepted:
-            at, ordinal = places[-1], len(self._engine.holdings.blocks)
+            at, ordinal = places[-1], self._engine.holdings.blocks.end
             place = BlockPlace.of(ordinal, block.header, at.file, at.body_offset, len(block.data))
         self._engine.apply(put, place)
         self._advance(places)

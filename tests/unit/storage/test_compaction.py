@@ -64,7 +64,7 @@ async def running(directory: Path) -> StorageService:
 
 
 def live(service: StorageService) -> list[int]:
-    return [n for n, place in enumerate(service._engine.holdings.blocks) if place is not None]
+    return [place.ordinal for place in service._engine.holdings.blocks]
 
 
 async def merge(service: StorageService, ordinals: Sequence[int] | None = None) -> None:
