@@ -140,7 +140,9 @@ class Compactor:
         chosen = plan(self._candidates.pieces.values(), now, self._settings)
         if chosen:
             await self.merge(chosen)
-        await self._repack()
+        table = holdings.table
+        if is_due(table.count, table.gone):
+            await self.repack()
 
     def _source(self, ordinal: int) -> Source:
         holdings = self._engine.holdings
@@ -214,12 +216,10 @@ class Compactor:
             self._step("remove log")
             self._gauges.reclaimed.inc(await self._pool.run(_remove_all, useless))
 
-    async def _repack(self) -> None:
-        """Drops the entry rows of merged blocks, once they are many. Merges wait: they hold numbers."""
+    async def repack(self) -> None:
+        """Drops the entry rows of blocks that are gone. No merge may run meanwhile: it holds numbers."""
         holdings = self._engine.holdings
         table = holdings.table
-        if not is_due(table.count, table.gone):
-            return
         rows, present = table.rows[: table.count], holdings.blocks.mask()
         packed = await self._pool.run(pack, rows, present)
         moved = holdings.adopt(packed)

@@ -2,10 +2,10 @@
 
 Rows are appended as blocks are filed and keep their number until the table is packed (storage.repack); a
 block's entries are neighbours. `GONE` rows belonged to a block that was quarantined, or merged into a
-segment (then a later row stands for the entry); packing drops them, and so does a restart. `origin` is the block an entry was written in, if not this one.
-Text (tenants, producers) stands in a dictionary, once. What does not fit the fixed width (several spans of
-sequences, skips, a hash that is not 16 bytes) sets `COMPLEX`: such an entry's header is read from its block
-when it is asked for.
+segment (then a later row stands for the entry); packing drops them, and so does a restart. `origin` is the
+block an entry was written in, if not this one. Text (tenants, producers) stands in a dictionary, once. What
+does not fit the fixed width (several spans of sequences, skips, a hash that is not 16 bytes) sets `COMPLEX`:
+such an entry's header is read from its block when it is asked for.
 
 Look-ups by id go through an open-addressing table of entry numbers, hashed by multiplication (Knuth, "The
 Art of Computer Programming", volume 3, 6.4); the id column decides.
@@ -181,8 +181,10 @@ class EntryTable:
         self.rows["flags"][numbers] |= GONE
         self.gone += np.size(numbers)
 
-    def adopt(self, rows: np.ndarray, used: int, seen: int, ids: IdIndex, previous: IdIndex) -> None:
-        """Takes the packed columns for its own; the rows from number `seen` on follow after `used` of them."""
+    def adopt(
+        self, rows: np.ndarray, used: int, seen: int, ids: IdIndex, previous: IdIndex
+    ) -> None:
+        """Takes `used` packed rows for its own, and after them its rows from number `seen` on."""
         came = self.rows[seen : self.count]
         self.rows, self.count = rows, used
         self._ids, self._previous = ids, previous
@@ -256,4 +258,6 @@ class EntryTable:
     @property
     def memory_bytes(self) -> int:
         """What the columns in use and the indexes take."""
-        return self.count * ENTRY_TYPE.itemsize + self._ids.memory_bytes + self._previous.memory_bytes
+        return (
+            self.count * ENTRY_TYPE.itemsize + self._ids.memory_bytes + self._previous.memory_bytes
+        )

@@ -46,7 +46,7 @@ def _digest(node: int) -> Digest:
 def _sums(
     ids: Sequence[bytes], hashes: Sequence[bytes], keys: np.ndarray
 ) -> Iterator[tuple[int, int, int]]:
-    """(key, count, sum of leaves) of each distinct key, ascending. Sums are taken in four limbs of 32 bits."""
+    """(key, count, sum of leaves) of each distinct key, ascending. Summed in four limbs of 32 bits."""
     if not len(keys):
         return
     leaves = b"".join(

@@ -50,9 +50,7 @@ class Superseded:
         return True
 
 
-def log_files_to_keep(
-    blocks: Iterable[BlockPlace], flushed: Position
-) -> Callable[[int], bool]:
+def log_files_to_keep(blocks: Iterable[BlockPlace], flushed: Position) -> Callable[[int], bool]:
     """Whether a log file is still needed, by its sequence."""
     used = {place.file for place in blocks if place.file > 0}
     return lambda sequence: sequence >= flushed.file or sequence in used

@@ -4,7 +4,7 @@ A merge files its entries anew and leaves their old rows behind, `GONE`: a scan 
 them. With tiny requests each entry is merged a few times, and the rows left behind are most of the table.
 
     pack (worker)    copies the rows of present blocks, and makes the indexes of them anew
-    Holdings.adopt   (event loop) adds what came meanwhile, takes over the flags, swaps: entries have new numbers
+    Holdings.adopt   (event loop) takes over the flags, adds what came meanwhile, swaps: new numbers for all
 
 Rows are dropped by whole blocks, so an entry keeps its position in its block; and of blocks that are gone, so
 no present entry is dropped. Older snapshots keep the old columns. Whatever holds entry numbers longer

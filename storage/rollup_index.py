@@ -3,8 +3,9 @@
 A cell is (entry number, block, minute, pair of service and level, count): 28 bytes, about 60 cells for a
 block of 20,000 rows. Cells are appended when a scan first meets a block and never change; whether a cell
 counts is decided by each scan from its own snapshot of the entry table. When entries get new numbers, so
-do the cells (`renumber`); a snapshot from before then finds none and reads blocks instead. Bounded: beyond `cells_max` the
-cells of blocks that are gone make room, and what still does not fit is answered block by block.
+do the cells (`renumber`); a snapshot from before then finds none and reads blocks instead.
+Bounded: beyond `cells_max` the cells of blocks that are gone make room, and what still does not fit is
+answered block by block.
 
 Thread-safe: scans load from several workers. The arrays handed out are never written again.
 """
