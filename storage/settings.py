@@ -19,7 +19,7 @@ class StorageSettings:
     idle_seconds: float = 0.1
     #: Bytes of decoded columns kept in memory. More answers repeated scans faster.
     cache_bytes: int = 192 * _MIB
-    #: Bytes of blocks' filters kept in memory: 1 to 4 bytes a row. Of the oldest blocks beyond it a search
+    #: Bytes of blocks' filters kept in memory: 1 to 3 bytes a row. Of the oldest blocks beyond it a search
     #: reads what it needs from disk, 64 bytes of each row group's filter.
     filter_bytes: int = 192 * _MIB
     #: Free bytes of the file system below which the node is read-only (507).
@@ -30,8 +30,8 @@ class StorageSettings:
     disk_interval_seconds: float = 1.0
     #: Seconds between writes of the catalog. More means a longer log tail to read at start.
     catalog_interval_seconds: float = 0.5
-    #: Share of one core that reads filters and counts of stored blocks ahead after a start, the newest
-    #: first: about 0.5 ms a block. 0: the first questions read them.
+    #: Share of one core that reads filters and counts of stored blocks ahead, after a start and while few
+    #: rows come, the newest first: about 0.5 ms a block. 0: the first questions read them.
     warm_cpu_share: float = 0.25
     #: Threads for scans and fetches.
     workers: int = 2

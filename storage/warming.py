@@ -1,9 +1,10 @@
-"""Reads sidecars in the background after a start, the newest first, so that the first question need not.
+"""Reads sidecars in the background, the newest first, so that the first question need not.
 
 A start reads no block: what counts and searches need of each (rollups, filters of words and ids) is read
 when first asked for, some 0.5 ms of CPU a block. This loop asks first, a few blocks at a time, with a share
-of one core; a node is ready before it begins. What it did not reach, or could not read, is read by the
-question that needs it.
+of one core; a node is ready before it begins. It reads what comes later too, but not while rows come at
+full rate: then ingest has the cores. What it did not reach, or could not read, is read by the question that
+needs it.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ from storage.hot import HotSet
 log = get_logger(__name__)
 #: Blocks read at a time, about 8 ms: a search that needs one of their neighbours waits for no longer.
 CHUNK_BLOCKS = 16
+#: Seconds between two looks for new blocks, and how many since the last look are few: 10 % of full rate.
+LOOK_SECONDS, QUIET_BLOCKS = 1.0, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def warm(hot: HotSet, places: list[BlockPlace], holdings: Seen) -> float:
 
 
 class Warmer:
-    """One pass over the blocks that were there at the start."""
+    """All blocks that were there at the start, then those that came, whenever few come."""
 
     def __init__(
         self,
@@ -73,11 +76,22 @@ class Warmer:
         self._reading, self._count = reading, count
 
     async def run(self, cpu_share: float) -> None:
-        """Returns when all is read, at once if the share of a core is 0."""
+        """Runs until it is cancelled; returns at once if the share of a core is 0."""
         if not cpu_share:
             return
+        blocks = self._engine.holdings.blocks
+        done = seen = 0
+        while True:
+            if blocks.end > done and (not done or blocks.end - seen <= QUIET_BLOCKS):
+                first, done = done, blocks.end
+                await self._pass(first, cpu_share)
+            seen = blocks.end
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _pass(self, first: int, cpu_share: float) -> None:
+        """The blocks from ordinal `first` on, the newest first."""
         holdings = self._engine.holdings
-        ordinals = [place.ordinal for place in holdings.blocks]
+        ordinals = [place.ordinal for place in holdings.blocks.since(first)]
         while ordinals:
             low = ordinals[-1] // CHUNK_BLOCKS * CHUNK_BLOCKS  # no chunk spans two shelves
             chunk: list[int] = []
@@ -90,6 +104,6 @@ class Warmer:
             try:
                 spent = await self._reading(self._pool, warm, self._hot, places, seen)
             except BlockCorrupt as error:  # set aside by now, or merged; its neighbours stay cold
-                log.info("a block could not be warmed", reason=error.message)
-            self._count(len(places))
+                log.info("a block could not be read ahead", reason=error.message)
+            self._count(len(chunk))
             await asyncio.sleep(spent * (1 / cpu_share - 1))

@@ -10,7 +10,7 @@ from records.block_codec import PREFIX_BYTES, decode_sidecar, parse_prefix
 from records.errors import InvalidSettings
 from records.messages import ScanRequest
 from records.predicates import Aggregate, Fold, ScanPlan
-from storage import hot
+from storage import hot, warming
 from storage.service import StorageService
 from storage.settings import StorageSettings
 from tests.unit.storage.samples import OPTIONS, block_of, plain, scan_of, service_on
@@ -79,6 +79,31 @@ async def test_the_first_questions_after_a_start_read_no_sidecar(
 
     assert found == expected
     assert (before, decoded.calls) == (BLOCKS, BLOCKS)
+    await service.stop()
+
+
+async def test_blocks_that_come_later_are_read_ahead_unless_many_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few in a second: read. Many: left to the questions, until fewer come."""
+    monkeypatch.setattr(warming, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(warming, "QUIET_BLOCKS", 3)
+    await filled(tmp_path, 2)
+    service = service_on(tmp_path, replace(QUIET, warm_cpu_share=1.0))
+    await service.start()
+    await warmed(service, 2)
+    for number in range(2):
+        await service.put(block_of(300 + number, plain(number * 7, 300, name=b"b%d" % number)), OPTIONS)
+    await warmed(service, 4)
+
+    holdings = service._engine.holdings
+    holdings.blocks.end += 4
+    await service.put(block_of(400, plain(3, 300, name=b"late")), OPTIONS)
+    for _ in range(60):  # as if so many had come: only ordinals count
+        holdings.blocks.end += 4
+        await asyncio.sleep(0.005)
+    assert service._metrics.snapshot()["quorumlog_storage_warmed_blocks_total"] == 4
+    await warmed(service, 5)
     await service.stop()
 
 
