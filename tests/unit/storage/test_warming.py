@@ -93,7 +93,9 @@ async def test_blocks_that_come_later_are_read_ahead_unless_many_come(
     await service.start()
     await warmed(service, 2)
     for number in range(2):
-        await service.put(block_of(300 + number, plain(number * 7, 300, name=b"b%d" % number)), OPTIONS)
+        await service.put(
+            block_of(300 + number, plain(number * 7, 300, name=b"b%d" % number)), OPTIONS
+        )
     await warmed(service, 4)
 
     holdings = service._engine.holdings
