@@ -16,7 +16,6 @@ from storage import compaction, repack
 from storage.blocks import BlockPlace
 from storage.entry_table import ENTRY_TYPE, GONE, NO_ID
 from storage.holdings import Holdings
-from storage.judge import Pair
 from storage.repack import GONE_MIN, is_due, pack
 from storage.service import StorageService, StorageSettings
 from tests.unit.storage.samples import (
@@ -25,6 +24,7 @@ from tests.unit.storage.samples import (
     block_of,
     entry_id,
     plain,
+    row,
     scan_of,
     sequenced,
     service_on,
@@ -203,26 +203,34 @@ async def test_counts_of_a_scan_that_began_before_packing_are_the_same(tmp_path:
 
 
 async def test_proofs_of_entries_that_were_renumbered_are_not_believed(tmp_path: Path) -> None:
-    """While two rows are compared the table is packed and another entry gets the number: compared again."""
-    service, sent = await tiny(tmp_path)
-    header = {"entry_id": entry_id(sent[3]), "content_hash": b"another encoding"}
-    other = block_of(600, plain(3, 1, name=b"x", header=header, received_at=3))
+    """Rows 59..60 equal what is held under number 119, rows 61..62 differ from what is held under 179.
+
+    While they are compared the table is packed, and the second one becomes number 119.
+    """
+    service, _ = await tiny(tmp_path)
+    for number in range(30):
+        first = 61 + 2 * (29 - number)
+        later = plain(number, 1, name=b"later%d" % number), sequenced(first, first + 1)
+        await service.put(block_of(200 + number, *later), OPTIONS)
+    table = service._engine.holdings.table
+    assert table.rows["first_seq"][[119, 179]].tolist() == [59, 61]
+    rows = [row(59, "59"), row(60, "60"), row(61, "another"), row(62, "another")]
     compared, asked = service._compared, []
 
     async def slow(block, decision):  # type: ignore[no-untyped-def]
-        asked.append([pair for pair, _ in decision.pairs])
+        asked.append(sorted(number for (_, number), _ in decision.pairs))
         proofs = await compared(block, decision)
         if len(asked) == 1:
             await service._compactor.repack()
         return proofs
 
     service._compared = slow  # type: ignore[method-assign]
-    reply = await service.put(other, OPTIONS)
+    both = Entry(rows, producer="p", seqs=((59, 62),))
+    reply = await service.put(block_of(600, both), OPTIONS)
 
-    assert reply.statuses == (EntryStatus.DUPLICATE,)
-    pairs: list[list[Pair]] = asked
-    assert len(pairs) == 2
-    assert pairs[0] != pairs[1]
+    assert asked == [[119, 179], [59, 119]]
+    assert reply.statuses == (EntryStatus.CONFLICT,)
+    assert reply.conflict_seqs == (((61, 62),),)
     await service.stop()
 
 
