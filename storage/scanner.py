@@ -83,8 +83,7 @@ class Scanner:
         probe = probe_of(self.plan.filter)
         narrow = None if probe is None else partial(self.hot.filters.survivors, probe)
         found = pieces_of(self.snapshot, self.visible() if numbers is None else numbers, narrow)
-        alive = len(self.snapshot.blocks) - self.snapshot.blocks.count(None)
-        self.blocks_pruned = alive - len({part.place.ordinal for part in found})
+        self.blocks_pruned = len(self.snapshot.blocks) - len({part.place.ordinal for part in found})
         return found
 
     def excluded(self, part: BlockSlice) -> bool:
