@@ -39,7 +39,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 
 def send(cluster: LocalCluster, rows: Any, node: int, tenant: str = "default") -> None:
     """One batch, acknowledged; sent again when the cluster is not ready for it."""
-    headers = {**KIND, "X-Quorumlog-Tenant": tenant}
+    headers = {**KIND, "X-Scope-OrgID": tenant}
 
     def sent() -> bool:
         url = cluster.urls[node] + "/ingest"
@@ -69,7 +69,7 @@ def batch(rng: Random, number: int, tenant: str) -> list[dict[str, Any]]:
 def stats(cluster: LocalCluster, tenant: str, by: str) -> Counter[Any]:
     """The API's counts; complete."""
     url = f"{cluster.urls[1]}/query/stats?by={by}"
-    status, answer, _ = http("GET", url, headers={"X-Quorumlog-Tenant": tenant})
+    status, answer, _ = http("GET", url, headers={"X-Scope-OrgID": tenant})
     assert status == 200
     assert answer["complete"], answer
     return Counter({row.get(by): row["count"] for row in answer["rows"]})
