@@ -33,7 +33,14 @@ from ingestor.parsers.base import quoted
 from ingestor.parsers.native import NO_HINTS, Hints
 from ingestor.parsers.row_columns import ATTRIBUTES, OVERFLOW, json_text
 from ingestor.timestamps import read_times
-from records.columns import CORE_NAMES, CORE_TYPES, DICTIONARY, REQUIRED_NAMES
+from records.columns import (
+    CORE_NAMES,
+    CORE_TYPES,
+    DICTIONARY,
+    ENTRY_COLUMN,
+    REQUIRED_NAMES,
+    ROW_COLUMN,
+)
 
 pc: Any = pyarrow.compute
 STRING = pa.string()
@@ -151,7 +158,7 @@ def canonical(
 
 def _prepared(source: dict[str, pa.Array], rows: int, options: Options) -> dict[str, pa.Array]:
     """The columns after ignore, decolorize, extra and source."""
-    columns = dict(source)
+    columns = _nameable(source)
     if options.ignore:
         columns = {n: c for n, c in columns.items() if not matches(n, options.ignore)}
     if options.decolorize:
@@ -165,6 +172,22 @@ def _prepared(source: dict[str, pa.Array], rows: int, options: Options) -> dict[
         fill = pa.repeat(pa.scalar(options.source, STRING), rows)
         columns["source"] = fill if known is None else pc.coalesce(text_of(known), fill)
     return columns
+
+
+#: Names that answers give to columns of their own: a field that had one would stand there twice.
+_TAKEN = frozenset({"_id", ENTRY_COLUMN, ROW_COLUMN})
+
+
+def _nameable(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """The columns under names that every engine can read: none empty, none with a NUL, none of ours."""
+    odd = [name for name in columns if not name or name in _TAKEN or "\0" in name]
+    found = dict(columns)
+    for name in odd:
+        safe = name.replace("\0", "\ufffd") or "unnamed"
+        while safe in found:
+            safe += "_"
+        found = {safe if known == name else known: column for known, column in found.items()}
+    return found
 
 
 def _stream(columns: dict[str, pa.Array], names: tuple[str, ...], rows: int) -> pa.Array | None:
