@@ -33,14 +33,7 @@ from ingestor.parsers.base import quoted
 from ingestor.parsers.native import NO_HINTS, Hints
 from ingestor.parsers.row_columns import ATTRIBUTES, OVERFLOW, json_text
 from ingestor.timestamps import read_times
-from records.columns import (
-    CORE_NAMES,
-    CORE_TYPES,
-    DICTIONARY,
-    ENTRY_COLUMN,
-    REQUIRED_NAMES,
-    ROW_COLUMN,
-)
+from records.columns import CORE_NAMES, CORE_TYPES, DICTIONARY, REQUIRED_NAMES
 
 pc: Any = pyarrow.compute
 STRING = pa.string()
@@ -73,7 +66,7 @@ _NUMBER_LEVELS = OTEL_FIELDS | SYSLOG_FIELDS
 DEFAULT_SERVICE = "unknown"
 RESERVED = frozenset(
     {"tenant", "producer", "producer_epoch", "received_at", "seq", "timestamp_ns", "attributes"}
-    | {"_entry", "_row", "_bucket", "_overflow", "_truncated"}
+    | {"_id", "_entry", "_row", "_bucket", "_overflow", "_truncated"}
 )
 #: Weak names of the time need a number above this (1973) to be one, in seconds.
 _WEAK_LEAST = 100_000_000
@@ -174,13 +167,9 @@ def _prepared(source: dict[str, pa.Array], rows: int, options: Options) -> dict[
     return columns
 
 
-#: Names that answers give to columns of their own: a field that had one would stand there twice.
-_TAKEN = frozenset({"_id", ENTRY_COLUMN, ROW_COLUMN})
-
-
 def _nameable(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
-    """The columns under names that every engine can read: none empty, none with a NUL, none of ours."""
-    odd = [name for name in columns if not name or name in _TAKEN or "\0" in name]
+    """The columns under names that every engine can read: none empty, none with a NUL."""
+    odd = [name for name in columns if not name or "\0" in name]
     found = dict(columns)
     for name in odd:
         safe = name.replace("\0", "\ufffd") or "unnamed"

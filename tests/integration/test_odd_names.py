@@ -18,8 +18,9 @@ from tests.support.cluster import http as ask
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 #: What a name becomes; most stay as they are.
 NAMES = {
-    "": "unnamed", "_id": "_id_", "_entry": "_entry_", "_row": "_row_", "a\0b": "a\ufffdb", "*": "*",
-    "^.*$": "^.*$", '"': '"', "a\nb": "a\nb", ".": ".", " ": " ", "column_1": "column_1", "😀": "😀", "Service": "Service",
+    "": "unnamed", "_id": "source__id", "_entry": "source__entry", "_row": "source__row", "a\0b": "a\ufffdb",
+    "*": "*", "^.*$": "^.*$", '"': '"', "a\nb": "a\nb", ".": ".", " ": " ", "column_1": "column_1", "😀": "😀",
+    "Service": "Service", "source__id": "source__id",
 }  # fmt: skip
 ROWS = 6
 
@@ -78,11 +79,11 @@ def test_every_way_to_read_answers(node: LocalCluster, name: str) -> None:
 
 def test_odd_names_do_not_meet(node: LocalCluster) -> None:
     """A field that has the safe name already keeps it."""
-    row = {"message": "m", "": "empty", "unnamed": "own", "_id": "mine", "_id_": "other"}
+    row = {"message": "m", "": "empty", "unnamed": "own", "_id": "mine", "source__id": "other"}
     headers = {"Content-Type": "application/json", "X-Scope-OrgID": "meeting"}
     ask("POST", node.urls[0] + "/ingest", json.dumps([row]).encode(), headers)
 
     (found,) = json.loads(read(node, "/query", "meeting")[1])["rows"]
 
     assert (found["unnamed"], found["unnamed_"]) == ("own", "empty")
-    assert (found["_id_"], found["_id__"]) == ("other", "mine")
+    assert (found["source__id"], found["source_source__id"]) == ("other", "mine")
