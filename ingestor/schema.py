@@ -151,7 +151,7 @@ def canonical(
 
 def _prepared(source: dict[str, pa.Array], rows: int, options: Options) -> dict[str, pa.Array]:
     """The columns after ignore, decolorize, extra and source."""
-    columns = _nameable(source)
+    columns = dict(source)
     if options.ignore:
         columns = {n: c for n, c in columns.items() if not matches(n, options.ignore)}
     if options.decolorize:
@@ -165,18 +165,6 @@ def _prepared(source: dict[str, pa.Array], rows: int, options: Options) -> dict[
         fill = pa.repeat(pa.scalar(options.source, STRING), rows)
         columns["source"] = fill if known is None else pc.coalesce(text_of(known), fill)
     return columns
-
-
-def _nameable(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
-    """The columns under names that every engine can read: none empty, none with a NUL."""
-    odd = [name for name in columns if not name or "\0" in name]
-    found = dict(columns)
-    for name in odd:
-        safe = name.replace("\0", "\ufffd") or "unnamed"
-        while safe in found:
-            safe += "_"
-        found = {safe if known == name else known: column for known, column in found.items()}
-    return found
 
 
 def _stream(columns: dict[str, pa.Array], names: tuple[str, ...], rows: int) -> pa.Array | None:
@@ -376,7 +364,8 @@ class _Mapping:
                 continue
             target = {ATTRIBUTES: "attributes", OVERFLOW: "_overflow"}.get(name)
             if target is None:
-                target = name
+                # engines have no empty name, and take a NUL for its end
+                target = name.replace("\0", "\ufffd") or "unnamed"
                 while (
                     target in RESERVED
                     or target in self.made

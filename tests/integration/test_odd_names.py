@@ -18,8 +18,8 @@ from tests.support.cluster import http as ask
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 #: What a name becomes; most stay as they are.
 NAMES = {
-    "": "unnamed", "_id": "source__id", "_entry": "source__entry", "_row": "source__row", "a\0b": "a\ufffdb",
-    "*": "*", "^.*$": "^.*$", '"': '"', "a\nb": "a\nb", ".": ".", " ": " ", "column_1": "column_1", "😀": "😀",
+    "": "unnamed", "_id": "source__id", "_entry": "source__entry", "_row": "source__row", "*": "*",
+    "a\0b": "a\ufffdb", "^.*$": "^.*$", '"': '"', "a\nb": "a\nb", ".": ".", " ": " ", "column_1": "column_1", "😀": "😀",
     "Service": "Service", "source__id": "source__id",
 }  # fmt: skip
 ROWS = 6
@@ -85,5 +85,5 @@ def test_odd_names_do_not_meet(node: LocalCluster) -> None:
 
     (found,) = json.loads(read(node, "/query", "meeting")[1])["rows"]
 
-    assert (found["unnamed"], found["unnamed_"]) == ("own", "empty")
+    assert (found["unnamed"], found["source_unnamed"]) == ("own", "empty")
     assert (found["source__id"], found["source_source__id"]) == ("other", "mine")
