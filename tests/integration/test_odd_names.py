@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 #: What a name becomes; most stay as they are.
 NAMES = {
     "": "unnamed", "_id": "source__id", "_entry": "source__entry", "_row": "source__row", "*": "*",
-    "a\0b": "a\ufffdb", "^.*$": "^.*$", '"': '"', "a\nb": "a\nb", ".": ".", " ": " ", "column_1": "column_1", "😀": "😀",
+    "a\0b": "a\ufffdb", "^.*$": "^.*$", '"': '"', "a\nb": "a\nb", ".": ".", " ": " ",
+    "column_1": "column_1", "😀": "😀",
     "Service": "Service", "source__id": "source__id",
 }  # fmt: skip
 ROWS = 6
