@@ -183,7 +183,7 @@ def test_segments_lie_in_hive_folders(cluster: LocalCluster) -> None:
         if hour.startswith("__"):
             continue
         try:
-            times = pl.read_parquet(path, columns=["timestamp"])["timestamp"]
+            times: Any = pl.read_parquet(path, columns=["timestamp"])["timestamp"]
         except FileNotFoundError:  # merged away meanwhile
             continue
         spans = {(str(one.date()), f"{one.hour:02d}") for one in (times.min(), times.max())}
