@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install native up test lint types format bench ci lock clean help
+.PHONY: install native up test fuzz lint types format bench ci lock clean help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -32,6 +32,11 @@ up: install  ## three nodes on loopback with sample logs; Ctrl-C stops, data sta
 
 test: install  ## the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
+
+MINUTES ?= 5
+fuzz: install  ## hostile inputs for MINUTES (5): the kernel against Python, decoders; cargo-fuzz if it is there
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
+	@native/fuzz/run $(MINUTES)
 
 lint: install  ## style, types, import contracts
 	$(BIN)/ruff format --check .

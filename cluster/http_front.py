@@ -7,11 +7,12 @@ ours is a bug: 500, logged with the request id, no text of it to the client.
 
 import asyncio
 import json
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from records.errors import QuorumlogError
 from records.ids import block_id, ulid
@@ -52,6 +53,32 @@ def json_error(error: QuorumlogError) -> web.Response:
 def request_id(request: web.Request) -> str:
     """The id of this request, as in our logs."""
     return request.get(REQUEST_ID, "")
+
+
+class _Malformed(logging.Filter):
+    """Keeps what is no HTTP out of the log: anybody can send it, and its bytes may hold a secret."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
+        self._count = metrics.counter(
+            "quorumlog_http_malformed_total",
+            "Requests that are no HTTP, answered 400 and not logged.",
+        )
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged; the others are counted."""
+        error = record.exc_info[1] if record.exc_info else None
+        malformed = isinstance(error, http_exceptions.HttpProcessingError)
+        if malformed:
+            self._count.inc()
+        return not malformed
+
+
+def http_logger(metrics: Metrics) -> logging.Logger:
+    """What the HTTP server logs to: its own mistakes as errors, its clients' as a count."""
+    logger = logging.getLogger(f"{__name__}.server")
+    logger.filters[:] = [_Malformed(metrics)]
+    return logger
 
 
 def front_middleware(clock: Clock, entropy: Entropy, metrics: Metrics) -> Any:

@@ -1,9 +1,9 @@
 """An Arrow IPC stream as rows: no text is parsed, but nothing that it says is believed either.
 
-First the messages are walked by their metadata alone: kinds, numbers of rows, no compressed buffers (an
-encoding of the request is the way to compress; here a small body could claim any size). Then each batch
-is read without a copy and validated in full: lengths, offsets, dictionary indices, UTF-8. Only flat
-columns that rows can have are taken: text, numbers, booleans, times, dictionaries of text.
+First the messages are walked by their metadata alone (`arrow_walk`): kinds, rows, what reading them would
+cost; no compressed buffers (an encoding of the request is the way to compress). Then each batch is read
+without a copy and validated in full: lengths, offsets, dictionary indices, UTF-8. Only flat columns that
+rows can have are taken: text, numbers, booleans, times, dictionaries of text.
 
 What a batch as a whole cannot be (a column of another type, damage) refuses the request and names the
 column or batch; a value that a row cannot have (a time outside the years 1..9999, NaN, a row too large)
@@ -12,15 +12,15 @@ service, producer, epoch and skip: then the column `seq` numbers the rows, as in
 """
 
 import json
-import struct
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from ingestor.arrow_walk import DAMAGE, bad_column, damaged, walk
 from ingestor.limits import Limits
-from ingestor.parsers.base import BadRow, Parsed, quoted
+from ingestor.parsers.base import BadRow, Parsed
 from ingestor.parsers.json_document import Document
 from ingestor.parsers.row_columns import json_text
 from ingestor.timestamps import FIRST_MICROS, LAST_MICROS
@@ -33,8 +33,9 @@ ENVELOPE_KEY = b"quorumlog"
 TIME = "timestamp"
 #: Columns that may stay dictionaries: few values, and everything after this knows them as such.
 _CODED = frozenset({"service", "level", "host"})
+#: Rows written out at once, at most, to keep one that is bad.
+WINDOW_ROWS = 1_024
 _END = b"\xff\xff\xff\xff\0\0\0\0"
-_DAMAGE = (pa.ArrowException, ValueError, OSError, KeyError, IndexError, TypeError, struct.error)
 _MICROS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
@@ -43,29 +44,20 @@ def parse_arrow(body: bytes, limits: Limits) -> Document:
 
     Raises:
         InvalidRequest: `reason` is bad_arrow, bad_column or truncated.
-        TooLarge: more rows than a document may have.
+        TooLarge: more rows than a document may have, or it would cost too much to read.
     """
     if not body.endswith(_END):
         raise InvalidRequest("the Arrow stream has no end mark", reason="truncated")
-    rows = _walk(body, limits)
+    rows = walk(body, limits)
     table = _read(body)
     if table.num_rows != rows:
-        raise _damaged(f"{table.num_rows} rows were read, {rows} announced")
-    _check_names(table.schema, limits)
+        raise damaged(f"{table.num_rows} rows were read, {rows} announced")
     columns, wrong = _columns(table, limits)
     document = Document(_parsed(table, columns, wrong))
     text = (table.schema.metadata or {}).get(ENVELOPE_KEY)
     if text is not None:
         document.enveloped, document.envelope = True, _envelope(text)
     return document
-
-
-def _damaged(text: str) -> InvalidRequest:
-    return InvalidRequest(f"not a readable Arrow stream: {text}"[:300], reason="bad_arrow")
-
-
-def _bad_column(name: str, text: str) -> InvalidRequest:
-    return InvalidRequest(f"column {quoted(name)}: {text}", reason="bad_column")
 
 
 def _envelope(text: bytes) -> dict[str, Any]:
@@ -78,60 +70,7 @@ def _envelope(text: bytes) -> dict[str, Any]:
     return envelope
 
 
-# ---- the messages, by their metadata
-
-
-def _walk(body: bytes, limits: Limits) -> int:
-    """Rows of all batches, by what the messages say of themselves."""
-    source = pa.BufferReader(body)
-    rows, number = 0, 0
-    try:
-        for message in pa.ipc.MessageReader.open_stream(source):
-            number += 1
-            if message.type not in ("schema", "record batch", "dictionary"):
-                raise _damaged(f"a message of kind {message.type}")
-            if message.type != "schema":
-                count = _rows_of(message.metadata.to_pybytes(), message.type == "dictionary")
-                rows += count if message.type == "record batch" else 0
-                if count < 0 or max(rows, count) > limits.document_rows:
-                    most = limits.document_rows
-                    raise TooLarge(f"over {most} rows in one stream", limit=most)
-    except _DAMAGE as error:
-        raise _damaged(f"message {number}: {error}") from error
-    if source.tell() != len(body):
-        raise _damaged(f"{len(body) - source.tell()} bytes after the end mark")
-    return rows
-
-
-def _rows_of(metadata: bytes, dictionary: bool) -> int:
-    """Rows of a record batch or dictionary. Flatbuffers by hand: Message.fbs, MetadataVersion V5."""
-    batch = _table(metadata, _table(metadata, 0, None), 2)
-    if dictionary:
-        batch = _table(metadata, batch, 1)
-    if _field(metadata, batch, 3):
-        raise ValueError("compressed buffers; use Content-Encoding instead")
-    at = _field(metadata, batch, 0)
-    return struct.unpack_from("<q", metadata, at)[0] if at else 0
-
-
-def _field(data: bytes, table: int, slot: int) -> int:
-    """Where field `slot` of the table at `table` lies; 0 if it is absent."""
-    vtable = table - struct.unpack_from("<i", data, table)[0]
-    if vtable < 0:
-        raise ValueError("an offset points before the message")
-    size = struct.unpack_from("<H", data, vtable)[0]
-    if 6 + 2 * slot > size:
-        return 0
-    offset = struct.unpack_from("<H", data, vtable + 4 + 2 * slot)[0]
-    return table + offset if offset else 0
-
-
-def _table(data: bytes, table: int, slot: int | None) -> int:
-    """The table that a field (or, with None, the buffer's beginning) refers to."""
-    at = table if slot is None else _field(data, table, slot)
-    if slot is not None and not at:
-        raise ValueError("a message without its header")
-    return at + struct.unpack_from("<I", data, at)[0]
+# ---- the columns
 
 
 def _read(body: bytes) -> pa.Table:
@@ -142,28 +81,9 @@ def _read(body: bytes) -> pa.Table:
             for batch in reader:
                 batch.validate(full=True)
                 batches.append(batch)
-        names = schema.names
-        "".join(names).encode()
         return pa.Table.from_batches(batches, schema)
-    except _DAMAGE as error:
-        raise _damaged(f"batch {len(batches)}: {error}") from error
-
-
-# ---- the columns
-
-
-def _check_names(schema: pa.Schema, limits: Limits) -> None:
-    names = schema.names
-    if len(names) > limits.columns_max:
-        text = (
-            f"{len(names)} columns; at most {limits.columns_max}. JSON lines may have more fields"
-        )
-        raise InvalidRequest(text, reason="bad_column")
-    for name in names:
-        if not name or len(name.encode()) > limits.name_bytes:
-            raise _bad_column(name, f"a name has 1 to {limits.name_bytes} bytes")
-        if names.count(name) > 1:
-            raise _bad_column(name, "stands twice")
+    except DAMAGE as error:
+        raise damaged(f"batch {len(batches)}: {error}") from error
 
 
 class _Wrong:
@@ -248,7 +168,7 @@ def _plain(name: str, array: pa.Array, wrong: _Wrong) -> pa.Array:
         array = array.cast(kind)
     if pa.types.is_timestamp(kind):
         return _times(name, array, wrong)
-    raise _bad_column(name, f"the type {kind} is not taken; text, numbers, booleans and times are")
+    raise bad_column(name, f"the type {kind} is not taken; text, numbers, booleans and times are")
 
 
 def _doubles(name: str, array: pa.Array, wrong: _Wrong) -> pa.Array:
@@ -283,31 +203,62 @@ def _nulls(array: pa.Array) -> np.ndarray | None:
 
 
 def _parsed(table: pa.Table, columns: dict[str, pa.Array], wrong: _Wrong) -> Parsed:
-    def raw(number: int) -> bytes:
-        row = {name: _shown(table[name][number - 1]) for name in table.schema.names}
-        return json_text({name: value for name, value in row.items() if value is not None}).encode()
-
+    raw = _Raw(table)
     if not wrong.reasons:
         return Parsed(columns, table.num_rows, raw)
-    bad = [
-        BadRow(row + 1, code, reason, raw(row + 1))
-        for row, (code, reason) in sorted(wrong.reasons.items())
-    ]
+    rows = sorted(wrong.reasons)
+    raws = _raws(table.take(pa.array(rows, pa.int64())))
+    bad = [BadRow(row + 1, *wrong.reasons[row], one) for row, one in zip(rows, raws, strict=True)]
     keep = np.ones(table.num_rows, bool)
-    keep[list(wrong.reasons)] = False
+    keep[rows] = False
     mask = pa.array(keep)
     kept = {name: column.filter(mask) for name, column in columns.items()}
     kept = {name: column for name, column in kept.items() if column.null_count < len(column)}
     return Parsed(kept, int(keep.sum()), raw, np.flatnonzero(keep) + 1, bad)
 
 
-def _shown(value: pa.Scalar) -> Any:
-    """A value for the bytes kept of a bad row; times as numbers, as they may be no time at all."""
-    if not value.is_valid:
-        return None
-    kind = value.type
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        number: Any = value
-        return number.value
-    plain = value.as_py()
-    return str(plain) if isinstance(plain, float) and not np.isfinite(plain) else plain
+class _Raw:
+    """A row's bytes by its number, from 1, for rows that turn out bad later; asked for in ascending order.
+
+    Each time a window of rows is made, twice as large as the one before: one bad row costs little, and all
+    rows bad cost no more than the table as a whole.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table, self._size = table, 1
+        self._first, self._held = 0, list[bytes]()
+
+    def __call__(self, number: int) -> bytes:
+        at = number - 1 - self._first
+        if not 0 <= at < len(self._held):
+            self._first, at = number - 1, 0
+            self._held = _raws(self._table.slice(self._first, self._size))
+            self._size = min(2 * self._size, WINDOW_ROWS)
+        return self._held[at]
+
+
+def _raws(table: pa.Table) -> list[bytes]:
+    """Rows as JSON text: the bytes kept of bad ones. Columns are taken as wholes, not value by value."""
+    names = table.schema.names
+    columns = [_shown(column) for column in table.columns]
+    return [
+        json_text({n: v for n, v in zip(names, row, strict=True) if v is not None}).encode()
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def _shown(column: pa.ChunkedArray) -> list[Any]:
+    """A column's values as JSON can say them; times as numbers, as they may be no time at all."""
+    kind = column.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date64(kind):
+        return column.cast(pa.int64()).to_pylist()
+    if pa.types.is_date32(kind):
+        return column.cast(pa.int32()).to_pylist()
+    if pa.types.is_floating(kind):
+        column = column.cast(pa.float64())
+        found = column.to_pylist()
+        odd = np.flatnonzero(~np.isfinite(np.asarray(pc.fill_null(column, 0.0))))
+        for at in odd.tolist():
+            found[at] = str(found[at])
+        return found
+    return column.to_pylist()

@@ -157,7 +157,7 @@ def _bad_rows(parsed: Parsed, made: Canonical, head: Numbered | None) -> list[Ba
         return parsed.bad
     numbers = parsed.row_numbers()
     late = []
-    for row, (code, reason) in made.bad.items():
+    for row, (code, reason) in sorted(made.bad.items()):
         number = int(numbers[row])
         seq = int(head.seqs[row]) if head is not None and head.seqs is not None else 0
         late.append(BadRow(number, code, reason, parsed.raw(number), seq or None))

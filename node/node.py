@@ -20,7 +20,7 @@ from cluster.consensus_follower import FollowerConsensus, FollowerOperations
 from cluster.consensus_pysyncobj import PySyncObjConsensus
 from cluster.consensus_start import load_secret
 from cluster.events import EventLog
-from cluster.http_front import front_middleware
+from cluster.http_front import front_middleware, http_logger
 from cluster.lease_founding import FoundingSettings
 from cluster.lease_keeper import LeaseKeeper
 from cluster.membership import HEARTBEAT_SECONDS, Membership
@@ -316,6 +316,7 @@ class Node:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=http_logger(self.metrics),
             handler_cancellation=True,
             read_bufsize=READ_BUFFER_BYTES,
             **RUNNER_OPTIONS,

@@ -66,20 +66,23 @@ def json_rows(table: pa.Table) -> pl.Series:
     """One JSON object a row of a presented table, without nulls."""
     if table.num_columns == 0:
         return pl.Series(["{}"] * table.num_rows, dtype=pl.String)
-    frame: Any = pl.from_arrow(table)
-    parts = [_fragment(name) for name in table.column_names]
+    # By place: the engine takes some names for patterns (`*`), and has no empty one.
+    places = [f"c{place}" for place in range(table.num_columns)]
+    frame: Any = pl.from_arrow(table.rename_columns(places))
+    parts = [_fragment(*one) for one in zip(table.column_names, places, strict=True)]
     body = pl.concat_str(parts, separator=",", ignore_nulls=True)
     return frame.select(pl.concat_str(pl.lit("{"), body, pl.lit("}"))).to_series()
 
 
-def _fragment(name: str) -> pl.Expr:
-    """`"name":value` of each row, null where the value is."""
+def _fragment(name: str, place: str) -> pl.Expr:
+    """`"name":value` of each row, null where the value in the column `place` is."""
+    column = pl.col(place)
     if name == ATTRIBUTES:
-        inner = pl.col(name).str.strip_chars().str.strip_prefix("{").str.strip_suffix("}")
+        inner = column.str.strip_chars().str.strip_prefix("{").str.strip_suffix("}")
         inner = inner.str.strip_chars()
         return pl.when(inner != "").then(inner)
-    written = pl.struct(name).struct.json_encode().str.strip_prefix("{").str.strip_suffix("}")
-    return pl.when(pl.col(name).is_not_null()).then(written)
+    written = pl.struct(column.alias(name)).struct.json_encode()
+    return pl.when(column.is_not_null()).then(written.str.strip_prefix("{").str.strip_suffix("}"))
 
 
 def ndjson(table: pa.Table) -> bytes:

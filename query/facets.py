@@ -12,7 +12,7 @@ from aiohttp import web
 from cluster.http_front import json_response
 from query.coordinator import QueryAnswer, ReadCoordinator
 from query.http import COMPLETE_HEADER, tenant_of, while_connected
-from query.plan import Pairs, Parameters, QueryPlan, plan_filters
+from query.plan import Pairs, Parameters, QueryPlan, groupable, plan_filters
 from query.stats import FoldPlan, present, ranked
 from query.together import together
 from records.errors import InvalidRequest
@@ -36,6 +36,7 @@ def plan_facets(pairs: Pairs, now_micros: int, tenant: str) -> tuple[dict[str, Q
     for name in names:
         if name in ("timestamp", "count") or name.startswith("_"):
             raise InvalidRequest(f"fields: {name!r} has no facet", parameter="fields")
+    groupable(names, "fields")
     plan = plan_filters(params, now_micros, tenant)
     count = (Aggregate("count", "count"),)
     plans = {

@@ -105,6 +105,18 @@ def _check_text(name: str, value: str) -> None:
         raise InvalidRequest(f"{short!r}: the name or value is too long", parameter=short)
 
 
+def groupable(names: Iterable[str], parameter: str) -> None:
+    """Shows that fields of these names can be grouped by or aggregated: the engine reads others as patterns.
+
+    Raises:
+        InvalidRequest: tells which cannot.
+    """
+    for name in names:
+        if "\0" in name or name == "*" or (name.startswith("^") and name.endswith("$")):
+            text = f"{parameter}: a field named {name[:40]!r} can be searched for, not counted by"
+            raise InvalidRequest(text, parameter=parameter)
+
+
 def plan_rows(
     pairs: Pairs, now_micros: int, tenant: str = DEFAULT_TENANT, stream: bool = False
 ) -> QueryPlan:

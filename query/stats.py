@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from query.fold import BUCKET
-from query.plan import Pairs, Parameters, QueryPlan, plan_filters
+from query.plan import Pairs, Parameters, QueryPlan, groupable, plan_filters
 from query.times import duration_micros
 from records.columns import plain
 from records.errors import InvalidRequest
@@ -171,6 +171,8 @@ def _planned(
     for name in by:
         if name == "timestamp" or name.startswith("_"):
             raise InvalidRequest(f"by: {name!r} cannot be grouped by; use step", parameter="by")
+    groupable(by, "by")
+    groupable((one.column for one in aggregates), "agg")
     taken = {one.name for one in aggregates} & {*by, "timestamp"}
     if taken:
         raise InvalidRequest(f"by: {min(taken)!r} is an aggregate's name as well", parameter="by")

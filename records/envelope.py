@@ -37,7 +37,7 @@ def unpackb(data: bytes | memoryview) -> Any:
     """
     try:
         return msgpack.unpackb(data, raw=False, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise EnvelopeCorrupt(f"msgpack: {error}") from error
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from records.block import EntryHeader, Spans
-from storage.scan_filter import number_of
+from storage.scan_filter import as_double, number_of
 from storage.scan_select import Ranges, rows_of
 
 #: Arrow's kernels are made at import; type checkers cannot see them.
@@ -159,7 +159,8 @@ def same_values(left: Any, right: Any) -> bool:
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, int | float) and isinstance(right, int | float):
-        return left == right or float(left) == float(right) or (left != left and right != right)
+        doubles = as_double(left), as_double(right)
+        return left == right or doubles[0] == doubles[1] or (left != left and right != right)
     return left == right
 
 

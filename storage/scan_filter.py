@@ -8,6 +8,7 @@ cheap to dear, each only on rows that are left. Regexes are Rust's (polars): lin
 
 import contextlib
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -303,17 +304,31 @@ def _compare(column: pa.Array, value: Any, operator: str) -> np.ndarray:
         pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     ):
         return np.zeros(len(column), bool)
-    if pa.types.is_integer(column.type):
-        column = column.cast(pa.int64())
-    if isinstance(number, int) and number not in _INT64:
-        number = float(number)
-    kind = pa.int64() if isinstance(number, int) else pa.float64()
-    if isinstance(number, float) and pa.types.is_integer(column.type):
-        if number.is_integer() and int(number) in _INT64:
-            number, kind = int(number), pa.int64()
-        else:
-            column = column.cast(pa.float64(), safe=False)
-    return _mask(pc.call_function(operator, [column, pa.scalar(number, kind)]))
+    if pa.types.is_floating(column.type):
+        bound = pa.scalar(as_double(number), pa.float64())
+        return _mask(pc.call_function(operator, [column, bound]))
+    return _compare_whole(column.cast(pa.int64()), number, operator)
+
+
+def as_double(number: int | float) -> float:
+    """The nearest double; infinite where there is none."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def _compare_whole(column: pa.Array, number: int | float, operator: str) -> np.ndarray:
+    """Whole numbers with any number, exactly: what no 64 bits hold lies beyond them all."""
+    if isinstance(number, float):
+        if math.isnan(number) or (operator == "equal" and not number.is_integer()):
+            return np.zeros(len(column), bool)
+        number = math.ceil(number) if math.isfinite(number) else int(math.copysign(1 << 64, number))
+    if number in _INT64:
+        return _mask(pc.call_function(operator, [column, pa.scalar(number, pa.int64())]))
+    if operator != "equal" and (number < 0) == (operator == "greater_equal"):
+        return column.is_valid().to_numpy(zero_copy_only=False)
+    return np.zeros(len(column), bool)
 
 
 def _in_range(column: pa.Array, low: Any, high: Any) -> np.ndarray:

@@ -8,6 +8,8 @@ use pyo3::prelude::*;
 mod buffer;
 mod column;
 mod dictionary;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod names;
 mod ndjson;
 mod output;

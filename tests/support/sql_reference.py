@@ -82,15 +82,18 @@ def _moment(rng: Random) -> str:
     micros = NOW + rng.randrange(-HOUR, 8 * HOUR) // 1000 * 1000
     form = rng.choice(["stamp", "interval", "text", "zone"])
     if form == "interval":
-        return f"to_timestamp({NOW // 1_000_000}) + INTERVAL {(micros - NOW) // 60_000_000} MINUTE"
+        return (
+            f"to_timestamp({NOW // 1_000_000}) + INTERVAL ({(micros - NOW) // 60_000_000}) MINUTE"
+        )
     text = (EPOCH + timedelta(microseconds=micros)).isoformat(" ").removesuffix("+00:00")
     if form == "zone":
         return f"TIMESTAMPTZ '{text}+02:00'"
     return f"TIMESTAMP '{text}'" if form == "stamp" else f"'{text}'"
 
 
-def _condition(rng: Random, depth: int = 0) -> str:
-    pick = rng.randrange(19 if depth < 2 else 16)
+def condition(rng: Random, depth: int = 0, simple: bool = False) -> str:
+    """One condition; `simple`: a comparison that begins with the column's name."""
+    pick = rng.randrange(6 if simple else 19 if depth < 2 else 16)
     text = rng.choice(["service", "level", "host", "trace_id", "user", "region"])
     value = rng.choice(["pay", "error", "ERROR", "h1", "t3", "ann", "eu", "käse", "x''y", "500"])
     number, operator = rng.choice(["status", "d"]), rng.choice(["=", "<>", "<", "<=", ">", ">="])
@@ -135,14 +138,15 @@ def _condition(rng: Random, depth: int = 0) -> str:
             rng.choice(["p%", "%n_", "h%", "ann"]),
         )
         return f"{name} {rng.choice(['LIKE', 'NOT LIKE'])} '{pattern}'"
-    parts = [_condition(rng, depth + 1) for _ in range(2)]
+    parts = [condition(rng, depth + 1) for _ in range(2)]
     if pick == 16:
         return f"NOT ({parts[0]})"
     return "(" + f" {rng.choice(['AND', 'OR'])} ".join(parts) + ")"
 
 
-def _where(rng: Random) -> str:
-    parts = [_condition(rng) for _ in range(rng.randrange(4))]
+def where(rng: Random) -> str:
+    """ " WHERE …" of none to three conditions."""
+    parts = [condition(rng) for _ in range(rng.randrange(4))]
     return f" WHERE {' AND '.join(parts)}" if parts else ""
 
 
@@ -158,7 +162,7 @@ _VALUES = ("count(*)", "count(status)", "count(DISTINCT user)", "sum(status)", "
 
 def random_query(rng: Random) -> str:
     """A SELECT whose answer does not depend on the order of rows."""
-    where = _where(rng)
+    chosen = where(rng)
     pick = rng.randrange(8)
     if pick < 4:
         easy = pick < 2  # what storage nodes can do: such queries shall not be rare
@@ -168,27 +172,27 @@ def random_query(rng: Random) -> str:
         grouped = ", ".join(rng.choice([one, str(i + 1)]) for i, one in enumerate(keys))
         group = f" GROUP BY {rng.choice([grouped, 'ALL'])}" if keys else ""
         having = rng.choice(["", "", " HAVING count(*) > 2"]) if keys else ""
-        return f"SELECT {', '.join([*listed, *values])} FROM logs{where}{group}{having}"
+        return f"SELECT {', '.join([*listed, *values])} FROM logs{chosen}{group}{having}"
     if pick == 4:
         names = rng.sample(
             ["timestamp", "service", "level", "message", "status", "d", "user", "region", "host"], 3
         )
-        return f"SELECT {rng.choice(['', 'DISTINCT '])}{', '.join(names)} FROM logs AS l{where}"
+        return f"SELECT {rng.choice(['', 'DISTINCT '])}{', '.join(names)} FROM logs AS l{chosen}"
     if pick == 5:
         order = rng.choice(["", " ORDER BY timestamp", " ORDER BY timestamp DESC"])
         limit = rng.choice([1, 3, 1000])
         return (
-            f"SELECT count(*), min(timestamp) FROM (SELECT timestamp FROM logs{where}{order} LIMIT {limit})"
+            f"SELECT count(*), min(timestamp) FROM (SELECT timestamp FROM logs{chosen}{order} LIMIT {limit})"
             if order
-            else f"SELECT count(*) FROM (SELECT 1 FROM logs{where} LIMIT {limit})"
+            else f"SELECT count(*) FROM (SELECT 1 FROM logs{chosen} LIMIT {limit})"
         )
     if pick == 6:
-        other = _where(rng)
+        other = where(rng)
         return (
-            f"WITH a AS (SELECT service, count(*) AS n FROM logs{where} GROUP BY 1), b AS (SELECT * FROM a) "
+            f"WITH a AS (SELECT service, count(*) AS n FROM logs{chosen} GROUP BY 1), b AS (SELECT * FROM a) "
             f"SELECT a.service, a.n, (SELECT count(*) FROM logs{other}) FROM a JOIN b USING (service)"
         )
     return (
-        f"SELECT level, count(*) FROM logs{where} GROUP BY 1 UNION ALL "
-        f"SELECT service, count(*) FROM logs{_where(rng)} GROUP BY 1"
+        f"SELECT level, count(*) FROM logs{chosen} GROUP BY 1 UNION ALL "
+        f"SELECT service, count(*) FROM logs{where(rng)} GROUP BY 1"
     )

@@ -46,3 +46,10 @@ def test_trailing_bytes_are_not_msgpack() -> None:
     """One value, nothing behind it."""
     with pytest.raises(EnvelopeCorrupt):
         envelope.unpackb(envelope.packb(1) + b"\x00")
+
+
+@pytest.mark.parametrize("packed", [b"\x81\x90\x01", b"\x81\x80\x01", b"\x81\x81\x01\x02\x03"])
+def test_a_map_with_a_list_or_map_for_a_key_is_refused(packed: bytes) -> None:
+    """msgpack can say it, Python's dict cannot hold it: an error of ours, not a TypeError."""
+    with pytest.raises(EnvelopeCorrupt):
+        envelope.unpackb(packed)

@@ -100,5 +100,6 @@ def test_values_as_json_gives_them() -> None:
     assert same_values(float("nan"), float("nan"))
     assert not same_values(True, 1)
     assert same_values(2**70, float(2**70))
+    assert not same_values("9" * 400, 5)
     assert not same_values({"a": 1}, [1])
     assert canonical({"a": 1, "attributes": '{"a": 2, "b": null, "_c": 1}'}) == {"a": 1}

@@ -98,8 +98,45 @@ def test_conditions(tree: tuple, rows: list[int]) -> None:
     assert hits(tree) == rows
 
 
+EDGES = {
+    "whole": pa.array([(1 << 63) - 1, 1 << 53, (1 << 53) + 1, -(1 << 63), None]),
+    "real": pa.array([0.5, float(1 << 53), 1e300, float("inf"), None]),
+}
+HUGE = int("9" * 400)
+
+
+@pytest.mark.parametrize(
+    ("tree", "rows"),
+    [
+        (("eq", "whole", (1 << 53) + 1), [2]),
+        (("eq", "whole", 1 << 63), []),
+        (("eq", "whole", float(1 << 63)), []),
+        (("eq", "whole", HUGE), []),
+        (("range", "whole", 1 << 63, None), []),
+        (("range", "whole", None, 1 << 63), [0, 1, 2, 3]),
+        (("range", "whole", -HUGE, HUGE), [0, 1, 2, 3]),
+        (("range", "whole", float((1 << 53) - 1), float((1 << 53) + 2)), [1, 2]),
+        (("range", "whole", float("-inf"), float("inf")), [0, 1, 2, 3]),
+        (("range", "whole", float("nan"), None), []),
+        (("eq", "real", (1 << 53) + 1), [1]),  # the nearest double, as SQL compares them
+        (("eq", "real", "9007199254740993"), [1]),
+        (("range", "real", (1 << 53) + 1, None), [1, 2, 3]),
+        (("range", "real", None, HUGE), [0, 1, 2]),
+        (("eq", "real", -HUGE), []),
+        (("in", "real", (0.5, HUGE, (1 << 63) - 1)), [0, 3]),
+    ],
+)
+def test_numbers_that_a_type_cannot_hold(tree: tuple, rows: list[int]) -> None:
+    """Whole numbers exactly, doubles by the nearest double; beyond the type is beyond every value."""
+    view = BlockView(EDGES.get, 5)
+
+    assert [index for index, hit in enumerate(evaluate(tree, view)) if hit] == rows
+
+
 @pytest.mark.parametrize("field", [*COLUMNS, "foo", "nowhere", "", "'", '"', "a.", "$['x']", "["])
-@pytest.mark.parametrize("value", [1, -0.5, "", "x", True, None, 2**64, b"bytes"])
+@pytest.mark.parametrize(
+    "value", [1, -0.5, "", "x", True, None, 2**64, 2**53 + 1, 10**400, b"bytes"]
+)
 def test_no_value_and_no_name_crashes(field: str, value: Any) -> None:
     """Whatever is compared with whatever."""
     for tree in (("eq", field, value), ("in", field, (value, "y")), ("range", field, value, value)):
