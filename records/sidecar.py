@@ -58,7 +58,9 @@ def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def build_rollup(table: pa.Table, row_starts: list[int]) -> Rollup | None:
-    """The rollup of a block's rows; None when it would not pay. Cost: one sort of int64 keys.
+    """The rollup of a block's rows; None when it would not pay.
+
+    Cost: one pass that counts, or one sort of int64 keys if there could be more cells than rows.
 
     Args:
         table: the block's rows; `service` and `level` must hold no nulls.
@@ -77,7 +79,12 @@ def build_rollup(table: pa.Table, row_starts: list[int]) -> Rollup | None:
         return None
     entry = np.repeat(np.arange(len(row_starts)), np.diff([*row_starts, rows]))
     key = ((entry * span + (minute - base)) * len(services) + service) * len(levels) + level
-    unique, count = np.unique(key, return_counts=True)
+    if cells <= rows:
+        counts = np.bincount(key, minlength=1)
+        unique = np.flatnonzero(counts)
+        count = counts[unique]
+    else:
+        unique, count = np.unique(key, return_counts=True)
     if len(unique) * MIN_ROWS_PER_CELL > rows and rows > 64:
         return None
     rest, level_code = np.divmod(unique, len(levels))
