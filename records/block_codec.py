@@ -86,7 +86,7 @@ def encode_block(
     columns = tuple(table.schema.names)
     header = BlockHeader(block_id, ring_epoch, table.num_rows, min_ts, max_ts, columns, entries)
     rollup = sidecar.build_rollup(table, [entry.row_start for entry in entries])
-    names = (_distinct(table, "service"), _distinct(table, "level"))
+    names = ((), ()) if rollup else (_distinct(table, "service"), _distinct(table, "level"))
     side = sidecar.to_bytes(*names, rollup, build_filters(table, ROW_GROUP_ROWS, filters))
     return EncodedBlock(header, _assemble(header, side, encode_body(table)))
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from records import envelope
+from records.columns import CORE_TYPES
 from records.errors import BlockCorrupt
 from records.row_filters import RowFilters, from_fields, to_fields
 from records.timestamps import MICROS_PER_MINUTE
@@ -48,13 +49,22 @@ _ARRAYS = (
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, tuple[str, ...]]:
     """(code per row, names) of a dictionary column without nulls."""
-    combined = column.combine_chunks()
+    combined = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if isinstance(combined, pa.ChunkedArray):
         combined = pa.concat_arrays(combined.chunks)
     if not pa.types.is_dictionary(combined.type):
         combined = combined.dictionary_encode()
     codes = combined.indices.to_numpy(zero_copy_only=False)
-    return codes.astype(np.int64), tuple(combined.dictionary.to_pylist())
+    if codes.dtype.itemsize == 8:  # beside int64, unsigned ones would turn to floats
+        codes = codes.astype(np.int64)
+    return codes, tuple(combined.dictionary.to_pylist())
+
+
+def _micros(column: pa.ChunkedArray) -> np.ndarray:
+    """The times as numbers; a cast, even one that changes nothing, takes 50 times as long as a view."""
+    if column.num_chunks == 1 and column.type == CORE_TYPES["timestamp"]:
+        return column.chunk(0).view(pa.int64()).to_numpy()
+    return column.cast(pa.int64()).to_numpy()
 
 
 def build_rollup(table: pa.Table, row_starts: list[int]) -> Rollup | None:
@@ -69,7 +79,7 @@ def build_rollup(table: pa.Table, row_starts: list[int]) -> Rollup | None:
     rows = table.num_rows
     if rows == 0:
         return None
-    minute = table["timestamp"].cast(pa.int64()).to_numpy() // MICROS_PER_MINUTE
+    minute = _micros(table["timestamp"]) // MICROS_PER_MINUTE
     service, services = _codes(table["service"])
     level, levels = _codes(table["level"])
     base = int(minute.min())
@@ -99,7 +109,7 @@ def to_bytes(
     rollup: Rollup | None,
     filters: RowFilters | None = None,
 ) -> bytes:
-    """The sidecar's bytes (msgpack; arrays little-endian)."""
+    """The sidecar's bytes (msgpack; arrays little-endian). With a rollup, its names are the ones."""
     version = 1 if filters is None else 2
     fields: dict[str, Any] = {"v": version, "services": list(services), "levels": list(levels)}
     if rollup is not None:
