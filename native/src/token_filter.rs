@@ -31,6 +31,8 @@ const SALTS: [u32; LANES] = [
 /// Bytes that are looked at together: one bit each of a word.
 const MASK: usize = 64;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
+/// Hashes for which room is made before they are seen: a row group's values, and 512 KiB.
+const ROOM_MAX: usize = 1 << 15;
 /// Brings the lowest bits of eight bytes side by side, into the highest byte.
 const GATHER: u64 = 0x0102_0408_1020_4080;
 
@@ -67,8 +69,9 @@ struct HashSet {
 }
 
 impl HashSet {
-    fn new() -> Self {
-        let bits = 12;
+    /// With room for so many hashes, but not for more than `ROOM_MAX`, before it has to grow.
+    fn with_room(hashes: usize) -> Self {
+        let bits = (hashes.min(ROOM_MAX) * 2).next_power_of_two().trailing_zeros().max(12);
         HashSet {
             slots: vec![0; 1 << bits],
             multiplier: RandomState::new().build_hasher().finish() | 1,
@@ -248,7 +251,8 @@ fn build(
     if !(1..=64).contains(&bits) {
         return Err("bits a key must be in 1..=64".into());
     }
-    let mut found = HashSet::new();
+    // Words come again and again; values, in a column that has a filter, hardly do.
+    let mut found = HashSet::with_room(if words { 0 } else { offsets.len() });
     if words {
         for byte in &mut data {
             *byte = lower(*byte);
@@ -257,8 +261,12 @@ fn build(
         data[offsets[offsets.len() - 1] as usize..].fill(0);
         add_words(&data, offsets, &mut found);
     } else {
-        for pair in offsets.windows(2) {
-            found.add_all(&[hash_key(&data, pair[0] as usize, pair[1] as usize)]);
+        let mut hashes = [0; MASK];
+        for (ends, starts) in offsets[1..].chunks(MASK).zip(offsets.chunks(MASK)) {
+            for ((hash, &end), &start) in hashes.iter_mut().zip(ends).zip(starts) {
+                *hash = hash_key(&data, start as usize, end as usize);
+            }
+            found.add_all(&hashes[..ends.len()]);
         }
     }
     Ok(filled(&found, bits))
@@ -329,7 +337,7 @@ mod tests {
             let mut data = text.clone();
             data.resize(padded(text.len()), 0);
             data.iter_mut().for_each(|byte| *byte = lower(*byte));
-            let mut found = HashSet::new();
+            let mut found = HashSet::with_room(0);
             add_words(&data, &offsets, &mut found);
             let mut hashes: Vec<u64> = found.iter().collect();
             hashes.sort_unstable();
@@ -357,6 +365,19 @@ mod tests {
     fn bad_offsets_are_refused() {
         for offsets in [&[][..], &[0, 6], &[3, 1], &[-1, 2]] {
             assert!(built(b"hello", offsets, true).is_err());
+        }
+    }
+
+    #[test]
+    fn each_value_counts_once_whatever_their_number() {
+        for count in [1usize, 63, 64, 65, 1000, 40_000] {
+            let (mut text, mut offsets) = (Vec::new(), vec![0i32]);
+            for n in (0..count).chain(0..count) {
+                text.extend_from_slice(format!("id-{n}").as_bytes());
+                offsets.push(text.len() as i32);
+            }
+            let filter = built(&text, &offsets, false).unwrap();
+            assert_eq!(filter.len(), (count * 16).div_ceil(512) * 64, "{count}");
         }
     }
 
