@@ -25,6 +25,9 @@ class Chunks:
     async def readany(self) -> bytes:
         return self._chunks.pop(0) if self._chunks else b""
 
+    async def readchunk(self) -> tuple[bytes, bool]:
+        return await self.readany(), False
+
 
 def cut(limits: Limits, data: bytes, at: list[int]) -> list[bytes]:
     cutter, pieces, start = LineCutter(limits), [], 0
