@@ -149,7 +149,8 @@ class EntryTable:
         number = self.count
         if number == len(self.rows):
             self.rows = np.concatenate((self.rows, np.zeros(max(1024, number // 4), ENTRY_TYPE)))
-        _ROW.pack_into(self.rows, number * _ROW.size, *self._row(entry, block, index))
+        rows: Any = self.rows  # a buffer, which its type does not tell
+        _ROW.pack_into(rows, number * _ROW.size, *self._row(entry, block, index))
         self.count += 1
         self._ids.add(entry.entry_id, number, self.rows["id"])
         if entry.previous:

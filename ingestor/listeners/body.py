@@ -150,7 +150,6 @@ class BodyReader:
                 raise SlowClient(f"the body came slower than {rate} bytes/s for {elapsed:.0f} s")
             yield chunk
 
-
     async def _next(self) -> bytes:
         """The next bytes; empty at the end.
 
