@@ -62,9 +62,9 @@ class BodyReader:
         self._length = length
         self._limits = limits
         self._clock = clock
-        self._encoding = encoding
         most = min(limits.decoded_bytes, limits.document_bytes)
         self._decoder = Decoder(encoding, replace(limits, decoded_bytes=most))
+        self._encoding = self._decoder.encoding  # "identity" also if the sender says nothing
         self.wire: list[bytes] = []
         self.wire_bytes = 0
         if length is not None and length > limits.wire_bytes:
@@ -153,11 +153,11 @@ class BodyReader:
     async def _next(self) -> bytes:
         """The next bytes; empty at the end.
 
-        Of a body of known length as they came from the socket: joining what has gathered meanwhile is one
-        more copy of the body, since its pieces are joined again. Chunked encoding may cut a body byte by
-        byte, so there they are joined.
+        Of a plain body of known length as they came from the socket: joining what has gathered meanwhile is
+        one more copy of the body, since its pieces are joined again. Chunked encoding may cut a body byte
+        by byte, and each chunk of a compressed one goes to a thread: there they are joined.
         """
-        if self._length is None:
+        if self._length is None or self._encoding != "identity":
             return await self._stream.readany()
         chunk, of_chunked = await self._stream.readchunk()
         return await self._stream.readany() if of_chunked and not chunk else chunk
