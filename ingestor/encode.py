@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ingestor.enrich import constant
 from ingestor.shards import Piece, join_pieces
 from records.block import EntryHeader
 from records.block_codec import EncodedBlock, encode_block
@@ -52,7 +53,7 @@ def with_facts(table: pa.Table, entries: Sequence[EntryHeader]) -> pa.Table:
     counts = np.array([entry.row_count for entry in entries])
     columns["tenant"] = _repeated([entry.tenant for entry in entries], counts)
     received = np.repeat(np.array([entry.received_at for entry in entries], np.int64), counts)
-    columns["received_at"] = pa.array(received).cast(CORE_TYPES["received_at"])
+    columns["received_at"] = pa.array(received).view(CORE_TYPES["received_at"])
     if any(entry.sequenced for entry in entries):
         columns["producer"] = _repeated([entry.producer or None for entry in entries], counts)
         epochs = np.array([entry.producer_epoch for entry in entries], np.int64)
@@ -71,7 +72,10 @@ def _free(name: str, taken: list[str]) -> str:
     return name
 
 
-def _repeated(values: list[str | None], counts: np.ndarray) -> pa.DictionaryArray:
+def _repeated(values: list[str | None], counts: np.ndarray) -> pa.Array:
+    first = values[0]
+    if first and values.count(first) == len(values):
+        return constant(first, int(counts.sum()))
     names = sorted({value for value in values if value is not None})
     code_of = {name: code for code, name in enumerate(names)}
     codes = np.array([code_of.get(value, -1) if value else -1 for value in values], np.int32)

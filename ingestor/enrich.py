@@ -71,6 +71,8 @@ def normal_levels(column: pa.Array, source: str) -> tuple[pa.Array, pa.Array | N
     words = [str(value) for value in encoded.dictionary.to_pylist()]
     levels = [level_of(word, source) for word in words]
     distinct = list(dict.fromkeys(levels))
+    if words == distinct and encoded.type == DICTIONARY:
+        return encoded, None
     level_at = np.array([distinct.index(level) for level in levels], np.int32)
     mask = np.asarray(encoded.is_null())
     indices = np.asarray(encoded.indices.fill_null(0) if encoded.null_count else encoded.indices)

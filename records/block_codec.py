@@ -12,7 +12,6 @@ All integers big-endian. docs/formats.md describes each part; golden files in th
 """
 
 import struct
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ from records.block import BlockHeader, EntryHeader
 from records.columns import CORE_TYPES, DICTIONARY
 from records.errors import BlockCorrupt
 from records.ids import BlockId, RingEpoch
+from records.native import crc32
 from records.row_filters import build_filters
 
 MAGIC = b"QLB1"
@@ -86,7 +86,7 @@ def encode_block(
     columns = tuple(table.schema.names)
     header = BlockHeader(block_id, ring_epoch, table.num_rows, min_ts, max_ts, columns, entries)
     rollup = sidecar.build_rollup(table, [entry.row_start for entry in entries])
-    names = (_distinct(table, "service"), _distinct(table, "level"))
+    names = ((), ()) if rollup else (_distinct(table, "service"), _distinct(table, "level"))
     side = sidecar.to_bytes(*names, rollup, build_filters(table, ROW_GROUP_ROWS, filters))
     return EncodedBlock(header, _assemble(header, side, encode_body(table)))
 
@@ -101,9 +101,9 @@ def _assemble(header: BlockHeader, side: bytes, body: pa.Buffer) -> bytes:
     head = envelope.packb(header.to_dict())
     view = memoryview(body)
     prefix = PREFIX.pack(
-        MAGIC, len(head), zlib.crc32(head), len(side), zlib.crc32(side), len(view), zlib.crc32(view)
+        MAGIC, len(head), crc32(head), len(side), crc32(side), len(view), crc32(view)
     )
-    return b"".join((prefix, zlib.crc32(prefix).to_bytes(4, "big"), head, side, view))
+    return b"".join((prefix, crc32(prefix).to_bytes(4, "big"), head, side, view))
 
 
 def encode_body(table: pa.Table) -> pa.Buffer:
@@ -140,7 +140,7 @@ def parse_prefix(data: bytes | memoryview) -> BlockParts:
     fields = PREFIX.unpack_from(data)
     if fields[0] != MAGIC:
         raise BlockCorrupt(f"not a block of a known version: {fields[0]!r}")
-    if zlib.crc32(data[: PREFIX.size]) != int.from_bytes(data[PREFIX.size : PREFIX_BYTES], "big"):
+    if crc32(data[: PREFIX.size]) != int.from_bytes(data[PREFIX.size : PREFIX_BYTES], "big"):
         raise BlockCorrupt("prefix fails its checksum")
     _, head, head_crc, side, side_crc, body, body_crc = fields
     first, second = PREFIX_BYTES + head, PREFIX_BYTES + head + side
@@ -156,7 +156,7 @@ def parse_prefix(data: bytes | memoryview) -> BlockParts:
 
 def _checked(data: memoryview, where: tuple[int, int], crc: int, name: str) -> memoryview:
     part = data[where[0] : where[1]]
-    if len(part) != where[1] - where[0] or zlib.crc32(part) != crc:
+    if len(part) != where[1] - where[0] or crc32(part) != crc:
         raise BlockCorrupt(f"{name} fails its checksum")
     return part
 

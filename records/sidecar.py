@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from records import envelope
+from records.columns import CORE_TYPES
 from records.errors import BlockCorrupt
 from records.row_filters import RowFilters, from_fields, to_fields
 from records.timestamps import MICROS_PER_MINUTE
@@ -48,17 +49,28 @@ _ARRAYS = (
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, tuple[str, ...]]:
     """(code per row, names) of a dictionary column without nulls."""
-    combined = column.combine_chunks()
+    combined = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if isinstance(combined, pa.ChunkedArray):
         combined = pa.concat_arrays(combined.chunks)
     if not pa.types.is_dictionary(combined.type):
         combined = combined.dictionary_encode()
     codes = combined.indices.to_numpy(zero_copy_only=False)
-    return codes.astype(np.int64), tuple(combined.dictionary.to_pylist())
+    if codes.dtype.itemsize == 8:  # beside int64, unsigned ones would turn to floats
+        codes = codes.astype(np.int64)
+    return codes, tuple(combined.dictionary.to_pylist())
+
+
+def _micros(column: pa.ChunkedArray) -> np.ndarray:
+    """The times as numbers; a cast, even one that changes nothing, takes 50 times as long as a view."""
+    if column.num_chunks == 1 and column.type == CORE_TYPES["timestamp"]:
+        return column.chunk(0).view(pa.int64()).to_numpy()
+    return column.cast(pa.int64()).to_numpy()
 
 
 def build_rollup(table: pa.Table, row_starts: list[int]) -> Rollup | None:
-    """The rollup of a block's rows; None when it would not pay. Cost: one sort of int64 keys.
+    """The rollup of a block's rows; None when it would not pay.
+
+    Cost: one pass that counts, or one sort of int64 keys if there could be more cells than rows.
 
     Args:
         table: the block's rows; `service` and `level` must hold no nulls.
@@ -67,7 +79,7 @@ def build_rollup(table: pa.Table, row_starts: list[int]) -> Rollup | None:
     rows = table.num_rows
     if rows == 0:
         return None
-    minute = table["timestamp"].cast(pa.int64()).to_numpy() // MICROS_PER_MINUTE
+    minute = _micros(table["timestamp"]) // MICROS_PER_MINUTE
     service, services = _codes(table["service"])
     level, levels = _codes(table["level"])
     base = int(minute.min())
@@ -77,7 +89,12 @@ def build_rollup(table: pa.Table, row_starts: list[int]) -> Rollup | None:
         return None
     entry = np.repeat(np.arange(len(row_starts)), np.diff([*row_starts, rows]))
     key = ((entry * span + (minute - base)) * len(services) + service) * len(levels) + level
-    unique, count = np.unique(key, return_counts=True)
+    if cells <= rows:
+        counts = np.bincount(key, minlength=1)
+        unique = np.flatnonzero(counts)
+        count = counts[unique]
+    else:
+        unique, count = np.unique(key, return_counts=True)
     if len(unique) * MIN_ROWS_PER_CELL > rows and rows > 64:
         return None
     rest, level_code = np.divmod(unique, len(levels))
@@ -92,7 +109,7 @@ def to_bytes(
     rollup: Rollup | None,
     filters: RowFilters | None = None,
 ) -> bytes:
-    """The sidecar's bytes (msgpack; arrays little-endian)."""
+    """The sidecar's bytes (msgpack; arrays little-endian). With a rollup, its names are the ones."""
     version = 1 if filters is None else 2
     fields: dict[str, Any] = {"v": version, "services": list(services), "levels": list(levels)}
     if rollup is not None:

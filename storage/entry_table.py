@@ -11,6 +11,7 @@ Look-ups by id go through an open-addressing table of entry numbers, hashed by m
 Art of Computer Programming", volume 3, 6.4); the id column decides.
 """
 
+import struct
 from array import array
 from bisect import bisect_left, bisect_right
 from typing import Any
@@ -33,6 +34,8 @@ ENTRY_TYPE = np.dtype([
     ("block", "<u4"), ("index", "<u4"), ("row_start", "<u4"), ("row_count", "<u4"),
     ("producer", "<i4"), ("tenant", "<u4"), ("shard", "<u2"), ("flags", "u1"),
 ])  # fmt: skip
+#: The same bytes; packing a row is a quarter of the cost of assigning a tuple to an element of the array.
+_ROW = struct.Struct("<16s16s16s16s5q4IiIHB")
 NO_ID = bytes(ID_BYTES)
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _U64 = (1 << 64) - 1
@@ -147,7 +150,8 @@ class EntryTable:
         number = self.count
         if number == len(self.rows):
             self._reserve(number + 1)
-        self.rows[number] = self._row(entry, block, index)
+        rows: Any = self.rows  # a buffer, which its type does not tell
+        _ROW.pack_into(rows, number * _ROW.size, *self._row(entry, block, index))
         self.count += 1
         self._ids.add(entry.entry_id, number, self.rows["id"])
         if entry.previous:
@@ -198,10 +202,10 @@ class EntryTable:
             key = (entry.shard, *entry.producer_key, int(entry.producer_epoch))
             producer = self.producers.number(key)
         return (
-            bytes(entry.entry_id),
-            bytes(entry.content_hash[:ID_BYTES]).ljust(ID_BYTES, b"\0"),
-            bytes(entry.previous) or NO_ID,
-            bytes(entry.origin) or NO_ID,
+            entry.entry_id,
+            entry.content_hash[:ID_BYTES],
+            entry.previous,
+            entry.origin,
             entry.min_ts,
             entry.max_ts,
             entry.received_at,

@@ -67,7 +67,8 @@ class Holdings:
             self.producers.add(entry)
         if overlaps:
             self._hide_overlaps(number)
-        if entry.previous and self._is_repeat(number):
+        known = bool(entry.previous) and self.table.find(entry.previous) is not None
+        if known and self._is_repeat(number):
             self._flag(number, HIDDEN_PREVIOUS, True)
         self._decide_successors(entry.entry_id)
 

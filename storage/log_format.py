@@ -28,6 +28,7 @@ import numpy as np
 from records import envelope
 from records.block_codec import PREFIX_BYTES, parse_prefix
 from records.errors import BlockCorrupt, EnvelopeCorrupt
+from records.native import crc32
 
 MAGIC = b"QLR1"
 FORMAT_VERSION = 1
@@ -168,7 +169,7 @@ def check_block(block: memoryview) -> None:
         (parts.body, parts.body_crc),
     )
     for (start, end), crc in checks:
-        if zlib.crc32(block[start:end]) != crc:
+        if crc32(block[start:end]) != crc:
             raise BlockCorrupt("the block fails a checksum")
 
 

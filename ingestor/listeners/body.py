@@ -41,7 +41,11 @@ class Stream(Protocol):
     """aiohttp's StreamReader, as far as it is needed."""
 
     async def readany(self) -> bytes:
-        """The next bytes; empty at the end."""
+        """All bytes that are there, joined; waits for some; empty at the end."""
+        ...
+
+    async def readchunk(self) -> tuple[bytes, bool]:
+        """(the next bytes as they came, whether they end a chunk of chunked encoding, then maybe empty)."""
         ...
 
 
@@ -55,11 +59,12 @@ class BodyReader:
         self, stream: Stream, length: int | None, encoding: str, limits: Limits, clock: Clock
     ) -> None:
         self._stream = stream
+        self._length = length
         self._limits = limits
         self._clock = clock
-        self._encoding = encoding
         most = min(limits.decoded_bytes, limits.document_bytes)
         self._decoder = Decoder(encoding, replace(limits, decoded_bytes=most))
+        self._encoding = self._decoder.encoding  # "identity" also if the sender says nothing
         self.wire: list[bytes] = []
         self.wire_bytes = 0
         if length is not None and length > limits.wire_bytes:
@@ -131,7 +136,7 @@ class BodyReader:
         while True:
             try:
                 async with asyncio.timeout(limits.idle_seconds):
-                    chunk = await self._stream.readany()
+                    chunk = await self._next()
             except TimeoutError:
                 text = f"the body stopped for {limits.idle_seconds:g} s at byte {self.wire_bytes}"
                 raise SlowClient(text) from None
@@ -144,6 +149,18 @@ class BodyReader:
                 rate = limits.body_bytes_per_second
                 raise SlowClient(f"the body came slower than {rate} bytes/s for {elapsed:.0f} s")
             yield chunk
+
+    async def _next(self) -> bytes:
+        """The next bytes; empty at the end.
+
+        Of a plain body of known length as they came from the socket: joining what has gathered meanwhile is
+        one more copy of the body, since its pieces are joined again. Chunked encoding may cut a body byte
+        by byte, and each chunk of a compressed one goes to a thread: there they are joined.
+        """
+        if self._length is None or self._encoding != "identity":
+            return await self._stream.readany()
+        chunk, of_chunked = await self._stream.readchunk()
+        return await self._stream.readany() if of_chunked and not chunk else chunk
 
 
 def _take(parts: Iterator[bytes], enough: int) -> list[bytes]:

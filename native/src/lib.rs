@@ -6,6 +6,7 @@
 use pyo3::prelude::*;
 
 mod buffer;
+mod checksum;
 mod column;
 mod dictionary;
 #[cfg(fuzzing)]
@@ -28,6 +29,9 @@ mod quorumlog_native {
 
     #[pymodule_export]
     use crate::buffer::Buffer;
+
+    #[pymodule_export]
+    use crate::checksum::crc32;
 
     #[pymodule_export]
     use crate::token_filter::token_filter;

@@ -119,3 +119,34 @@ def test_names_are_numbered_once() -> None:
     assert [names.number(one) for one in ("a", "b", "a")] == [0, 1, 0]
     assert names.find("b") == 1
     assert names.find("c") is None
+
+
+def test_each_field_of_an_entry_stands_in_its_column() -> None:
+    """Rows are packed as bytes: the packing and the columns' type must agree on every field."""
+    made = replace(
+        BASE,
+        entry_id=b"i" * 16,
+        content_hash=b"h" * 16,
+        previous=b"p" * 16,
+        origin=b"o" * 16,
+        min_ts=-5,
+        max_ts=1 << 60,
+        received_at=1 << 59,
+        row_start=1 << 31,
+        row_count=(1 << 32) - 1,
+        shard=65_535,
+    )
+    table = EntryTable()
+    table.add(made, (1 << 32) - 2, 7)
+
+    row = table.rows[0]
+    assert [row[n].tobytes() for n in ("id", "hash", "previous", "origin")] == [
+        b"i" * 16,
+        b"h" * 16,
+        b"p" * 16,
+        b"o" * 16,
+    ]
+    numbers = ("min_ts", "max_ts", "received", "block", "index", "row_start", "row_count", "shard")
+    expected = [-5, 1 << 60, 1 << 59, (1 << 32) - 2, 7, 1 << 31, (1 << 32) - 1, 65_535]
+    assert [int(row[name]) for name in numbers] == expected
+    assert (int(row["producer"]), int(row["first_seq"]), int(row["last_seq"])) == (-1, 0, 0)
