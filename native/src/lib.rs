@@ -13,6 +13,7 @@ mod ndjson;
 mod output;
 mod row;
 mod scan;
+mod search;
 mod text;
 mod times;
 mod token_filter;
@@ -26,6 +27,9 @@ mod quorumlog_native {
 
     #[pymodule_export]
     use crate::buffer::Buffer;
+
+    #[pymodule_export]
+    use crate::search::find_in_page;
 
     #[pymodule_export]
     use crate::token_filter::token_filter;
