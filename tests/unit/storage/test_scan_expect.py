@@ -1,4 +1,4 @@
-"""A search for rows of a service and level opens the blocks that hold them, told by rollups, and no others."""
+"""A search for rows of a service and level opens the blocks that hold them, told by rollups, no others."""
 
 import pytest
 
