@@ -1,6 +1,7 @@
 """`python -m bench`: the table of goals, and other topics.
 
 python -m bench [goals]     ours beside the peers: ingest, disk, questions, loss
+python -m bench grid        ingest: batch sizes x connections, N=1 and N=3, beside the peers
 python -m bench scale       how all that grows: rows, connections, batches, nodes, memory
 python -m bench plot        the curves of `scale` as SVG
 python -m bench project     what the measured slopes say of 100 nodes and 1 PB
@@ -19,7 +20,7 @@ from typing import Any
 from bench import goals, loss, report, results
 from bench.peers.choose import NoPeer
 
-TOPICS = ("goals", "scale", "plot", "project", "parse")
+TOPICS = ("goals", "grid", "scale", "plot", "project", "parse")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,6 +90,10 @@ def main() -> int:
     topic = words.pop(0) if words and words[0] in TOPICS else "goals"
     if topic == "goals":
         return _goals(words)
+    if topic == "grid":
+        from bench.grid import main as grid
+
+        return grid(words)
     if topic == "scale":
         from bench.scale.command import main as scale
 

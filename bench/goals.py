@@ -110,7 +110,7 @@ def _corpus(plan: Plan, kind: str, rows: int, peers: Sequence[Peer]) -> dict[str
         "json_bytes_per_row": body_bytes / total,
         "batch": plan.batch,
         "connections": plan.connections,
-        "ingest": {name: _ingest(taken) for name, taken in loads.items()},
+        "ingest": {name: ingested(taken) for name, taken in loads.items()},
         "disk_bytes_per_row": {peer.name: _per_row(peer.disk_bytes(kind), total) for peer in peers},
         "questions": [_ask(plan, one, peers) for one in QUESTIONS if one.kind == kind],
     }
@@ -120,7 +120,8 @@ def _per_row(size: int | None, rows: int) -> float | None:
     return None if size is None else size / rows
 
 
-def _ingest(taken: list[load.Load]) -> dict[str, Any]:
+def ingested(taken: list[load.Load]) -> dict[str, Any]:
+    """Figures of some loads of one store. `cpu_micros_by_process`: mean of each process, where known."""
     acks = [ack for one in taken for ack in one.acks]
     costs = [one.micros_per_row for one in taken if one.micros_per_row is not None]
     return {
@@ -129,6 +130,10 @@ def _ingest(taken: list[load.Load]) -> dict[str, Any]:
             [one.rows / one.visible_seconds for one in taken]
         ),
         "cpu_micros_per_row": measure.spread(costs) if costs else None,
+        "cpu_micros_by_process": [
+            sum(seconds) * 1e6 / sum(one.rows for one in taken)
+            for seconds in zip(*(one.cpu_by_process for one in taken), strict=True)
+        ],
         "overcounts": sum(one.overcounts for one in taken),
         "ack_p50_ms": measure.percentile(acks, 0.5) * 1000,
         "ack_p99_ms": measure.percentile(acks, 0.99) * 1000,

@@ -24,7 +24,7 @@ SETTLE_SECONDS = 0.3
 
 @dataclass(slots=True)
 class Load:
-    """What sending took. Seconds; `acks` has one a batch; `cpu_seconds` are the store's processes'.
+    """What sending took. Seconds; `acks`: one a batch; `cpu_seconds`: of the store, of ours by process too.
 
     `overcounts`: answers, while it became visible, that counted more rows than were ever sent.
     """
@@ -33,6 +33,7 @@ class Load:
     acked_seconds: float = 0.0
     visible_seconds: float = 0.0
     cpu_seconds: float | None = None
+    cpu_by_process: list[float] = field(default_factory=list)
     overcounts: int = 0
     acks: list[float] = field(default_factory=list)
 
@@ -122,7 +123,7 @@ def send(
         RuntimeError: a row was refused, or is not seen: the figures would be worthless.
     """
     before = nodes.count(cluster.ports[0]) if held is None else held
-    cpu = sum(cluster.cpu_seconds())
+    cpu = cluster.cpu_seconds()
 
     def post(link: http.client.HTTPConnection, _: int, body: Body) -> None:
         link.request("POST", "/logs", body.json, {"Content-Type": "application/x-ndjson"})
@@ -138,5 +139,8 @@ def send(
     load.overcounts = wait_for(lambda: nodes.count(cluster.ports[0]), before + load.rows)
     load.visible_seconds = time.perf_counter() - started
     time.sleep(SETTLE_SECONDS)
-    load.cpu_seconds = sum(cluster.cpu_seconds()) - cpu
+    load.cpu_by_process = [
+        after - was for after, was in zip(cluster.cpu_seconds(), cpu, strict=True)
+    ]
+    load.cpu_seconds = sum(load.cpu_by_process)
     return load

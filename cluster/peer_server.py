@@ -13,7 +13,7 @@ from cluster.peer_link import HELLO_BYTES, VERSION, Part, PeerConnection
 from cluster.server import Operation
 from cluster.transport import MAX_FRAME_BYTES
 from records import envelope
-from records.errors import Forbidden, NotFound, Overloaded, QuorumlogError, Unknown
+from records.errors import Forbidden, NotFound, QuorumlogError, TooLarge, Unknown
 from runtime.clock import Clock
 from runtime.deadline import Deadline
 from runtime.logs import get_logger
@@ -27,6 +27,8 @@ CONNECTIONS_MAX = 4096
 HELLO_SECONDS = 5.0
 #: Seconds from one answer until the next request is there whole. More than a client keeps a connection.
 IDLE_SECONDS = 120.0
+#: Of a frame, kept for an answer's head; the payload of a scan's answer is up to 64 MiB and what frames it.
+HEAD_ROOM_BYTES = envelope.MAX_HEAD_BYTES + (1 << 20)
 #: Seconds for a peer to take its answer.
 DRAIN_SECONDS = 60.0
 
@@ -109,8 +111,11 @@ class PeerServer:
             log.error("operation failed", error=error)
             head, payload = {"error": Unknown(f"an unexpected error: {error!r}").to_dict()}, b""
         view = memoryview(payload)
-        if len(view) > MAX_FRAME_BYTES >> 1:
-            refusal = Overloaded(f"an answer of {len(view)} bytes is too long")
+        if len(view) > MAX_FRAME_BYTES - HEAD_ROOM_BYTES:
+            refusal = TooLarge(
+                f"an answer of {len(view) >> 20} MiB, more than {MAX_FRAME_BYTES - HEAD_ROOM_BYTES >> 20}; "
+                "narrow the question, or ask for fewer rows, fields or distinct values"
+            )
             head, view = {"error": refusal.to_dict()}, memoryview(b"")
         return envelope.encode_head(head, len(view)), view
 

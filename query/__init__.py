@@ -4,6 +4,7 @@
          <- rows_out, encode                                    `-> read_repair, behind the answer
 
 * `plan`, `language`, `times`, `cursor`, `stats`, `fields`: text in, plans out. Pure.
+* `spread`: cuts dear folds into slices of time that several owners read at once; `reading` joins them.
 * `scatter`: each shard's rows from one owner, digests from R-1 others; one request a node; failover, hedging.
 * `settle` with `compare`: where digests differ, entry lists, the union, supplements. `merge`, `fold`: tables.
 * `stream`: pages of any length over one snapshot. `encode`, `rows_out`: JSON, NDJSON, CSV, Arrow, by column.
@@ -24,7 +25,10 @@ Why not simply …?
   in the list and not in the rows, an acknowledged row missing from a "complete" answer. `settle` looks again.
 * … deal the shards of a query over all their owners? Blocks hold the rows of a whole owner set, so every node
   would open every block to use a part of it: three nodes in one process took 2.5 times as long as one for the
-  same 1 M rows. `spread_shards` does it all the same, for nodes with cores to spare.
+  same 1 M rows. Slices of time (`spread`) have blocks of their own.
+* … let each slice be a read of its own? A row without a time has that of its receipt, so two copies of it may
+  lie in two slices, and an owner that lacks one shows the other. Owners are compared over the whole range, by
+  one set of entry lists, and where copies overlap by sequence the read is made again in one piece.
 * … fix the snapshot by our clock? Clocks differ. It is the largest `received_at` that R owners of each shard
   know of.
 * … give a stream that fails an orderly end with a note in it? Whoever reads with a plain HTTP client would

@@ -7,8 +7,8 @@ R + W > N that is every row acknowledged before the read began. Whatever falls s
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import pyarrow as pa
 
@@ -19,15 +19,16 @@ from query.limits import Gate, Latencies, MemoryBudget, MemoryHolder
 from query.merge import key_at, merge_rows
 from query.plan import QueryPlan
 from query.read_repair import ReadRepair
-from query.scatter import Scatter, Scattered, ScatterMetrics
+from query.reading import Reading, ambiguous, joined, reading_of, unsettled
+from query.scatter import Scatter, ScatterMetrics, merged
 from query.settings import QuerySettings
-from query.settle import BaseLost, ReadAgain, Settled, Settler
+from query.settle import BaseLost, ReadAgain, Settler
+from query.spread import Spreader
 from query.stream import RowStream
-from query.times import rfc3339
+from query.together import together
 from records.errors import DeadlineExceeded, NotReady, QuorumUnavailable
-from records.messages import ScanReply
 from records.predicates import Fold, ScanPlan
-from records.timestamps import MICROS_PER_HOUR, TimeRange
+from records.timestamps import TimeRange
 from runtime.clock import Clock
 from runtime.deadline import Deadline
 from runtime.metrics import Metrics
@@ -45,17 +46,6 @@ ATTEMPTS = 3
 INLINE_ROWS = 1_000
 #: A page whose rows are too wide for the replicas' caps is asked for again with fewer rows, to this.
 SMALLEST_PAGE = 16
-
-
-@dataclass(slots=True)
-class Reading:
-    """What one read of some shards brought, before it is merged."""
-
-    tables: list[pa.Table] = field(default_factory=list)
-    missing: list[dict[str, Any]] = field(default_factory=list)
-    stats: dict[str, Any] = field(default_factory=dict)
-    received_max: int = 0
-    truncated: bool = False
 
 
 class ReadCoordinator:
@@ -79,6 +69,7 @@ class ReadCoordinator:
         self._memory = MemoryBudget(settings.memory_bytes)
         self._latencies = Latencies(settings.hedge_min_seconds)
         self._scatter_metrics = ScatterMetrics(metrics)
+        self._spreader = Spreader(replicas, settings, self._latencies)
         self._turn = 0
         self.repair = ReadRepair(views, replicas, clock, metrics, settings)
         self._declare(metrics)
@@ -93,6 +84,10 @@ class ReadCoordinator:
         self._supplemented = metrics.counter(
             "quorumlog_query_supplemented_entries_total",
             "Entries that the data owner lacked and another owner supplied.",
+        )
+        self._spread = metrics.counter(
+            "quorumlog_query_spread_total",
+            "Reads cut into slices that several owners read at once.",
         )
         running = metrics.gauge("quorumlog_query_running", "Queries that run now.")
         running.set_function(lambda: self._gate.running)
@@ -120,6 +115,7 @@ class ReadCoordinator:
         Raises:
             InvalidRequest: a replica cannot evaluate the plan.
             Overloaded: no free place in time, or memory used up.
+            TooLarge: more than an owner can send, or than all queries together may hold.
             QuorumUnavailable, DeadlineExceeded: no shard was answered at all.
         """
         started = self.clock.monotonic()
@@ -231,8 +227,18 @@ class ReadCoordinator:
             raise NotReady("the cluster has no ring yet", retry_after_seconds=1)
         return view
 
-    def scatter(self, plan: QueryPlan, scan: ScanPlan, deadline: Deadline) -> tuple[Scatter, dict]:
-        """A scatter for this plan under the newest view, and how many owners each shard needs."""
+    def scatter(
+        self,
+        plan: QueryPlan,
+        scan: ScanPlan,
+        deadline: Deadline,
+        slice_: int | None = None,
+        compared: TimeRange | None = None,
+    ) -> tuple[Scatter, dict]:
+        """A scatter for this plan under the newest view, and how many owners each shard needs.
+
+        `scan` may be the nth slice (`slice_`) of the range `compared`.
+        """
         view = self.view()
         needed = {
             shard: view.quorum.answers_needed(plan.consistency, len(view.owners(shard)))
@@ -251,44 +257,89 @@ class ReadCoordinator:
             self._scatter_metrics,
             turn,
             self._latencies.suspects(self.clock.monotonic()),
-            self.settings.spread_shards,
+            slice_,
+            compared,
         )
         return scatter, needed
 
     async def _read(
         self, plan: QueryPlan, scan: ScanPlan, deadline: Deadline, holder: MemoryHolder
     ) -> Reading:
-        attempt = 0
-        while True:
-            attempt += 1
-            scatter, needed = self.scatter(plan, scan, deadline)
-            found = await scatter.run(tuple(needed))
-            settler = Settler(
-                self.view(),
-                self._replicas,
-                scan,
-                scatter,
-                needed,
-                scatter.deadline,
-                self.settings,
-                self._workers,
+        """One read of all shards: in slices of time if that pays, else, or if these cannot be one, whole."""
+        view = self.view()
+        times = await self._spreader.slices(view, self.shards(plan, view), scan, deadline)
+        if len(times) > 1:
+            self._spread.inc()
+            reading = await self._read_slices(plan, scan, times, deadline, holder)
+            if reading is not None:
+                return reading
+        for _ in range(ATTEMPTS - 1):
+            reading = await self._read_slices(plan, scan, (scan.time,), deadline, holder)
+            if reading is not None:
+                return reading
+        reading = await self._read_slices(plan, scan, (scan.time,), deadline, holder, last=True)
+        assert reading is not None
+        return reading
+
+    async def _read_slices(
+        self,
+        plan: QueryPlan,
+        scan: ScanPlan,
+        times: Sequence[TimeRange],
+        deadline: Deadline,
+        holder: MemoryHolder,
+        last: bool = False,
+    ) -> Reading | None:
+        """Reads each slice from other owners, then settles all by the same lists; None: read again.
+
+        Owners are compared over all of `scan.time`, so what was acknowledged is in one slice, once.
+        """
+        numbers = range(len(times)) if len(times) > 1 else (None,)
+        scatters = [
+            self.scatter(plan, replace(scan, time=time), deadline, number, scan.time)
+            for number, time in zip(numbers, times, strict=True)
+        ]
+        needed = scatters[0][1]
+        founds = await together(scatter.run(tuple(needed)) for scatter, _ in scatters)
+        found, expired = merged(founds), scatters[0][0].deadline.expired
+        settlers = [self._settler(scatter, needed) for scatter, _ in scatters]
+        try:
+            lists = await settlers[0].lists(found)
+            settled = await together(
+                one.run(part, lists) for one, part in zip(settlers, founds, strict=True)
             )
-            try:
-                settled = await settler.run(found)
-            except ReadAgain as again:
-                if isinstance(again, BaseLost):
-                    self._latencies.suspect(again.node, self.clock.monotonic())
-                if attempt < ATTEMPTS and not deadline.expired:
-                    continue
-                settled = _unsettled(found, again)
-            break
-        self.repair.submit(settled.comparisons, scan.time)
-        self._supplemented.inc(settled.supplemented)
-        reading = _reading(found, settled, needed, scan.time)
+        except ReadAgain as again:
+            if isinstance(again, BaseLost):
+                self._latencies.suspect(again.node, self.clock.monotonic())
+            if not last and not deadline.expired:
+                return None
+            settled = [unsettled(part, found.differing(), again) for part in founds]
+        if ambiguous(settled):
+            return None
+        self.repair.submit({s: o for one in settled for s, o in one.comparisons.items()}, scan.time)
+        self._supplemented.inc(sum(one.supplemented for one in settled))
+        reading = joined(
+            [
+                reading_of(part, one, needed, time)
+                for part, one, time in zip(founds, settled, times, strict=True)
+            ]
+        )
         if needed and not found.parts:
-            self._nothing(reading, scatter.deadline.expired)
+            self._nothing(reading, expired)
         holder.take(sum(table.nbytes for table in reading.tables))
         return reading
+
+    def _settler(self, scatter: Scatter, needed: dict[int, int]) -> Settler:
+        return Settler(
+            self.view(),
+            self._replicas,
+            scatter.plan,
+            scatter,
+            needed,
+            scatter.deadline,
+            self.settings,
+            self._workers,
+        )
 
     @staticmethod
     def _nothing(reading: Reading, timed_out: bool) -> None:
@@ -297,61 +348,3 @@ class ReadCoordinator:
         raise QuorumUnavailable(
             "no owner of any shard answered", missing=reading.missing, retry_after_seconds=1
         )
-
-
-def _unsettled(found: Scattered, again: ReadAgain) -> Settled:
-    """The answer when owners failed faster than they could be compared: all we have, and said so."""
-    settled = Settled([part.table for part in found.parts], [part.reply for part in found.parts])
-    for shard in found.differing():
-        settled.incomplete[shard] = f"owners differ, and while they were compared {again}"
-    return settled
-
-
-def _reading(
-    found: Scattered, settled: Settled, needed: dict[int, int], time: TimeRange
-) -> Reading:
-    replies = settled.replies
-    base = found.base
-    reasons: dict[int, str] = {}
-    for shard, count in needed.items():
-        said = len(found.digests.get(shard, {}))
-        if shard not in base:
-            reasons[shard] = f"none of its owners gave its rows ({_failures(found)})"
-        elif said < count:
-            reasons[shard] = f"{said} of {count} owners answered ({_failures(found)})"
-    reasons |= settled.incomplete
-    return Reading(
-        settled.tables,
-        [_missing(shard, reason, time) for shard, reason in sorted(reasons.items())],
-        _stats(replies, settled),
-        max([found.received_max, *(reply.received_max for reply in replies)]),
-        any(reply.truncated for reply in replies),
-    )
-
-
-def _failures(found: Scattered) -> str:
-    return (
-        ", ".join(f"{n}: {code}" for n, code in sorted(found.failures.items())) or "no more owners"
-    )
-
-
-def _stats(replies: Sequence[ScanReply], settled: Settled) -> dict[str, Any]:
-    return {
-        "rows_scanned": sum(reply.rows_scanned for reply in replies),
-        "blocks_scanned": sum(reply.blocks_scanned for reply in replies),
-        "blocks_pruned": sum(reply.blocks_pruned for reply in replies),
-        "elapsed_ms": 0.0,
-        "repaired": settled.supplemented,
-    }
-
-
-def _missing(shard: int, reason: str, time: TimeRange) -> dict[str, Any]:
-    named: dict[str, Any] = {"shard": shard, "reason": reason}
-    if time.bounded:
-        last = max(time.start, time.end - 1)
-        named["hours"] = {"first": _hour(time.start), "last": _hour(last)}
-    return named
-
-
-def _hour(micros: int) -> str:
-    return rfc3339(micros // MICROS_PER_HOUR * MICROS_PER_HOUR)[:13]

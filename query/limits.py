@@ -1,6 +1,7 @@
 """What keeps queries from taking the node down: how many run, how much they hold, how long a peer may take.
 
-All are loud: a full queue or memory is Overloaded (429) with a time to come back.
+All are loud: a full queue or memory is Overloaded (429) with a time to come back; what could never be
+held is TooLarge (413).
 """
 
 import asyncio
@@ -9,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from records.errors import Overloaded
+from records.errors import Overloaded, TooLarge
 from records.predicates import Filter, ScanPlan
 from records.timestamps import MICROS_PER_HOUR
 from runtime.deadline import Deadline
@@ -72,7 +73,13 @@ class MemoryHolder:
 
         Raises:
             Overloaded: the node's budget for queries is used up.
+            TooLarge: this query alone needs more than all of it: later it would be the same.
         """
+        if self.held_bytes + count > self._budget.limit_bytes:
+            raise TooLarge(
+                f"this query needs {max(1, self.held_bytes + count >> 20)} MiB, all queries have "
+                f"{self._budget.limit_bytes >> 20}; narrow it, or ask for fewer fields or distinct values"
+            )
         if self._budget.used_bytes + count > self._budget.limit_bytes:
             raise Overloaded(
                 f"queries hold {self._budget.used_bytes >> 20} MiB, this one needs "

@@ -1,5 +1,8 @@
 """Scatter: for each shard data from one owner and digests from R-1 others, one request a node.
 
+A read may be cut into slices of time, each a Scatter of its own with other data owners (see spread); the
+digests are about the whole range all the same, so that slices that agree are one read.
+
 A node that fails is replaced by the shard's next owner; a node that is slow (see limits.Latencies) is
 raced by the next ones: the first whole answer wins, the loser is cancelled. What is left over is told,
 never hidden: shards without data, and shards that fewer than R owners spoke for.
@@ -21,6 +24,7 @@ from records.errors import InvalidRequest, QuorumlogError, TooLarge
 from records.ids import EntryId
 from records.messages import ScanReply, ScanRequest
 from records.predicates import ScanPlan
+from records.timestamps import TimeRange
 from runtime.deadline import Deadline
 from runtime.logs import get_logger
 
@@ -57,12 +61,16 @@ class Part:
 
 @dataclass(slots=True)
 class Scattered:
-    """All that came back. `digests[shard][node]`: what each owner said of the shard."""
+    """All that came back. `digests[shard][node]`: what each owner said of the shard.
+
+    `restless`: shards of which an owner told one slice other than another (see `merged`).
+    """
 
     parts: list[Part] = field(default_factory=list)
     digests: dict[int, dict[str, Digest]] = field(default_factory=dict)
     received_max: int = 0
     failures: dict[str, str] = field(default_factory=dict)
+    restless: set[int] = field(default_factory=set)
 
     def add_reply(self, node: str, reply: ScanReply) -> None:
         """Notes what a node said of its shards."""
@@ -77,7 +85,22 @@ class Scattered:
 
     def differing(self) -> list[int]:
         """Shards whose owners do not all say the same."""
-        return sorted(s for s, said in self.digests.items() if len(set(said.values())) > 1)
+        split = {s for s, said in self.digests.items() if len(set(said.values())) > 1}
+        return sorted(split | self.restless)
+
+
+def merged(founds: Sequence[Scattered]) -> Scattered:
+    """What several slices of one read brought, as far as owners are compared: parts and digests."""
+    if len(founds) == 1:
+        return founds[0]
+    whole = Scattered([part for found in founds for part in found.parts])
+    for found in founds:
+        for shard, said in found.digests.items():
+            known = whole.digests.setdefault(shard, {})
+            if any(known.get(node, digest) != digest for node, digest in said.items()):
+                whole.restless.add(shard)
+            known |= said
+    return whole
 
 
 def rank(view: Owners, shard: int, turn: int, avoid: frozenset[str]) -> list[str]:
@@ -87,21 +110,31 @@ def rank(view: Owners, shard: int, turn: int, avoid: frozenset[str]) -> list[str
     return sorted(turned, key=lambda node: (node in avoid, not view.is_alive(node)))
 
 
+def likely(view: Owners, shard: int, avoid: frozenset[str]) -> list[str]:
+    """The owners that may well answer, in order of their names; all of them if none may."""
+    owners = sorted(view.owners(shard))
+    return [one for one in owners if one not in avoid and view.is_alive(one)] or owners
+
+
 def assign(
-    view: Owners, shards: Sequence[int], turn: int, avoid: frozenset[str], by_shard: bool = False
+    view: Owners, shards: Sequence[int], turn: int, avoid: frozenset[str], slice_: int | None = None
 ) -> dict[int, str]:
     """The data owner of each shard: the least loaded likely owner, this node among equals.
 
     Shards with the same owners go to the same node, as a block holds the rows of a whole owner set: on
-    several nodes it would be opened, decoded and masked on each. `by_shard` deals them out one by one.
+    several nodes it would be opened, decoded and masked on each. Slices of one read go to different
+    owners, the same slice to the same one whoever asks: what it remembers is of use when asked again.
     """
     load: Counter[str] = Counter()
     chosen: dict[int, str] = {}
     alike: dict[tuple[str, ...], list[int]] = {}
     for shard in shards:
         owners = tuple(sorted(view.owners(shard)))
-        alike.setdefault((*owners, str(shard)) if by_shard else owners, []).append(shard)
+        alike.setdefault(owners, []).append(shard)
     for index, group in enumerate(alike.values()):
+        if slice_ is not None and (able := likely(view, group[0], avoid)):
+            chosen |= dict.fromkeys(group, able[(slice_ + index) % len(able)])
+            continue
         ranked = rank(view, group[0], turn + index, avoid)
         if not ranked:
             continue
@@ -130,39 +163,50 @@ class Scatter:
         metrics: "ScatterMetrics",
         turn: int = 0,
         avoid: frozenset[str] = frozenset(),
-        by_shard: bool = False,
+        slice_: int | None = None,
+        compared: TimeRange | None = None,
     ) -> None:
+        """`slice_`, `compared`: this is the nth slice of a read of the range `compared`."""
         self._view = view
         self._replicas = replicas
-        self._plan = plan
+        self.plan = plan
         self._needed = needed
         self.deadline = deadline
         self._latencies = latencies
         self._metrics = metrics
         self._turn = turn
         self._avoid = avoid
-        self._by_shard = by_shard
+        self._slice = slice_
+        self.compared = compared or plan.time
         self._kind = kind_of(plan)
         self._data_of: dict[int, str] = {}
         self._ranked: dict[tuple[str, ...], list[str]] = {}
+        self._too_large: TooLarge | None = None
         self.result = Scattered()
 
     def with_plan(self, plan: ScanPlan) -> "Scatter":
         """The same for another plan; it has no results yet."""
         return Scatter(
             self._view, self._replicas, plan, self._needed, self.deadline, self._latencies,
-            self._metrics, self._turn, self._avoid, self._by_shard,
+            self._metrics, self._turn, self._avoid, self._slice, self.compared,
         )  # fmt: skip
 
     async def run(self, shards: Sequence[int], with_data: bool = True) -> Scattered:
-        """Asks for `shards`; without data only what R owners say of each."""
+        """Asks for `shards`; without data only what R owners say of each.
+
+        Raises:
+            InvalidRequest: an owner cannot evaluate the plan.
+            TooLarge: an owner cannot send its answer, and this node has no store that could give it.
+        """
         if with_data:
-            self._data_of = assign(self._view, shards, self._turn, self._avoid, self._by_shard)
+            self._data_of = assign(self._view, shards, self._turn, self._avoid, self._slice)
         digests = self._digest_owners(shards)
         await together(
             self._unit(node, data, digest, frozenset())
             for node, (data, digest) in _by_node(self._data_of, digests).items()
         )
+        if self._too_large and self.result.base.keys() != self._data_of.keys():
+            raise self._too_large
         await self._top_up(shards, with_data)
         return self.result
 
@@ -208,7 +252,9 @@ class Scatter:
         """A request of this plan with what is left of the deadline; data shards are digested as well."""
         left = max(1, int(self.deadline.remaining() * 1000))
         hidden = tuple((hide or {}).items())
-        return ScanRequest(self._plan, data, (*data, *digest), only, hidden, left, counted=True)
+        compared = None if self._slice is None else self.compared
+        digests = (*data, *digest)
+        return ScanRequest(self.plan, data, digests, only, hidden, left, True, compared)
 
     async def _unit(
         self, node: str, data: tuple[int, ...], digest: tuple[int, ...], tried: frozenset[str]
@@ -286,8 +332,13 @@ class Scatter:
         """One node's answer; None if it failed in a way that another owner may not."""
         try:
             reply, table = await self.scan(node, self.request(data, digest))
-        except (InvalidRequest, TooLarge):
+        except InvalidRequest:
             raise
+        except (
+            TooLarge
+        ) as error:  # of any peer; the own store sends nothing, so it has no such bound
+            self._too_large = error
+            return None
         except QuorumlogError as error:
             self.result.failures[node] = error.code
             self._latencies.suspect(node, self.deadline.clock.monotonic())
@@ -312,6 +363,8 @@ class Scatter:
         moved: dict[int, str] = {}
         for shard in data:
             ranked = [n for n in self._rank(shard) if n not in tried]
+            if self._too_large:
+                ranked = [n for n in ranked if n == self._view.node_id]
             spoken = self.result.digests.get(shard, {})
             alive = self._view.is_alive
             ranked.sort(key=lambda n, said=spoken: (not alive(n), n in said))

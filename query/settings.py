@@ -23,9 +23,12 @@ class QuerySettings:
     groups_max: int = 10_000
     #: Lower bound of the hedge delay, seconds; it follows the 95th percentile of recent scans.
     hedge_min_seconds: float = 0.05
-    #: Whether shards with equal owners are read from different ones, in parallel. A block holds the rows
-    #: of all shards of an owner set, so each of these nodes opens it: more work in all, less on each.
-    spread_shards: bool = False
+    #: Whether folds that read many rows are cut into slices of time, each read from another owner:
+    #: on, off, or auto: where the owners live on different hosts. On one machine one owner's threads
+    #: use all cores already.
+    spread: str = "auto"
+    #: Rows to read below which a fold is not cut: one owner is done with them in about 0.1 s of CPU.
+    spread_rows: int = 500_000
     #: With more missing entries than this another owner becomes the base of the shard, if it has them.
     rebase_entries: int = 1_000
     #: Live tails at once; more are refused with 429. Each asks all shards once a `tail_seconds`.
@@ -51,7 +54,9 @@ class QuerySettings:
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
-            if not isinstance(value, bool) and value <= 0:
+            if isinstance(value, int | float) and value <= 0:
                 raise InvalidSettings(f"query {name} must be positive, got {value}")
+        if self.spread not in ("auto", "on", "off"):
+            raise InvalidSettings(f"query spread must be auto, on or off, got {self.spread!r}")
         if self.queue_seconds > self.timeout_seconds:
             raise InvalidSettings("query queue_seconds must not exceed timeout_seconds")

@@ -13,7 +13,7 @@
 Entries that a holder no longer knows are ignored: nobody acknowledged lacks them on R owners.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -97,23 +97,31 @@ class Settler:
         self._lists_of: dict[int, Lists] = {}
         self._answered: dict[tuple[int, str], Digest] = {}
 
-    async def run(self, found: Scattered) -> Settled:
+    async def run(self, found: Scattered, lists: Mapping[int, Lists] | None = None) -> Settled:
         """The tables of all parts, repeated and supplemented where owners differ.
+
+        Args:
+            lists: those of all slices of the read, if it has several; else they are got.
 
         Raises:
             ReadAgain: a data owner failed meanwhile, or an overlapping entry arrived.
         """
         base = found.base
-        differing = [shard for shard in found.differing() if shard in base]
-        if differing:
-            await together(self._compare(s, base[s], list(found.digests[s])) for s in differing)
+        told = await self.lists(found) if lists is None else lists
+        await together(self._compare(s, base[s], told[s]) for s in told if s in base)
         await together(self._part(part) for part in found.parts)
         await self._supplement()
         await together(self._verify(s, found.digests[s]) for s in self._out.comparisons)
         return self._out
 
-    async def _compare(self, shard: int, base: str, spoken: list[str]) -> None:
-        lists = await self._lists(shard, spoken)
+    async def lists(self, found: Scattered) -> dict[int, Lists]:
+        """The entry lists, by owner, of the shards with data whose owners differ."""
+        base = found.base
+        shards = [shard for shard in found.differing() if shard in base]
+        told = await together(self._lists(s, list(found.digests[s])) for s in shards)
+        return dict(zip(shards, told, strict=True))
+
+    async def _compare(self, shard: int, base: str, lists: Lists) -> None:
         if not lists:
             raise BaseLost(base)
         if len(lists) < self._needed[shard]:
@@ -130,7 +138,7 @@ class Settler:
 
     async def _lists(self, shard: int, spoken: list[str]) -> Lists:
         """Entry lists of the owners that spoke; another owner's for each that fails."""
-        time = self._plan.time
+        time = self._scatter.compared
         request = EntriesRequest(shard, time.start, time.end)
         waiting = [n for n in self._view.owners(shard) if n not in spoken]
         lists: Lists = {}
@@ -286,7 +294,8 @@ class Settler:
                 held.setdefault(producer, SeqIntervals()).update(known[entry].seqs)
         if not held:
             return
-        request = EntriesRequest(shard, self._plan.time.start, self._plan.time.end)
+        time = self._scatter.compared
+        request = EntriesRequest(shard, time.start, time.end)
         for ref in await self._entries(one.base, request) or ():
             mine = held.get(ref.producer) if ref.entry_id not in known else None
             if mine is not None and any(mine.overlap(a, b) for a, b in ref.seqs):

@@ -130,9 +130,8 @@ class RowStream:
             if needed and not found.digests:
                 raise QuorumUnavailable("no owner of any shard answered", retry_after_seconds=1)
             until = found.received_max
-        spread = coordinator.settings.spread_shards
         dealt: dict[str, list[int]] = {}
-        for shard, node in assign(view, shards, until, frozenset(), spread).items():
+        for shard, node in assign(view, shards, until, frozenset()).items():
             dealt.setdefault(node, []).append(shard)
         scan = replace(plan.scan, received_until=until)
         for group in dealt.values():

@@ -12,6 +12,7 @@ from typing import Any
 from records.block import Spans
 from records.ids import EntryId
 from records.predicates import ScanPlan
+from records.timestamps import TimeRange
 from records.visibility import EntryRef
 
 ProducerEpochKey = tuple[str, str, str, int]
@@ -113,6 +114,8 @@ class ScanRequest:
     `hide`: sequences to leave out, by entry (none: the whole entry), where the coordinator knows of copies
     that this replica lacks. `only`: restrict to these entries, and show of them all but what `hide` says:
     the replica's own view of who hides whom does not count. `deadline_ms`: what is left, on arrival.
+    `compared`: the range that digests (and `overlaps`) are about where `plan` reads a slice of it.
+    `outline`: instead of an answer, tell in at most so many lines what would be read (storage.scan_outline).
     """
 
     plan: ScanPlan
@@ -122,6 +125,8 @@ class ScanRequest:
     hide: tuple[tuple[EntryId, Spans], ...] = ()
     deadline_ms: int = 30_000
     counted: bool = False
+    compared: TimeRange | None = None
+    outline: int = 0
 
     def to_head(self) -> dict[str, Any]:
         """Plain values."""
@@ -133,6 +138,8 @@ class ScanRequest:
             "hide": self.hide,
             "deadline_ms": self.deadline_ms,
             "counted": self.counted,
+            "compared": self.compared and [self.compared.start, self.compared.end],
+            "outline": self.outline,
         }
 
     @classmethod
@@ -146,6 +153,8 @@ class ScanRequest:
             tuple((i, tuple((a, b) for a, b in spans)) for i, spans in head["hide"]),
             int(head["deadline_ms"]),
             bool(head.get("counted", False)),
+            TimeRange(*head["compared"]) if head.get("compared") else None,
+            int(head.get("outline", 0)),
         )
 
 
@@ -155,6 +164,8 @@ class ScanReply:
 
     `received_max`: the largest received_at (microseconds) this replica has stored, for snapshots.
     `truncated`: a memory or row cap cut the answer (never silently: the coordinator must say so).
+    `overlaps`: of a slice (`compared`): sequences of the entries in that range overlap, so who hides whom
+    may be seen otherwise on a replica that has some of them in blocks of another age.
     """
 
     digests: dict[int, tuple[int, bytes]]
@@ -163,6 +174,7 @@ class ScanReply:
     blocks_scanned: int
     blocks_pruned: int
     truncated: bool = False
+    overlaps: bool = False
 
     def to_head(self) -> dict[str, Any]:
         """Plain values."""

@@ -8,14 +8,17 @@ damaged block raises BlockCorrupt with its ordinal; the service sets the block a
 it.
 """
 
+from dataclasses import replace
+
 import pyarrow as pa
 
 from records.messages import ScanReply, ScanRequest
 from storage.hot import HotSet
 from storage.scan_filter import check_filter
 from storage.scan_fold import fold_rows
+from storage.scan_outline import outline
 from storage.scan_rows import find_rows
-from storage.scan_select import Snapshot
+from storage.scan_select import Snapshot, overlaps
 from storage.scanner import Budget, Scanner
 
 
@@ -31,5 +34,10 @@ def run_scan(
     """
     check_filter(request.plan.filter)
     scanner = Scanner(snapshot, request, hot, budget)
+    if request.outline:
+        return scanner.reply(), outline(scanner, request.outline)
     table = fold_rows(scanner) if request.plan.fold else find_rows(scanner)
-    return scanner.reply(), table
+    reply = scanner.reply()
+    if request.compared is not None and overlaps(snapshot, request):
+        reply = replace(reply, overlaps=True)
+    return reply, table

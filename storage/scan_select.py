@@ -16,7 +16,7 @@ import numpy as np
 from records.ids import EntryId
 from records.messages import ScanRequest
 from records.predicates import ScanPlan
-from storage.entry_table import GONE
+from storage.entry_table import GONE, HIDDEN
 from storage.filter_index import Survivors
 from storage.holdings import HIDDEN_ANY, BlockPlace, Holdings
 from storage.hot import GroupPlace
@@ -93,7 +93,7 @@ class BlockSlice:
 
 def take_snapshot(holdings: Holdings, request: ScanRequest) -> Snapshot:
     """Cheap, and without awaiting: call it on the event loop."""
-    table, time = holdings.table, request.plan.time
+    table, time = holdings.table, request.compared or request.plan.time
     count = table.count
     only = None
     if request.only is not None:
@@ -123,6 +123,17 @@ def _masked(holdings: Holdings, request: ScanRequest, flags: np.ndarray) -> dict
         else:
             flags[number] |= GONE
     return {n: rows_of(holdings.spans(n)[0], spans) for n, spans in hidden.items()}
+
+
+def overlaps(snapshot: Snapshot, request: ScanRequest) -> bool:
+    """Whether a data shard has entries in the compared range that are hidden, wholly or in part, by others
+    of the same sequences."""
+    rows, time = snapshot.rows, request.compared or request.plan.time
+    found = (snapshot.flags & (GONE | HIDDEN)) == HIDDEN
+    found[[number for number in snapshot.masked if number < len(found)]] = True
+    numbers = np.flatnonzero(found)
+    near = (rows["min_ts"][numbers] < time.end) & (rows["max_ts"][numbers] >= time.start)
+    return bool(np.isin(rows["shard"][numbers[near]], request.data_shards).any())
 
 
 def rows_of(seqs: Sequence[tuple[int, int]], wanted: Sequence[tuple[int, int]]) -> Ranges:

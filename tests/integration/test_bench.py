@@ -71,6 +71,21 @@ def test_growth_is_measured_drawn_and_projected(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(240)
+def test_the_grid_has_each_batch_and_connection_beside_duckdb(tmp_path: Path) -> None:
+    """Both corpora, N=1 and N=3; what each of our processes costs."""
+    text = run("grid", "--tiny", "--connections", "2", "--out", str(tmp_path))
+
+    (file,) = tmp_path.glob("grid-*.json")
+    found = read(file)
+    assert list(found["stores"]) == ["quorumlog N=3 W=2", "quorumlog N=1 W=1", "DuckDB"]
+    places = [(one["kind"], one["batch"], one["connections"]) for one in found["cells"]]
+    assert places == [("slim", 100, 2), ("slim", 500, 2), ("rich", 100, 2), ("rich", 500, 2)]
+    processes = [len(one["cpu_micros_by_process"]) for one in found["cells"][0]["stores"].values()]
+    assert processes == [3, 1, 0]
+    assert "quorumlog N=3 W=2 x DuckDB" in text
+
+
+@pytest.mark.timeout(240)
 def test_reading_is_timed_with_and_without_the_kernel(tmp_path: Path) -> None:
     """Whatever ways there are make the same rows."""
     text = run("parse", "--tiny", "--out", str(tmp_path))

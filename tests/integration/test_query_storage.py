@@ -35,7 +35,7 @@ from tests.support.fake_store import (
     make_entry,
 )
 from tests.unit.query.divergent import numbered
-from tests.unit.query.helpers import NOW, keys, plan, row, soon
+from tests.unit.query.helpers import HOUR, NOW, keys, plan, row, soon
 
 pytestmark = pytest.mark.integration
 
@@ -53,9 +53,13 @@ class Trio:
         self.dead: set[str] = set()
         self.metrics = Metrics()
         self.workers = Workers(2)
-        settings = QuerySettings(repair_delay_seconds=0.01)
-        self.reader = ReadCoordinator(self, self, clock, self.metrics, settings, self.workers)
+        self.reader = self.coordinator(self.metrics)
         self.written: list[FakeEntry] = []
+
+    def coordinator(self, metrics: Metrics, **more: Any) -> ReadCoordinator:
+        """A coordinator over the stores."""
+        settings = QuerySettings(repair_delay_seconds=0.01, **more)
+        return ReadCoordinator(self, self, SystemClock(), metrics, settings, self.workers)
 
     def current(self) -> Any:
         """The view."""
@@ -224,3 +228,33 @@ async def test_http_streams_every_format_over_real_stores(trio: Trio) -> None:
     assert csv == ["_id", *ids]
     assert pa.ipc.open_stream(arrow).read_all()["_id"].to_pylist() == ids
     assert page["rows"][0]["deep"]["n"] in range(24)
+
+
+@pytest.mark.parametrize("divergent", [False, True])
+async def test_a_spread_fold_equals_the_whole_one(trio: Trio, divergent: bool) -> None:
+    """Real outlines, digests over the whole range, three slices: the same groups, no row scanned twice.
+
+    Blocks of one hour each, so that cuts fall between them; divergent owners are supplemented, as ever.
+    """
+    for number in range(12):
+        rows = [row(number * HOUR + i, f"card {number} {i}", x=i % 7) for i in range(20)]
+        on = ((0, 1), (1, 2), (0, 2))[number % 3] if divergent else (0, 1, 2)
+        await trio.write(make_entry(number, number % 4, rows, received_at=NOW + number), on)
+    fold = Fold(("level",), parse_aggregates("count,uniq(message),p50(x),sum(x)"))
+    asked = plan()
+    asked = replace(asked, scan=replace(asked.scan, fold=fold, limit=0))
+    metrics = Metrics()
+    spreading = trio.coordinator(metrics, spread="on", spread_rows=1)
+
+    whole = await trio.reader.fold(asked, soon())
+    spread = await spreading.fold(asked, soon())
+    await spreading.stop()
+
+    assert whole.complete
+    assert spread.complete
+    assert metrics.snapshot()["quorumlog_query_spread_total"] == 1
+    assert spread.table.to_pylist() == whole.table.to_pylist()
+    assert whole.table["count"].to_pylist() == [240]
+    if not divergent:
+        assert spread.stats["rows_scanned"] == whole.stats["rows_scanned"] == 240
+        assert spread.stats["blocks_scanned"] == whole.stats["blocks_scanned"] == 12

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestor.batch import Batch, Identity
@@ -98,14 +98,14 @@ OPTIONS = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(rows=st.lists(ROWS, min_size=1, max_size=6), options=OPTIONS)
 def test_any_options_and_any_mix_of_names(rows: list[dict[str, Any]], options: Options) -> None:
     """Times of every form, levels and names of every type, each canonical name from several fields."""
     both(b"\n".join(json.dumps(row).encode() for row in rows), options)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(times=st.lists(st.one_of(GOOD_ISO, ISO), min_size=1, max_size=6), gap=st.booleans())
 def test_times_of_every_form(times: list[str], gap: bool) -> None:
     """A column of usual times is read by the kernel; one odd value, and Python reads them all."""
@@ -135,7 +135,7 @@ def test_bad_rows_among_many_good_ones(bad: bytes) -> None:
     assert [row.row for row in batch.rejected] == [101, 302]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 @given(
     rows=st.lists(st.tuples(ROWS, st.integers(0, 9)), min_size=1, max_size=6),
     head=st.sampled_from([{}, {"producer": "p", "epoch": 2}]),

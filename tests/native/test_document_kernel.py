@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestor.limits import Limits
@@ -16,7 +16,7 @@ from tests.unit.ingestor.parsers.test_fast_and_slow import FRAGMENTS, REGULAR, R
 
 LIMITS = Limits()
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.described())
-EXAMPLES = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = settings(max_examples=100)
 
 
 def both(body: bytes, limits: Limits = LIMITS, must: bool = False) -> Document | None:

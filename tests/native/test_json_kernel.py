@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.compute
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingestor.limits import Limits
@@ -30,7 +30,7 @@ from tests.unit.ingestor.parsers.test_fast_and_slow import (
 pc: Any = pyarrow.compute
 LIMITS = Limits()
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.described())
-EXAMPLES = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = settings(max_examples=120)
 
 
 def same(kernel: Parsed, slow: Parsed) -> None:

@@ -17,7 +17,7 @@ WORD = st.text("aZ09", max_size=70)
 CELL = st.one_of(TEXT, st.none(), st.lists(WORD, max_size=4).map("-".join), st.text(max_size=200))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(CELL, max_size=6), st.booleans(), st.integers(0, 5))
 def test_both_builders_give_the_same_bits(texts: list[str | None], words: bool, start: int) -> None:
     """Nulls, slices, words of every length around the eight bytes of a step and the 64 of a key."""

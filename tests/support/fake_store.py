@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from cluster.state_types import Member
 from records.block import EntryHeader, ProducerKey, Spans
 from records.block_codec import EncodedBlock, encode_block, open_body, parse_prefix
 from records.columns import CORE_TYPES
@@ -249,7 +250,7 @@ class FakeStore:
 
     async def scan(self, request: ScanRequest, deadline: Deadline) -> tuple[ScanReply, pa.Table]:
         await self._called("scan", (request.data_shards, request.digest_shards))
-        plan = request.plan
+        plan, time = request.plan, request.compared or request.plan.time
         held = [e for e in self.entries_by_id.values() if e.header.shard in request.data_shards]
         hide = dict(request.hide)
         only = None if request.only is None else set(request.only)
@@ -262,18 +263,35 @@ class FakeStore:
             if wanted(plan, entry, key, row):
                 rows.append((key, row))
         rows.sort(key=lambda pair: key_tuple(pair[0]), reverse=plan.descending)
-        digests = {
-            s: self.digest_of(s, plan.time.start, plan.time.end) for s in request.digest_shards
-        }
+        digests = {s: self.digest_of(s, time.start, time.end) for s in request.digest_shards}
         newest = max((e.header.received_at for e in self.entries_by_id.values()), default=0)
         truncated = False
+        if request.outline:
+            return ScanReply(digests, newest, 0, 0, 0), self._outline(held, plan)
         if plan.fold is not None:
             table = partials([row for _, row in rows], plan.fold)
         else:
             if self.max_rows is not None and min(len(rows), plan.limit) > self.max_rows:
                 rows, truncated = rows[: self.max_rows], True
             table = self._row_table(rows[: plan.limit], plan)
-        return ScanReply(digests, newest, len(rows), 1, 0, truncated), table
+        hidden = hidden_parts(entry.ref for entry in held)
+        overlaps = request.compared is not None and any(
+            entry.header.seqs and entry.id in hidden for entry in held
+        )
+        return ScanReply(digests, newest, len(rows), 1, 0, truncated, overlaps), table
+
+    @staticmethod
+    def _outline(held: list[FakeEntry], plan: ScanPlan) -> pa.Table:
+        """Each entry is a piece."""
+        start, end = plan.time.start, plan.time.end
+        found = [e.header for e in held if e.header.min_ts < end and e.header.max_ts >= start]
+        return pa.table(
+            {
+                "first": pa.array([max(one.min_ts, start) for one in found], pa.int64()),
+                "last": pa.array([min(one.max_ts, end - 1) for one in found], pa.int64()),
+                "rows": pa.array([one.row_count for one in found], pa.int64()),
+            }
+        )
 
     @staticmethod
     def _hidden(entry: FakeEntry, index: int, spans: Spans) -> bool:
@@ -387,6 +405,7 @@ class FakeView:
         self.ring_epoch = 1
         self.ready = True
         self.down: set[str] = set()
+        self.hosts: dict[str, str] = {}
 
     def owners(self, shard: int) -> tuple[str, ...]:
         """The owners of a shard."""
@@ -400,6 +419,10 @@ class FakeView:
     def shards_holding(self, tenant: str, service: str) -> tuple[int, ...]:
         """Where rows of a service live."""
         return (sum(service.encode()) % self.shard_count,)
+
+    def member(self, node: str) -> Member:
+        """Where a node lives: `hosts` says, else all on one host."""
+        return Member(node, ("storage",), 1, peer=f"{self.hosts.get(node, 'here')}:7001")
 
     def storage_nodes(self) -> tuple[str, ...]:
         """All nodes."""

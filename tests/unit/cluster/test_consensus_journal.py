@@ -68,6 +68,22 @@ def test_many_adds_are_one_fsync(journal: DurableJournal) -> None:
     assert journal.fsyncs - before == 1
 
 
+def test_the_database_syncs_each_commit(tmp_path: Path) -> None:
+    """SQLite says so itself: with `synchronous` below FULL (2) a power cut takes commits of a WAL."""
+    made: list[sqlite3.Connection] = []
+
+    def connect(path: str) -> sqlite3.Connection:
+        made.append(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
+        return made[0]
+
+    open_journal(tmp_path, connect=connect)
+    asked = {
+        name: made[0].execute(f"PRAGMA {name}").fetchone()
+        for name in ("synchronous", "journal_mode")
+    }
+    assert asked == {"synchronous": (2,), "journal_mode": ("wal",)}
+
+
 def test_an_entry_that_does_not_follow_ends_the_process(journal: DurableJournal) -> None:
     """A gap would be found at the next start; it must not be written."""
     with pytest.raises(Stopped) as caught:

@@ -19,6 +19,7 @@ from records.errors import (
     Forbidden,
     NotFound,
     StaleRingEpoch,
+    TooLarge,
     Unknown,
 )
 from runtime.clock import SystemClock
@@ -217,6 +218,18 @@ async def test_an_operation_that_breaks_is_told_at_once(
     with pytest.raises(Unknown) as caught:
         await transport.call("peer", "broken", {}, b"", soon())
     assert not caught.value.definite
+
+
+async def test_an_answer_too_long_for_a_frame_is_refused_as_such(
+    peer: Peer, transport: PeerTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as overload: asked again, or of another node, it would be as long. The connection stays."""
+    monkeypatch.setattr("cluster.peer_server.MAX_FRAME_BYTES", 13 << 20)
+
+    with pytest.raises(TooLarge, match="an answer of 5 MiB, more than 4; narrow"):
+        await transport.call("peer", "echo", {}, bytes(5 << 20), soon())
+    head, _ = await transport.call("peer", "echo", {"n": 1}, b"", soon())
+    assert head["back"] == {"n": 1}
 
 
 async def test_a_cancelled_caller_cancels_the_work_and_spoils_no_connection(

@@ -104,7 +104,7 @@ def test_minus_zero_and_nan_have_one_form_each() -> None:
     assert hashed(quiet) == hashed(changed("n", [-float("nan"), None, 3.0]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.fixed_dictionaries(

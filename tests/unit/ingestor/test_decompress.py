@@ -136,7 +136,7 @@ def test_an_unknown_encoding_is_unsupported_media(name: str) -> None:
     assert len(caught.value.message) < 200
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.binary(max_size=3000), flips=st.lists(st.integers(0, 10**6), max_size=3))
 def test_a_damaged_body_is_refused_or_decodes_and_never_breaks(data: bytes, flips: list) -> None:
     """Whatever is flipped: an error of ours, or bytes."""

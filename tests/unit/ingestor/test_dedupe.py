@@ -55,7 +55,7 @@ step = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(step, max_size=60))
 def test_it_never_falls_and_never_covers_what_fewer_than_w_hold(steps: list[tuple]) -> None:
     """Replies are served and delivered in any order, overlap in time, and get lost."""
@@ -82,7 +82,7 @@ def test_it_never_falls_and_never_covers_what_fewer_than_w_hold(steps: list[tupl
         before = found.ack_till
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.sets(st.integers(1, 15)), min_size=3, max_size=3),
     st.integers(0, 6),

@@ -37,7 +37,7 @@ def split_view() -> FakeView:
     return FakeView(placed=placed)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 15), min_size=1, max_size=60), st.integers(5, 100))
 def test_every_row_goes_to_its_services_shard_and_keeps_its_order(
     services: list[int], most: int

@@ -153,7 +153,7 @@ def test_a_slice_of_a_column_reads_its_own_values() -> None:
     assert times.micros.tolist() == [MIDNIGHT, MIDNIGHT + 86_400_000_000]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     when=st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)),  # noqa: DTZ001 - hypothesis's way
     east=st.integers(-23 * 60, 23 * 60),
@@ -180,7 +180,7 @@ EDITS = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(seed=st.sampled_from(sorted(GOOD)), edits=EDITS)
 def test_arrows_reader_and_ours_agree(seed: str, edits: list[tuple[int, str, int]]) -> None:
     """The short cut gives the same verdict, time and digits as the general way, on damaged values too."""

@@ -124,7 +124,7 @@ def test_the_fullest_replica() -> None:
     assert fullest({"n0": refs(a), "n1": refs(b)}, "n0") == "n0"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(cases(fewest=1, resent=True))
 def test_base_and_supplement_together_show_each_row_of_the_union_once(case: Case) -> None:
     """By a model: what the base shows less `base_hide`, plus all of the wanted less `wanted_hide`.

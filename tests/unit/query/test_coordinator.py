@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from query.coordinator import ReadCoordinator
 from query.plan import QueryPlan
 from query.stats import parse_aggregates
-from records.errors import InvalidRequest, NotReady, Overloaded, QuorumUnavailable
+from records.errors import InvalidRequest, NotReady, Overloaded, QuorumUnavailable, TooLarge
 from records.predicates import Fold
 from runtime.metrics import Metrics
 from tests.support.fake_store import (
@@ -60,7 +60,7 @@ async def all_pages(reader: ReadCoordinator, params: dict[str, str]) -> list[tup
     raise AssertionError("pages do not end")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases(fewest=2), questions)
 def test_answer_equals_brute_force_over_the_union(case: Case, params: dict[str, str]) -> None:
     """Each entry lies on W=2 or 3 of its owners: whatever owner is asked, the rows are those of all.
@@ -80,7 +80,7 @@ def test_answer_equals_brute_force_over_the_union(case: Case, params: dict[str, 
     asyncio.run(run())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cases(fewest=2), questions, st.integers(0, 2))
 def test_pages_together_are_all_rows_once(case: Case, params: dict[str, str], dead: int) -> None:
     """With one of three nodes dead, pages by cursor still give every row once, in order."""
@@ -97,7 +97,7 @@ def test_pages_together_are_all_rows_once(case: Case, params: dict[str, str], de
     asyncio.run(run())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cases(fewest=1, resent=True), st.integers(0, 5))
 def test_what_is_not_acked_may_flicker_but_never_doubles(case: Case, turn: int) -> None:
     """Entries on one owner only were never acked: they may be seen or not. Acked rows must be, once."""
@@ -127,7 +127,7 @@ def name_of(one: dict[str, Any]) -> tuple:
 AGGREGATES = "count,sum(x),min(x),max(message),avg(x),uniq(x),p50(x)"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     cases(fewest=2, resent=True),
     st.sampled_from([(), ("level",), ("level", "producer")]),
@@ -322,7 +322,7 @@ async def test_memory_is_bounded_and_given_back() -> None:
     """A query whose tables exceed the budget is refused loudly; the budget is whole again after it."""
     cluster = filled(entries=40)
     async with coordinator(cluster, memory_bytes=1000) as reader:
-        with pytest.raises(Overloaded, match="narrow it"):
+        with pytest.raises(TooLarge, match="narrow it"):
             await reader.query(plan(), soon())
         small = await reader.query(plan(limit="1", fields="x"), soon())
 

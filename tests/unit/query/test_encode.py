@@ -54,7 +54,7 @@ def spelled(one: Row) -> dict[str, Any]:
     return {"_id": f"{one['_entry'].hex()}-{one['_row']}", **plain, "timestamp": stamp, **tail}
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(encoded_rows())
 def test_json_rows_read_as_the_rows_themselves(rows: list[Row]) -> None:
     """Escapes, numbers to 64 bits, booleans; nulls left out, attributes taken apart, all digits."""
@@ -67,7 +67,7 @@ def test_json_rows_read_as_the_rows_themselves(rows: list[Row]) -> None:
     assert json.loads(encode.json_array(table)) == found
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(encoded_rows())
 def test_csv_holds_every_field(rows: list[Row]) -> None:
     """Fixed columns; whatever has none is JSON in `attributes`; Python's csv reads it back."""

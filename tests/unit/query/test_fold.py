@@ -42,7 +42,7 @@ def wanted(group: list[Row]) -> tuple:
     )  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.lists(rows, max_size=6), max_size=4), st.booleans(), st.booleans())
 def test_any_split_of_the_rows_gives_the_same_values(
     replicas: list[list[Row]], by_level: bool, stepped: bool
@@ -109,7 +109,7 @@ PARTS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(PARTS, st.booleans())
 def test_values_may_come_counted(parts: list, grouped: bool) -> None:
     """Some replicas send each value once with its count, others each as often as it occurs."""

@@ -150,7 +150,7 @@ def trees(kind: str, depth: int = 3) -> st.SearchStrategy[Filter]:
     return st.lists(part, min_size=2, max_size=3).map(lambda parts: (kind, *parts))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(trees("and") | trees("or") | trees("and").map(lambda one: ("not", one)))
 def test_the_text_of_a_filter_gives_it_back(tree: Filter) -> None:
     """For trees that alternate AND and OR with any leaves, words, quotes, escapes and numbers."""
@@ -201,7 +201,7 @@ WORDS = (
 pieces = st.sampled_from(SYMBOLS + WORDS)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(pieces, max_size=14).map("".join) | st.text(max_size=20))
 def test_any_text_gives_a_filter_or_an_error_with_a_position(text: str) -> None:
     """Never another exception; a filter that comes out goes through its text unchanged."""

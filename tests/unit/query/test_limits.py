@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from query.limits import Gate, Latencies, MemoryBudget, kind_of
-from records.errors import Overloaded
+from records.errors import Overloaded, TooLarge
 from tests.unit.query.helpers import plan, soon
 
 
@@ -59,6 +59,19 @@ def test_memory_is_shared_and_given_back() -> None:
     two.take(40)
 
     assert budget.used_bytes == 40
+
+
+def test_what_no_budget_could_hold_is_too_large() -> None:
+    """Coming back later does not help: 413, whatever others hold, in one take or in two."""
+    budget = MemoryBudget(100)
+    one, two = budget.holder(), budget.holder()
+    one.take(60)
+    with pytest.raises(TooLarge):
+        two.take(101)
+    with pytest.raises(TooLarge):
+        one.take(41)
+
+    assert budget.used_bytes == 60
 
 
 def test_the_hedge_delay_is_the_95th_percentile_of_its_kind() -> None:

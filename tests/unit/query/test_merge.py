@@ -20,7 +20,7 @@ def table(found: list[tuple[int, bytes, int]], descending: bool, **columns: obje
     return table_of([{"timestamp": t, "_entry": e, "_row": r, **columns} for t, e, r in ordered])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.lists(all_keys, max_size=8), max_size=4), st.booleans(), st.integers(0, 6))
 def test_merging_is_ordered_set_union(
     lists: list[list[tuple[int, bytes, int]]], descending: bool, limit: int

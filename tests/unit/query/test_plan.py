@@ -150,7 +150,7 @@ names = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(names, st.text(max_size=10)), max_size=5))
 def test_any_parameters_give_a_plan_or_an_invalid_request(pairs: list[tuple[str, str]]) -> None:
     """Never another exception, and a plan always travels."""

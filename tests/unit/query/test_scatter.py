@@ -3,9 +3,11 @@
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from query.limits import Latencies
 from query.scatter import Scatter, ScatterMetrics, assign, rank
-from records.errors import Overloaded
+from records.errors import Overloaded, TooLarge
 from runtime.metrics import Metrics
 from tests.support.fake_store import FakeCluster, FakeView, make_entry
 from tests.unit.query.helpers import plan, row, soon
@@ -46,12 +48,23 @@ def test_different_owner_sets_are_spread() -> None:
     assert max(load.values()) == 2
 
 
-def test_one_by_one_the_shards_of_an_owner_set_are_spread() -> None:
-    """`spread_shards`: 12 shards over the three owners, four each."""
-    view = FakeView(["n0", "n1", "n2"], 3, 2, 2, 12)
-    load = Counter(assign(view, range(12), 0, frozenset(), by_shard=True).values())
+def test_slices_of_a_read_go_to_different_owners() -> None:
+    """Each slice whole to one of three; the same whoever asks and whenever: what it remembers serves."""
+    view = FakeView(["n0", "n1", "n2"], 3, 2, 2, 4)
+    chosen = [set(assign(view, SHARDS, turn, frozenset(), turn).values()) for turn in range(3)]
+    view.node_id = "n2"
 
-    assert set(load.values()) == {4}
+    assert chosen == [{"n0"}, {"n1"}, {"n2"}]
+    assert set(assign(view, SHARDS, 7, frozenset(), 1).values()) == {"n1"}
+
+
+def test_slices_leave_out_the_dead_and_the_avoided() -> None:
+    """The likely owners share their slices; if none is likely, all are tried."""
+    view = FakeView(["n0", "n1", "n2"], 3, 2, 2, 4)
+    view.down = {"n1"}
+
+    assert set(assign(view, SHARDS, 0, frozenset(), 1).values()) == {"n2"}
+    assert set(assign(view, SHARDS, 0, frozenset({"n0", "n2"}), 2).values()) == {"n2"}
 
 
 def test_the_dead_and_the_avoided_are_asked_last() -> None:
@@ -105,6 +118,49 @@ async def test_a_refusal_for_lack_of_room_is_a_failure_like_any_other() -> None:
     found = await scatter(cluster).run(SHARDS)
 
     assert set(found.base) == set(SHARDS)
+
+
+async def test_an_answer_too_large_to_send_comes_from_the_own_store() -> None:
+    """The own store is asked instead, no other peer; the one with too much may still give digests."""
+    cluster = filled()
+    cluster.stores["n2"].dead = True
+    cluster.stores["n1"].on_call = lambda *_: refuse(cluster)
+
+    def refuse(cluster: FakeCluster) -> None:
+        data = cluster.stores["n1"].calls[-1][1][0]
+        cluster.stores["n1"].fail_with = TooLarge("70 MiB") if data else None
+
+    found = await scatter(cluster, slice_=1).run(SHARDS)
+
+    assert found.base == dict.fromkeys(SHARDS, "n0")
+    assert all(set(said) == {"n0", "n1"} for said in found.digests.values())
+
+
+async def test_an_answer_that_nobody_can_send_is_an_error_that_says_so() -> None:
+    """Not overload, not a partial answer: it would be as large again. One owner was asked for it, not all."""
+    cluster = filled()
+    cluster.view.node_id = "query-only"
+    for store in cluster.stores.values():
+        store.fail_with = TooLarge("70 MiB; narrow the question")
+
+    with pytest.raises(TooLarge, match="narrow"):
+        await scatter(cluster, needed=1).run(SHARDS)
+    assert cluster.calls("scan") == 1
+
+
+async def test_a_hedge_with_too_large_an_answer_does_not_spoil_the_slow_one() -> None:
+    """The own store is slow, the backup cannot send: the own answer counts."""
+    cluster = filled()
+    cluster.stores["n0"].delay_seconds = 0.1
+    for name in ("n1", "n2"):
+        cluster.stores[name].fail_with = TooLarge("70 MiB")
+    latencies = Latencies(0.01)
+    latencies.COLD_SECONDS = 0.01  # type: ignore[misc]
+
+    found = await scatter(cluster, needed=1, latencies=latencies).run(SHARDS)
+
+    assert set(found.base.values()) == {"n0"}
+    assert cluster.calls("scan") > 1
 
 
 async def test_a_failed_digest_owner_is_replaced_too() -> None:

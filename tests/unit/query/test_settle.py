@@ -71,7 +71,7 @@ async def test_an_acked_entry_that_reaches_the_data_owner_meanwhile_counts_once(
                 assert len(keys(answer.table)) == len(set(keys(answer.table))) == 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     cases(fewest=2),
     st.lists(st.tuples(st.integers(0, 2), st.integers(1, 12)), max_size=6),

@@ -17,7 +17,7 @@ ROW = st.tuples(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(ROW, min_size=1, max_size=40), st.integers(0, 40))
 def test_the_rollup_counts_what_the_rows_count(rows: list, cut: int) -> None:
     """By entry, minute (also before 1970), service and level; through bytes and back."""

@@ -33,7 +33,7 @@ def words_filter(texts: list[str], native: bool = True) -> bytes:
     return token_filter.build(array, words=True, native=native)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(TEXT, min_size=1, max_size=4), TEXT)
 def test_a_word_that_matches_is_never_denied(texts: list[str], wanted: str) -> None:
     """The judge is the regular expression that decides `word` when rows are read."""
@@ -44,7 +44,7 @@ def test_a_word_that_matches_is_never_denied(texts: list[str], wanted: str) -> N
             assert holds(words_filter([text]), token_filter.words_of(wanted))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(TEXT, TEXT, TEXT)
 def test_a_phrase_that_occurs_is_never_denied(before: str, wanted: str, after: str) -> None:
     """Words at its ends may go on outside, so only those inside are looked up."""
@@ -53,7 +53,7 @@ def test_a_phrase_that_occurs_is_never_denied(before: str, wanted: str, after: s
     assert holds(found, token_filter.words_inside(wanted))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.one_of(TEXT, st.none()), max_size=8), st.integers(0, 7))
 def test_a_value_is_never_denied(values: list[str | None], start: int) -> None:
     """Nulls, slices, empty texts."""

@@ -89,7 +89,7 @@ def test_bytes_that_come_again_after_more_than_a_window_are_new() -> None:
 SPAN = st.tuples(st.integers(1, 20), st.integers(0, 6)).map(lambda t: (t[0], t[0] + t[1]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(SPAN, min_size=1, max_size=6), st.randoms())
 def test_each_sequence_is_visible_exactly_once_in_any_order(spans: list, random) -> None:
     """The union is kept, nothing is doubled, and the order of listing does not matter."""

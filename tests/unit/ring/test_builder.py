@@ -43,7 +43,7 @@ def spread(ring: Ring, position: int | None = None) -> tuple[int, int]:
     ).filter(lambda nodes: any(weight for _, weight in nodes)),
     st.integers(1, 4),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_members_give_distinct_nodes_distinct_zones_and_fair_shares(
     nodes: list[tuple[str, float]], n: int
 ) -> None:
@@ -77,7 +77,7 @@ def test_equal_nodes_carry_equal_loads(count: int, zones: str) -> None:
 
 
 @given(st.lists(st.sampled_from([0.5, 1.0, 1.5, 2.0, 4.0]), min_size=3, max_size=8))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_weights_are_respected_to_within_one_shard(weights: list[float]) -> None:
     """n = 1, so that no node is full: each has its exact share, rounded down or up."""
     ring = build_ring([member(i, weight=w) for i, w in enumerate(weights)], n=1)
@@ -101,7 +101,7 @@ def test_first_positions_follow_the_loads() -> None:
 
 
 @given(st.sampled_from(ZONES), SIZES, st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_history_of_equal_nodes_stays_balanced_and_moves_the_least(
     zones: str, count: int, data: st.DataObject
 ) -> None:
@@ -198,7 +198,7 @@ def test_order_of_owners_that_is_balanced_is_kept(count: int) -> None:
 
 
 @given(st.permutations(range(7)), st.permutations(range(7)))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_order_of_calls_makes_no_difference(some: list[int], others: list[int]) -> None:
     """Same members, same bytes, whatever the order in which they were named."""
     first = build_ring([member(i, "zone a node", 1 + i % 2) for i in some])

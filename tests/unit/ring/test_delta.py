@@ -101,7 +101,7 @@ member_lists = st.dictionaries(
 
 
 @given(member_lists, member_lists, st.integers(1, 3), st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rounds_lead_from_any_ring_to_any_other(
     some: dict[str, tuple[str, float]], others: dict[str, tuple[str, float]], n: int, m: int
 ) -> None:
@@ -123,7 +123,7 @@ def test_rounds_lead_from_any_ring_to_any_other(
 
 
 @given(st.integers(3, 8))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_one_node_more_is_one_round(count: int) -> None:
     """The usual change: the new node can take at most one replica of each shard, so one round."""
     old = build_ring([RingMember(f"n{i}") for i in range(count)])

@@ -15,7 +15,7 @@ A, B, C, D = (NodeId(name) for name in "abcd")
 
 
 @given(st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from([0, 1, 2])), max_size=8))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_list_has_every_member_with_weight_once(nodes: list[tuple[str, int]]) -> None:
     """Primaries are the owners in order; fallbacks are all the others but those drained."""
     members = [RingMember(f"n{i}", zone, weight) for i, (zone, weight) in enumerate(nodes)]

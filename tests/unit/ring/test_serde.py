@@ -61,7 +61,7 @@ members = st.dictionaries(
 
 
 @given(members, st.integers(1, 4), st.integers(1, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_ring_survives_its_bytes_and_its_dict(
     nodes: list[RingMember], n: int, shard_count: int
 ) -> None:

@@ -192,9 +192,7 @@ async def play(steps: list, directory: Path) -> None:
 
 
 @given(st.lists(STEP, min_size=3, max_size=14))
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_puts_merges_and_crashes_answer_like_a_store_that_never_merges(
     tmp_path_factory: pytest.TempPathFactory, steps: list
 ) -> None:

@@ -22,7 +22,7 @@ def colliding(count: int) -> list[bytes]:
     return [half + half for half in halves]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.binary(min_size=16, max_size=16), unique=True, max_size=200))
 def test_finds_exactly_what_was_added(ids: list[bytes]) -> None:
     """Present ids give their number, in a table that was loaded as well."""

@@ -79,7 +79,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.lists(STEP, max_size=12))
 def test_hidden_digests_and_spans_follow_from_the_set(steps: list) -> None:
     """After puts (in any block order) and removals all equals what the set of entries defines."""

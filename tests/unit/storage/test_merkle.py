@@ -32,7 +32,7 @@ def test_a_leaf_is_the_hash_of_id_and_content() -> None:
     assert built([(b"i" * 16, b"c" * 16, [7])]).root == (1, expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ENTRIES, st.randoms(use_true_random=False))
 def test_order_of_arrival_does_not_matter(entries: list, order) -> None:
     """All nodes equal, when added in another order, and after adding and removing others."""
@@ -47,7 +47,7 @@ def test_order_of_arrival_does_not_matter(entries: list, order) -> None:
     assert nodes(other) == nodes(built(entries))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ENTRIES, ENTRY)
 def test_one_entry_more_changes_the_nodes_on_its_path(entries: list, extra: tuple) -> None:
     """Root, its hours and its buckets differ; other hours do not."""
@@ -80,7 +80,7 @@ def test_removing_everything_leaves_nothing_behind() -> None:
     assert tree._buckets == {}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ENTRIES, st.integers(-4, 9), st.integers(-4, 9))
 def test_a_range_is_the_sum_of_its_hours(entries: list, first: int, last: int) -> None:
     """The digest over a range equals the definition: per hour touched, count and sum of leaves."""

@@ -79,7 +79,7 @@ TIME = st.one_of(
     st.just(TimeRange(T0 + 60 * SECOND, T0 + 120 * SECOND)),
 )
 #: Without shrinking: each example starts a service, and thousands of them take minutes.
-SLOW = settings(max_examples=40, deadline=None, phases=(Phase.reuse, Phase.generate))
+SLOW = settings(max_examples=40, phases=(Phase.reuse, Phase.generate))
 
 
 def stored(blocks: list) -> tuple[list, list[dict]]:

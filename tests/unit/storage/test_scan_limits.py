@@ -52,6 +52,62 @@ async def test_blocks_outside_the_time_range_are_not_read(service: StorageServic
     assert (reply.blocks_scanned, reply.blocks_pruned) == (2, 8)
 
 
+async def test_an_outline_tells_what_would_be_read(service: StorageService) -> None:
+    """Four blocks, an hour apart, in any order; two are cut off. Nothing is read; few lines on demand."""
+    for hour in (2, 0, 3, 1):
+        await service.put(block_of(hour, plain(hour * 3600, 3), plain(hour * 3600 + 9, 2)), OPTIONS)
+    time = TimeRange(T0 + 3601 * SECOND, T0 + 3 * 3600 * SECOND)
+    fold = Fold((), (Aggregate("n", "count_distinct", "message"),))
+
+    reply, told = await service.scan(scan_of(ScanPlan(time=time, fold=fold), outline=100))
+    _, short = await service.scan(scan_of(ScanPlan(fold=fold), outline=2))
+    _, rollup = await service.scan(scan_of(ScanPlan(fold=COUNT), outline=100))
+
+    starts = [3601, 7200]
+    assert told.to_pylist() == [
+        {"first": T0 + at * SECOND, "last": T0 + end * SECOND, "rows": 5}
+        for at, end in zip(starts, [3610, 7210], strict=True)
+    ]
+    assert reply.rows_scanned == 0
+    assert short.to_pylist() == [
+        {"first": T0, "last": T0 + 3610 * SECOND, "rows": 10},
+        {"first": T0 + 7200 * SECOND, "last": T0 + 10810 * SECOND, "rows": 10},
+    ]
+    assert rollup.num_rows == 0
+
+
+async def test_an_outline_leaves_out_what_filters_exclude(service: StorageService) -> None:
+    """A service that one block alone has: that block alone is told."""
+    for hour in range(3):
+        await service.put(block_of(hour, plain(hour * 3600, 3)), OPTIONS)
+    await service.put(block_of(3, Entry([row(5, "x", service="rare")])), OPTIONS)
+    plan = ScanPlan(filter=("eq", "service", "rare"), fold=Fold((), (Aggregate("n", "max", "x"),)))
+
+    _, told = await service.scan(scan_of(plan, outline=100))
+
+    assert told["rows"].to_pylist() == [1]
+
+
+async def test_a_slice_is_digested_over_the_whole_range(service: StorageService) -> None:
+    """Digests are those of `compared`; and it is told whether sequences overlap in the shards and range."""
+    await service.put(block_of(1, sequenced(1, 4)), OPTIONS)
+    await service.put(block_of(2, plain(9 * 3600, 2, shard=1)), OPTIONS)
+    whole, slice_ = TimeRange(), TimeRange(T0 + 3600 * SECOND)
+    wanted, _ = await service.scan(scan_of(ScanPlan(time=whole)))
+
+    async def asked(compared: TimeRange, *shards: int) -> tuple:
+        plan = ScanPlan(time=slice_)
+        reply, _ = await service.scan(scan_of(plan, shards or range(64), compared=compared))
+        return reply.digests, reply.overlaps
+
+    assert await asked(whole) == (wanted.digests, False)
+    await service.put(block_of(3, sequenced(3, 6)), REPAIR)
+    assert (await asked(whole))[1]
+    assert (await asked(whole, 0))[1]
+    assert not (await asked(whole, 1))[1]
+    assert not (await asked(slice_))[1]
+
+
 async def test_the_last_rows_are_found_without_reading_older_blocks(
     service: StorageService,
 ) -> None:

@@ -41,7 +41,7 @@ def cut(limits: Limits, data: bytes, at: list[int]) -> list[bytes]:
     piece_rows=st.integers(1, 6),
     row_bytes_max=st.integers(3, 60),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_pieces_do_not_depend_on_how_the_network_cut(
     data: str, at: list[int], piece_bytes: int, piece_rows: int, row_bytes_max: int
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestor.limits import Limits
@@ -100,7 +100,7 @@ def encoded(row: Any, ascii_only: bool) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(rows=st.lists(st.one_of(ROWS, REGULAR), min_size=1, max_size=12), ascii_only=st.booleans())
 def test_valid_rows_of_any_shape(rows: list[Any], ascii_only: bool) -> None:
     """Nested, mixed types, big numbers, lone surrogates: both ways see the same."""
@@ -109,7 +109,7 @@ def test_valid_rows_of_any_shape(rows: list[Any], ascii_only: bool) -> None:
     same(fast_lines(body, LearnedSchemas(LIMITS)), json_lines.parse_slowly(body, LIMITS, keep))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 @given(rows=st.lists(REGULAR, min_size=1, max_size=12), end=st.sampled_from([b"", b"\n"]))
 def test_regular_rows_take_the_fast_way(rows: list[Any], end: bytes) -> None:
     """Rows of one shape (within what a double holds) are not declined."""
@@ -148,7 +148,7 @@ FRAGMENTS = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(
     lines=st.lists(FRAGMENTS, min_size=1, max_size=8),
     glue=st.sampled_from([b"\n", b"\r\n", b"\n\n"]),
@@ -166,7 +166,7 @@ def test_broken_and_hostile_lines(lines: list[bytes], glue: bytes) -> None:
     same(fast, slow)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(rows=st.lists(st.one_of(REGULAR, ROWS), min_size=1, max_size=8), enveloped=st.booleans())
 def test_arrays_and_envelopes(rows: list[Any], enveloped: bool) -> None:
     """A document read as one row of a list gives the same columns as walking it."""
@@ -184,7 +184,7 @@ def test_arrays_and_envelopes(rows: list[Any], enveloped: bool) -> None:
             assert json.loads(fast.parsed.raw(number)) == json.loads(json.dumps(rows[number - 1]))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 @given(
     rows=st.lists(REGULAR, min_size=1, max_size=4),
     place=st.integers(0, 10**6),
@@ -216,7 +216,7 @@ def quoted_cell(cell: str, quote: bool) -> str:
     return cell
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 @given(
     rows=st.lists(st.lists(CELLS, min_size=1, max_size=4), max_size=8),
     quote=st.booleans(),
@@ -264,7 +264,7 @@ BLOCK = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(
     blocks=st.lists(st.tuples(BLOCK, st.integers(1, 40)), min_size=3, max_size=30), data=st.data()
 )
