@@ -135,7 +135,8 @@ def _mask(array: Any) -> np.ndarray:
     """A boolean array or series as a numpy mask; null is False."""
     if isinstance(array, pl.Series):
         return array.fill_null(False).to_numpy()
-    return pc.fill_null(array, False).to_numpy(zero_copy_only=False)
+    full = pc.fill_null(array, False) if array.null_count else array
+    return full.to_numpy(zero_copy_only=False)
 
 
 def cost_of(tree: Filter) -> int:

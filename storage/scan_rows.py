@@ -19,8 +19,8 @@ from storage.scan_select import BlockSlice, Pieces
 from storage.scanner import Scanner
 
 _ENTRY = pa.binary(16)
-#: Where nobody knows how many match, first as many rows are looked through as are wanted, then twice as many
-#: each time, up to this.
+#: Where nobody knows how many match, first as many rows are looked through as are wanted (a whole batch where
+#: they are rare, see Pieces), then twice as many each time, up to this.
 _MOST_ROWS = 16 * BATCH_ROWS
 
 
@@ -75,7 +75,7 @@ def find_rows(scanner: Scanner) -> pa.Table:
     order = np.argsort(-pieces.max_ts if plan.descending else pieces.min_ts, kind="stable")
     best, expected = _Best(plan), Expected(scanner)
     read: list[BlockSlice] = []
-    at, rows = 0, min(plan.limit, BATCH_ROWS)
+    at, rows = 0, BATCH_ROWS if pieces.rare else min(plan.limit, BATCH_ROWS)
     while at < len(order) and plan.limit > 0:
         window, after = _next_pieces(scanner, pieces, order[at:], rows, best.known, expected)
         if not after:
@@ -257,7 +257,7 @@ def _rows(scanner: Scanner, part: BlockSlice, positions: np.ndarray) -> pa.Table
     names = list(present if fields is None else dict.fromkeys(("timestamp", *fields)))
     names = [name for name in names if name not in (ENTRY_COLUMN, ROW_COLUMN)]
     loaded = scanner.hot.columns(part.place, names)
-    view = Batch(scanner, [part]).view(positions)
+    batch = Batch(scanner, [part])
     columns: dict[str, pa.Array] = {}
     chosen = pa.array(positions)
     for name in names:
@@ -266,7 +266,7 @@ def _rows(scanner: Scanner, part: BlockSlice, positions: np.ndarray) -> pa.Table
             if pa.types.is_dictionary(array.type):
                 array = array.dictionary_decode()
             columns[name] = array
-        elif (attribute := view.attribute(name)) is not None:
+        elif (attribute := batch.view(positions).attribute(name)) is not None:
             columns[name] = attribute.to_arrow().cast(pa.string())
     return pa.table(columns)
 

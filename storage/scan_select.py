@@ -185,7 +185,8 @@ def pieces_of(snapshot: Snapshot, numbers: np.ndarray, narrow: Narrow | None = N
     """
     if narrow is None or not len(numbers):
         return laid_out(snapshot, numbers)
-    return Pieces.of(_narrowed(snapshot, numbers, narrow))
+    considered = len(np.unique(snapshot.rows["block"][numbers]))
+    return Pieces.of(_narrowed(snapshot, numbers, narrow), considered)
 
 
 def _narrowed(snapshot: Snapshot, numbers: np.ndarray, narrow: Narrow) -> list[BlockSlice]:
@@ -244,6 +245,8 @@ class Pieces:
     #: Blocks they are of; one may have several pieces.
     blocks: int
     _make: Callable[[int], BlockSlice]
+    #: Whether filters left few of many blocks: then each of these has few matches, if any.
+    rare: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -257,14 +260,17 @@ class Pieces:
         return map(self._make, range(len(self.rows)))
 
     @classmethod
-    def of(cls, made: Sequence[BlockSlice]) -> "Pieces":
-        """Those that are made already."""
+    def of(cls, made: Sequence[BlockSlice], considered: int = 0) -> "Pieces":
+        """Those that are made already, which filters left of `considered` blocks."""
         columns = ([getattr(one.place, name) for one in made] for name in _BOUNDS)
         low, high, rows = (np.array(values, np.int64) for values in columns)
-        return cls(low, high, rows, len({one.place.ordinal for one in made}), made.__getitem__)
+        blocks = len({one.place.ordinal for one in made})
+        return cls(low, high, rows, blocks, made.__getitem__, RARE_OF * blocks <= considered)
 
 
 _BOUNDS = ("min_ts", "max_ts", "rows")
+#: Filters that leave one block in so many are about something rare.
+RARE_OF = 4
 
 
 def laid_out(snapshot: Snapshot, numbers: np.ndarray) -> Pieces:
