@@ -33,18 +33,17 @@ class Expected:
         self._all = len(told) == len(parts) and scanner.plan.after is None
         self._verdicts: dict[tuple[str, str], bool] = {}
 
-    def of(self, part: BlockSlice) -> tuple[int, int]:
-        """(how many rows can match at most, how many match for sure).
+    def of(self, part: BlockSlice) -> tuple[int, int] | None:
+        """(how many rows can match at most, how many match for sure); None if the rollup does not tell.
 
         Raises:
             BlockCorrupt: the rollup names what it does not list.
         """
-        rows = part.place.rows
         if self._tree is None:
-            return rows, 0
+            return None
         rollup = self._scanner.hot.sidecar(part.place).rollup
         if rollup is None:
-            return rows, 0
+            return None
         try:
             cells = self._matching(rollup)[rollup.service, rollup.level]
         except IndexError as error:
@@ -53,7 +52,7 @@ class Expected:
             ) from error
         time, begin = self._scanner.plan.time, rollup.minute * MICROS_PER_MINUTE
         cells &= (begin < time.end) & (begin > time.start - MICROS_PER_MINUTE)
-        most = min(rows, int(rollup.count[cells].sum()))
+        most = min(part.place.rows, int(rollup.count[cells].sum()))
         if not self._all or isinstance(part.place, GroupPlace) or not part.whole:
             return most, 0
         cells &= (begin >= time.start) & (begin <= time.end - MICROS_PER_MINUTE)

@@ -120,9 +120,10 @@ def _next_pieces(
             break
         after += 1
         part = pieces[index]
-        if scanner.excluded(part):
+        told = expected.of(part)
+        if told is None and scanner.excluded(part):
             continue
-        most, sure = expected.of(part)
+        most, sure = told or (part.place.rows, 0)
         if most == 0:
             scanner.blocks_pruned += 1
             continue

@@ -6,9 +6,10 @@ as they are unpacked (records.parquet_pages); the values of the rows that hold i
 column, where the search judges them (storage.scan_filter). What the kernel cannot read is left to Arrow.
 
 Pages that are searched a second time are kept, packed with LZ4: that takes 22 bytes a row of plain logs
-where a column takes 90, and a third of the time of zstd to unpack, but twice its time to pack. When they
-fill their budget, one new page in `KEEP_EVERY` takes the place of the least recently used: a search over
-more than fits reads the rest each time and does not drive out what it will find next time. Thread-safe.
+where a column takes 90, and a third of the time of zstd to unpack, but twice its time to pack; so each
+search packs half of those left. When they fill their budget, one new page in `KEEP_EVERY` takes the place
+of the least recently used: a search over more than fits reads the rest each time and does not drive out
+what it will find next time. Thread-safe.
 """
 
 import itertools
@@ -27,6 +28,9 @@ from runtime.metrics import Metrics
 from storage.lru import Lru
 
 KEEP_EVERY = 16
+#: Where there is room, one page in so many is packed: a search that packed them all would take 0.3 s of CPU
+#: longer for 4 M messages than one that keeps none.
+PACK_EVERY = 2
 _ITEM_BYTES = 200
 #: Row groups remembered as searched once; as many as 1.3 billion rows have.
 _SEEN_MAX = 65_536
@@ -113,7 +117,8 @@ class TextPages:
             self._seen.add(key)
             return
         size = sum(len(page.data) for page in pages)  # at most; it is known only once it is done
-        if self._kept.size + size > self._kept.limit and next(self._turn) % KEEP_EVERY:
+        full = self._kept.size + size > self._kept.limit
+        if next(self._turn) % (KEEP_EVERY if full else PACK_EVERY):
             return
         packed = [_Packed.of(page) for page in pages]
         self._kept.put(key, packed, sum(len(one.data) + _ITEM_BYTES for one in packed))
