@@ -141,15 +141,16 @@ def ingested(taken: list[load.Load]) -> dict[str, Any]:
 
 
 def _ask(plan: Plan, question: Question, peers: Sequence[Peer]) -> dict[str, Any]:
-    ours = peers[0]
-    mine = canonical(ours.ask(question) or [], question.shape)
+    ours, first = peers[0], {}
+    answer, first[ours.name] = _timed(ours, question)
+    mine = canonical(answer or [], question.shape)
     found: dict[str, Any] = {
         "question": question.name, "goal_ms": question.goal_ms,
         "answer_rows": len(mine), "same_answer": digest(mine), "differs": {}, "ms": {},
     }  # fmt: skip
     asked = [ours]
     for peer in peers[1:]:
-        answer = peer.ask(question)
+        answer, first[peer.name] = _timed(peer, question)
         if answer is None:
             continue
         theirs = canonical(answer, question.shape)
@@ -163,12 +164,20 @@ def _ask(plan: Plan, question: Question, peers: Sequence[Peer]) -> dict[str, Any
         found["ms"][name] = {
             "p50": statistics.median(taken),
             "p99": measure.percentile(taken, 0.99),
+            "first": first[name],
             "cpu": None if costs[name] is None else costs[name] * 1000 / len(taken),
             "rounds": len(taken),
         }
     shown = ", ".join(f"{name} {found['ms'][name]['p50']:.1f}" for name in times)
     say(f"  {question.name}: {shown} ms")
     return found
+
+
+def _timed(peer: Peer, question: Question) -> tuple[Any, float]:
+    """The answer, and the milliseconds it took."""
+    at = time.perf_counter()
+    answer = peer.ask(question)
+    return answer, (time.perf_counter() - at) * 1000
 
 
 def _time(

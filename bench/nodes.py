@@ -147,8 +147,12 @@ class Cluster:
 
     def stored_bytes(self) -> int:
         """Bytes of all copies, as the nodes count them."""
+        return sum(status["bytes"] for status in self.storage_status())
+
+    def storage_status(self) -> list[dict[str, Any]]:
+        """What each node tells of its storage."""
         nodes = get(self.ports[0], "/cluster/nodes")["nodes"]
-        return sum(node["status"]["storage"]["bytes"] for node in nodes)
+        return [node["status"]["storage"] for node in nodes]
 
 
 def get(port: int, path: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -177,6 +181,14 @@ def ask(
     if answer.status != 200:
         raise RuntimeError(f"GET {path}: {answer.status} {body[:300]!r}")
     return json.loads(body)
+
+
+def metric(port: int, name: str) -> float:
+    """One of a node's metrics without labels; 0 if there is none."""
+    with connection(port) as link:
+        link.request("GET", "/metrics")
+        lines = link.getresponse().read().decode().splitlines()
+    return next((float(one.split()[1]) for one in lines if one.startswith(name + " ")), 0.0)
 
 
 def count(port: int) -> int:

@@ -13,20 +13,23 @@ from bench.svg import Axis, Curve, chart
 PICTURES = results.ROOT / "docs" / "pictures"
 MIB = 1 << 20
 Points = list[dict[str, Any]]
-Drawing = tuple[str, Axis, Axis, dict[str, Curve]]
+Drawing = tuple[Any, ...]
+"""Title, axes, curves and perhaps marks: what `bench.svg.chart` takes."""
+#: What a node may take, whatever it stores.
+MEMORY_GOAL_MIB = 1024
 
 
 def _ingest(points: Points, key: str, figure: str) -> Curve:
     return [(point[key], statistics.median(point[figure])) for point in points if point.get(figure)]
 
 
-def _questions(points: Points, key: str) -> dict[str, Curve]:
+def _questions(points: Points, key: str, figure: str = "p50") -> dict[str, Curve]:
     """A curve for each question, where it was answered."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for point in points:
         for name, taken in point["questions"].items():
-            if "p50" in taken:
-                curves.setdefault(name, []).append((point[key], taken["p50"]))
+            if figure in taken:
+                curves.setdefault(name, []).append((point[key], taken[figure]))
     return {_short(name): curve for name, curve in curves.items()}
 
 
@@ -42,6 +45,16 @@ def growth(points: Points) -> dict[str, Drawing]:
         "full ingest, the most": [(p["rows"], max(p["rss_most_bytes"]) / MIB) for p in flat],
         "after questions": [(p["rows"], max(p["rss_after_questions_bytes"]) / MIB) for p in points],
         "after a restart": [(p["rows"], max(p["restart"]["rss_bytes"]) / MIB) for p in points],
+        "and having read ahead": [
+            (p["rows"], max(p["restart"]["warm_rss_bytes"]) / MIB) for p in points
+        ],
+        "the goal": [(p["rows"], MEMORY_GOAL_MIB) for p in points],
+    }
+    again = [(p["rows"], p["restart"]) for p in points]
+    start: dict[str, Curve] = {
+        "until all are ready": [(rows, one["ready_seconds"]) for rows, one in again],
+        "CPU of one node": [(rows, max(one["cpu_seconds"])) for rows, one in again],
+        "then reading ahead": [(rows, one["warm_seconds"]) for rows, one in again],
     }
     return {
         "growth-cost": (
@@ -49,15 +62,18 @@ def growth(points: Points) -> dict[str, Drawing]:
             {"median of the pieces": _ingest(flat, "rows", "cpu_micros_per_row")},
         ),
         "growth-questions": (
-            "Questions over all rows as the store grows (N=3, R=2, slim)",
+            "Questions over all rows, asked again (N=3, R=2, slim)",
             rows, Axis("p50, ms", log=True), _questions(points, "rows"),
+        ),
+        "growth-first": (
+            "The same questions the first time",
+            rows, Axis("ms", log=True), _questions(points, "rows", "first"),
         ),
         "growth-memory": (
             "Resident memory of the largest node", rows, Axis("MiB"), memory,
         ),
         "growth-restart": (
-            "Start-up of three nodes on two cores", rows, Axis("seconds"),
-            {"until ready": [(p["rows"], p["restart"]["ready_seconds"]) for p in points]},
+            "Start-up of three nodes on two cores", rows, Axis("seconds"), start,
         ),
     }  # fmt: skip
 
@@ -114,8 +130,14 @@ def memory(points: Points) -> dict[str, Drawing]:
         f"node {number + 1}": [(at, sizes[number] / MIB) for at, sizes in point["samples"]]
         for number in range(nodes)
     }
-    phases = ", ".join(f"{name} from {at:.0f}" for name, at in point["phases"])
-    return {"memory": ("Resident memory", Axis(f"seconds; {phases}"), Axis("MiB"), curves)}
+    ends = point["samples"][0][0], point["samples"][-1][0]
+    curves["the goal"] = [(at, MEMORY_GOAL_MIB) for at in ends]
+    phases = [(at, name) for name, at in point["phases"]]
+    return {
+        "memory": (
+            "Resident memory through a run", Axis("seconds"), Axis("MiB"), curves, phases,
+        ),
+    }  # fmt: skip
 
 
 PARTS: dict[str, Callable[[Points], dict[str, Drawing]]] = {

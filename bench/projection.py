@@ -125,15 +125,14 @@ def growth_figures(points: list[dict[str, Any]], rows: float, machine: Machine) 
         grown("memory after questions", "bytes", used, rows, machine.memory_bytes, "growth"),
         grown("CPU of a start, one thread", "s", ready, rows, machine.ready_seconds, "growth"),
     ]
-    names = {name for p in points for name, one in p["questions"].items() if "p50" in one}
-    for name in sorted(names):
+    names = {name for p in points for name, one in p["questions"].items() if "first" in one}
+    for name in sorted(names):  # the first answers: nothing of a petabyte is remembered
         line = fit(
-            [(p["rows"], p["questions"][name]["p50"] / 1000) for p in points
-             if "p50" in p["questions"].get(name, {})]
+            [(p["rows"], p["questions"][name]["first"] / 1000) for p in points
+             if "first" in p["questions"].get(name, {})]
         )  # fmt: skip
-        line = Line(
-            line.base, line.slope / COPIES / cores, line.points
-        )  # a third of a node's rows is asked
+        # A third of a node's rows is asked.
+        line = Line(line.base, line.slope / COPIES / cores, line.points)
         found.append(grown(f"{name}, all time", "s", line, rows, machine.answer_seconds, "growth"))
     return found
 

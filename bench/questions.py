@@ -11,6 +11,7 @@ A *plain* answer is a list of tuples, and says the same for every store:
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ PAGE_ROWS = 100
 TOP_ROWS = 10
 #: How far an estimated quantile may be from the exact one.
 ESTIMATE_SHARE = 0.05
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)  # noqa: DTZ001 - both are naive UTC
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +95,12 @@ def time_text(micros: int) -> str:
 
 
 def micros(text: str) -> int:
-    """RFC 3339 text in UTC as microseconds; digits beyond the sixth are cut."""
+    """RFC 3339 text in UTC as microseconds; digits beyond the sixth are cut.
+
+    It is within the time of a question, once a row: so no Arrow here, which takes 0.1 ms for one value.
+    """
     whole, _, digits = text.rstrip("Z").partition(".")
-    at = pa.scalar(whole).cast(pa.timestamp("us")).value
-    return at + int((digits + "000000")[:6])
+    return (datetime.fromisoformat(whole) - _EPOCH) // _MICROSECOND + int((digits + "000000")[:6])
 
 
 def canonical(plain: Plain, shape: str) -> Plain:

@@ -27,7 +27,7 @@ def goals(found: dict[str, Any]) -> str:
             lines.append((name, f"{one['goal_ms']:g}", *times))
     text = table("goals", ("", "goal at full size", *stores), lines)
     text += "\n" + "\n".join(f"{name}: {note}" for name, note in found["stores"].items())
-    text += "\n\n" + _cpu(found, stores) + "\n"
+    text += "\n\n" + _cpu(found, stores) + "\n\n" + _first(found, stores) + "\n"
     for name, sizes in found["peak_memory_bytes"].items():
         if sizes:
             text += f"\npeak memory, {name}: {mebibytes(sizes)} MiB"
@@ -50,6 +50,16 @@ def _cpu(found: dict[str, Any], stores: list[str]) -> str:
         for one in part["questions"]
     ]
     return table("server CPU of a question, mean ms", ("", *stores), lines)
+
+
+def _first(found: dict[str, Any], stores: list[str]) -> str:
+    """What nobody remembers yet: text and columns that were not read before."""
+    lines = [
+        (one["question"], *(_or_dash(one["ms"].get(store, {}).get("first")) for store in stores))
+        for part in found["corpora"].values()
+        for one in part["questions"]
+    ]
+    return table("asked the first time, ms, once", ("", *stores), lines)
 
 
 def mebibytes(sizes: list[int]) -> str:

@@ -14,6 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 80, 230, 44, 56
 #: Told apart by people with any kind of colour vision (Okabe and Ito, 2008).
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#b8a000")
 Curve = Sequence[tuple[float, float]]
+Marks = Sequence[tuple[float, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,8 @@ class _Scale:
             low = min(0.0, low)
         self.ticks = ticks(low, high if high > low else low + 1, axis.log)
         if axis.log:
-            self.ticks = [one for one in self.ticks if low / 2 <= one <= high * 2] or [
-                low,
-                high * 2,
-            ]
+            near = [one for one in self.ticks if low / 1.01 <= one <= high * 1.01]
+            self.ticks = near if len(near) > 1 else [low, high if high > low else high * 2]
         self._log, self._start, self._end = axis.log, start, end
         self._low = min(low, self.ticks[0])
         self._high = max(high, self.ticks[-1])
@@ -71,8 +70,13 @@ class _Scale:
         return self._start + (value - low) / (high - low) * (self._end - self._start)
 
 
-def chart(title: str, x_axis: Axis, y_axis: Axis, curves: Mapping[str, Curve]) -> str:
+def chart(
+    title: str, x_axis: Axis, y_axis: Axis, curves: Mapping[str, Curve], marks: Marks = ()
+) -> str:
     """The drawing. Points that a logarithm cannot show (0 and below) are left out.
+
+    Args:
+        marks: x values with a name: dashed lines from bottom to top.
 
     Raises:
         ValueError: there is no point to draw.
@@ -113,6 +117,12 @@ def chart(title: str, x_axis: Axis, y_axis: Axis, curves: Mapping[str, Curve]) -
         f'<text transform="translate(20 {middle}) rotate(-90)" text-anchor="middle">'
         f"{escape(y_axis.label)}</text>"
     )
+    for place, (value, name) in enumerate(marks):
+        at, down = x.at(value), TOP + 12 + place % 4 * 14  # neighbours' names do not meet
+        parts.append(
+            f'<path d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#909090" stroke-dasharray="3 4"/>'
+            f'<text x="{at + 4:.1f}" y="{down}" fill="#505050" font-size="11">{escape(name)}</text>'
+        )
     for place, (name, curve) in enumerate(shown.items()):
         parts += _curve(name, curve, x, y, place)
     return "\n".join([*parts, "</svg>", ""])

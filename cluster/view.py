@@ -26,6 +26,7 @@ class ClusterView:
         self._alive = alive
         self.ring: Ring | None = from_dict(state.ring) if state.ring is not None else None
         self.shard_count = state.shard_count
+        self._owners: dict[int, tuple[str, ...]] = {}  # asked for a hundred times a read
 
     @property
     def index(self) -> int:
@@ -49,7 +50,10 @@ class ClusterView:
 
     def owners(self, shard: int) -> tuple[str, ...]:
         """Storage nodes of a shard in preference order; empty without a ring."""
-        return tuple(self.ring.owners(shard)) if self.ring else ()
+        found = self._owners.get(shard)
+        if found is None and self.ring:
+            found = self._owners[shard] = tuple(self.ring.owners(shard))
+        return found or ()
 
     def leader(self, shard: int) -> tuple[str, int] | None:
         """(node id, shard epoch) of the shard's leader."""

@@ -6,8 +6,10 @@
 * `plan`, `language`, `times`, `cursor`, `stats`, `fields`: text in, plans out. Pure.
 * `spread`: cuts dear folds into slices of time that several owners read at once; `reading` joins them.
 * `scatter`: each shard's rows from one owner, digests from R-1 others; one request a node; failover, hedging.
-* `settle` with `compare`: where digests differ, entry lists, the union, supplements. `merge`, `fold`: tables.
-* `stream`: pages of any length over one snapshot. `encode`, `rows_out`: JSON, NDJSON, CSV, Arrow, by column.
+* `settle` with `compare`: where digests differ, entry lists, the union, supplements. Tables: `merge`,
+  `fold`, `quantiles`.
+* `stream`: pages of any length over one snapshot. `encode`, `rows_out`: JSON, NDJSON, CSV, Arrow, by column;
+  `groups_out`: the JSON of groups.
 * `sql`: POST /sql. `sql_guard` checks the tree of DuckDB's parser, `sql_where` and `sql_plan` read filter,
   times, columns and limit off it, `sql_partial` aggregates; `sql_feed` gives rows one schema; `sql_process`
   starts and talks to `sql_child`, where DuckDB runs; `sql_out`: formats.

@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute
 
+from query.quantiles import quantiles
 from records.columns import plain, united
 from records.predicates import Aggregate, Fold
 
@@ -34,7 +35,7 @@ def merge_folds(tables: list[pa.Table], fold: Fold) -> pa.Table:
     full = [_untyped_nulls(plain(table)) for table in tables if table.num_rows]
     if not full:
         return _nothing(fold, groups)
-    if len(full) == 1 and is_final(fold):
+    if len(full) == 1 and _is_told(full[0], fold, groups):
         return _alone(full[0], fold, groups)
     frame: Any = pl.from_arrow(_united([_with_counts(table, fold) for table in full]))
     missing = [pl.lit(None).alias(name) for name in groups if name not in frame.columns]
@@ -50,16 +51,57 @@ def is_final(fold: Fold) -> bool:
     return all(one.function in _FINAL for one in fold.aggregates)
 
 
+def _is_told(table: pa.Table, fold: Fold, groups: list[str]) -> bool:
+    """Whether the answer can be read off each row of the partials of one replica."""
+    if is_final(fold):
+        return True
+    if not groups and table.num_rows > 1:
+        return False
+    return all(
+        one.function in _FINAL
+        or (one.function == "avg" and f"{one.name}__sum" in table.column_names)
+        or (one.function == "quantile" and _doubles(table, f"{one.name}__values"))
+        for one in fold.aggregates
+    )
+
+
+def _doubles(table: pa.Table, name: str) -> bool:
+    """Whether a column holds lists of doubles, without nulls."""
+    if name not in table.column_names or table[name].type != pa.list_(pa.float64()):
+        return False
+    column = table[name]
+    return not column.null_count and not any(one.values.null_count for one in column.chunks)
+
+
 def _alone(table: pa.Table, fold: Fold, groups: list[str]) -> pa.Table:
     """The answer where one replica told all: its groups are distinct, its values final."""
     columns: dict[str, Any] = {}
-    for name in (*groups, *(one.name for one in fold.aggregates)):
+    for name in groups:
         known = name in table.column_names
         columns[name] = table[name] if known else pa.nulls(table.num_rows, pa.int64())
     for one in fold.aggregates:
-        if one.function == "count" and one.name not in table.column_names:
-            columns[one.name] = pa.array([0] * table.num_rows, pa.int64())
+        columns[one.name] = _told(table, one)
     return pa.table(columns)
+
+
+def _told(table: pa.Table, one: Aggregate) -> Any:
+    """One aggregate of each row of partials."""
+    if one.function == "avg":
+        counts = table[f"{one.name}__count"]
+        return pc.divide(
+            table[f"{one.name}__sum"].cast(pa.float64()),
+            pc.if_else(pc.greater(counts, 0), counts, None),
+        )
+    if one.function == "quantile":
+        told = _with_counts(table, Fold((), (one,)))
+        values, counts = (told[f"{one.name}__{what}"] for what in ("values", "counts"))
+        lists = pa.concat_arrays(values.chunks), pa.concat_arrays(counts.chunks)
+        return quantiles(*lists, one.quantile)
+    if one.name in table.column_names:
+        return table[one.name]
+    if one.function == "count":
+        return pa.array([0] * table.num_rows, pa.int64())
+    return pa.nulls(table.num_rows, pa.int64())
 
 
 def _with_counts(table: pa.Table, fold: Fold) -> pa.Table:

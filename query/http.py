@@ -23,6 +23,7 @@ from query.answer import QueryAnswer
 from query.coordinator import INLINE_ROWS, ReadCoordinator
 from query.fields import plan_exact, plan_fields, sampled_fields
 from query.fold import BUCKET
+from query.groups_out import groups_json, object_json
 from query.plan import Pairs, plan_rows
 from query.rows_out import ENCODERS, Encoder
 from query.stats import (
@@ -38,7 +39,6 @@ from query.stats import (
     step_text,
 )
 from query.stream import RowStream
-from query.times import rfc3339
 from query.together import end
 from records.errors import InvalidRequest, QuorumlogError, Unknown
 from records.ids import DEFAULT_TENANT
@@ -335,40 +335,19 @@ def _page_text(answer: QueryAnswer, rows: str) -> str:
 def _fold_response(
     answer: QueryAnswer, body: dict[str, Any], table: pa.Table, cut: bool, name: str = "rows"
 ) -> web.Response:
-    """The JSON of groups; a bounded number, so they are written one by one."""
-    full = {
-        **body,
-        name: _listed(table),
+    """The JSON of groups; a bounded number."""
+    rest = {
         "cut": cut,
         "complete": answer.complete,
         "missing": answer.missing,
         "stats": answer.stats,
     }
-    return json_response(full, headers={COMPLETE_HEADER: _truth(answer.complete)})
-
-
-def _listed(table: pa.Table) -> list[dict[str, Any]]:
-    """Rows as JSON-able dicts: times as RFC 3339, what is no number as null."""
-    table = shown(table)
-    columns = {}
-    for name in table.column_names:
-        column = table[name]
-        if pa.types.is_timestamp(column.type):
-            columns[name] = _times(column)
-            continue
-        values = column.to_pylist()
-        if pa.types.is_floating(table[name].type):
-            values = [one if one is None or abs(one) < float("inf") else None for one in values]
-        columns[name] = values
-    listed = zip(*columns.values(), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in listed]
-
-
-def _times(column: pa.ChunkedArray) -> list[str | None]:
-    """Times as text, each distinct one written once: buckets repeat for every group."""
-    micros = column.cast(pa.int64()).to_pylist()
-    texts = {one: None if one is None else rfc3339(one) for one in set(micros)}
-    return [texts[one] for one in micros]
+    return web.Response(
+        text=object_json(body, name, groups_json(shown(table)), rest),
+        headers={COMPLETE_HEADER: _truth(answer.complete)},
+        content_type="application/json",
+        charset="utf-8",
+    )
 
 
 def _with_table(answer: QueryAnswer, table: pa.Table) -> QueryAnswer:

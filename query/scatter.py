@@ -128,9 +128,12 @@ def assign(
     load: Counter[str] = Counter()
     chosen: dict[int, str] = {}
     alike: dict[tuple[str, ...], list[int]] = {}
+    ordered: dict[tuple[str, ...], tuple[str, ...]] = {}
     for shard in shards:
-        owners = tuple(sorted(view.owners(shard)))
-        alike.setdefault(owners, []).append(shard)
+        owners = view.owners(shard)
+        if owners not in ordered:
+            ordered[owners] = tuple(sorted(owners))
+        alike.setdefault(ordered[owners], []).append(shard)
     for index, group in enumerate(alike.values()):
         if slice_ is not None and (able := likely(view, group[0], avoid)):
             chosen |= dict.fromkeys(group, able[(slice_ + index) % len(able)])
@@ -219,11 +222,14 @@ class Scatter:
 
     def _digest_owners(self, shards: Iterable[int]) -> list[tuple[int, str]]:
         chosen: list[tuple[int, str]] = []
+        alike: dict[tuple, list[str]] = {}
         for shard in shards:
             data = self._data_of.get(shard)
-            ranked = self._rank(shard)
-            count = self._needed[shard] - (1 if data else 0)
-            chosen += [(shard, node) for node in [n for n in ranked if n != data][: max(0, count)]]
+            count = max(0, self._needed[shard] - (1 if data else 0))
+            kind = (self._view.owners(shard), data, count)
+            if kind not in alike:
+                alike[kind] = [node for node in self._rank(shard) if node != data][:count]
+            chosen += [(shard, node) for node in alike[kind]]
         return chosen
 
     async def scan(self, node: str, request: ScanRequest) -> tuple[ScanReply, pa.Table]:

@@ -5,18 +5,23 @@
 
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute
 
 from query.fold import BUCKET
 from query.plan import Pairs, Parameters, QueryPlan, plan_filters
 from query.times import duration_micros
+from records.columns import plain
 from records.errors import InvalidRequest
 from records.ids import DEFAULT_TENANT
 from records.predicates import Aggregate, Fold
 from records.timestamps import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND, TimeRange
 
+#: Arrow's kernels are made at import; type checkers cannot see them.
+pc: Any = pyarrow.compute
 #: Buckets of one answer; finer steps over longer ranges are refused. As Loki's 11,000 points.
 BUCKETS_MAX = 11_000
 #: Columns to group by, and aggregates, in one query.
@@ -213,11 +218,23 @@ def ranked(table: pa.Table, plan: FoldPlan) -> tuple[pa.Table, bool]:
     first = fold.aggregates[0].name
     keys = [BUCKET] if fold.step_micros else []
     keys += [first, *fold.by]
-    descending = [name == first for name in keys]
-    frame: pl.DataFrame = pl.from_arrow(table)  # type: ignore[assignment]
-    frame = frame.sort(keys, descending=descending, nulls_last=True)
-    cut = len(frame) > plan.limit
-    return frame.head(plan.limit).to_arrow(compat_level=pl.CompatLevel.oldest()), cut
+    table, cut = plain(table), table.num_rows > plan.limit  # Arrow orders no dictionaries
+    if table.num_rows > 1:
+        table = table.take(_order(table, keys, first)[: plan.limit])
+    return table, cut
+
+
+def _order(table: pa.Table, keys: list[str], descending: str) -> pa.Array:
+    """Positions of the rows in order; nulls last. A few hundred rows take Polars 0.5 ms, Arrow 0.05."""
+    typed = [name for name in keys if _has_order(table[name].type)]
+    if not typed:
+        return pa.array(range(table.num_rows))
+    order = [(name, "descending" if name == descending else "ascending") for name in typed]
+    return pc.sort_indices(table.select(typed), sort_keys=order)
+
+
+def _has_order(kind: pa.DataType) -> bool:
+    return not pa.types.is_null(kind) and not pa.types.is_nested(kind)
 
 
 def filled(table: pa.Table, plan: FoldPlan, rows_max: int) -> tuple[pa.Table, bool]:

@@ -115,11 +115,22 @@ def maybe(key_hash: int, words: np.ndarray, offset: np.ndarray, blocks: np.ndarr
     """
     if not len(words):
         return np.ones(len(offset), bool)
-    upper = np.uint64(key_hash >> 32)
-    place = offset + ((upper * blocks.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
+    place = offset + place_of(key_hash, blocks)
     mask = lanes_of(key_hash)
     found = words[np.minimum(place, len(words) - 1)]
     return ((found & mask) == mask).all(axis=1) | (blocks == 0)
+
+
+def place_of(key_hash: int, blocks: np.ndarray) -> np.ndarray:
+    """In filters of so many blocks, the one that a key belongs to."""
+    upper = np.uint64(key_hash >> 32)
+    return ((upper * blocks.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
+
+
+def among(key_hash: int, blocks: bytes) -> np.ndarray:
+    """Which of some 64-byte blocks, one of each filter at the key's place, may hold the key."""
+    mask = lanes_of(key_hash)
+    return ((np.frombuffer(blocks, "<u8").reshape(-1, LANES) & mask) == mask).all(axis=1)
 
 
 # -- building --------------------------------------------------------------------------------------

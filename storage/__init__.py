@@ -2,13 +2,13 @@
 
     put  -> engine decides (pure) -> wal: append, one fdatasync for all who wait -> engine applies -> reply
     scan -> snapshot of the entry table -> rollups, or else: blocks that can match -> row groups whose filters
-          say "maybe" -> batches of hot columns -> filter -> rows or folds
+          say "maybe" -> batches of hot columns -> filter -> rows or folds (of whole blocks: remembered)
 
     small blocks -> compaction (background) -> segments, one Parquet file of an hour -> log files removed
 
 The log is the truth: files of framed records, blocks verbatim; until its rows are in a segment that is
 synced, then the segment is. All else is an index over the two: the entry table (numpy, about 150 bytes an
-entry), the Merkle trees (another 150), and the catalog, a SQLite checkpoint of both, so that a start reads
+entry), the Merkle trees (a node an hour), and the catalog, a SQLite checkpoint of both, so that a start reads
 only the log's tail. Lose the catalog, and log and segments give it back.
 
 Why not simply ...

@@ -6,6 +6,7 @@ a read that comes too late fails like a damaged one (the caller takes a new snap
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from records.errors import BlockCorrupt
@@ -47,6 +48,33 @@ class BlockFiles:
         if len(data) != length:
             raise BlockCorrupt("the file ends inside the block", ordinal=place.ordinal)
         return data
+
+    def read_pieces(self, wanted: Sequence[tuple[BlockPlace, int]], length: int) -> list[bytes]:
+        """`length` bytes from each (block, offset); a file is opened once for neighbours.
+
+        Raises:
+            BlockCorrupt: the disk cannot give them (details: `ordinal`).
+        """
+        found: list[bytes] = []
+        handle = file = -1
+        try:
+            for place, start in wanted:
+                try:
+                    if handle < 0 or place.file != file:
+                        if handle >= 0:
+                            os.close(handle)
+                            handle = -1
+                        handle, file = os.open(self.path(place), os.O_RDONLY), place.file
+                    data = self._pread(handle, place, start, length)
+                except (OSError, BlockCorrupt) as error:
+                    raise BlockCorrupt(f"cannot read: {error}", ordinal=place.ordinal) from error
+                if len(data) != length:
+                    raise BlockCorrupt("the file ends inside the block", ordinal=place.ordinal)
+                found.append(data)
+        finally:
+            if handle >= 0:
+                os.close(handle)
+        return found
 
     def _pread(self, handle: int, place: BlockPlace, start: int, length: int) -> bytes:
         if place.file >= 0:

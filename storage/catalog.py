@@ -6,8 +6,9 @@ One transaction carries the blocks since the last flush, what they changed, and 
 the catalog is complete, so it is never ahead of itself. It is written off the ack path.
 
 A block is one row; its entries are the bytes of their entry-table rows (a million entries are one pass of
-`frombuffer` at start, not a million rows). A block that is gone keeps its ordinal and loses its entries;
-what is hidden of an entry is filed by (block, position in it), as entry numbers change with each start.
+`frombuffer` at start, not a million rows). What is hidden of an entry is filed by (block, position in it), as
+entry numbers change. A block that is gone loses its row; ordinals with many gaps are given anew at start, so
+they never come to an end. (Version 2 once kept a row with `gone` set: such rows are ignored.)
 
 WAL mode with synchronous=NORMAL: a power cut may lose the last flush, which the log gives back, and cannot
 tear the file. A flush that lets go of blocks (merged, damaged) is synced, as files are removed after it.
@@ -32,6 +33,8 @@ from storage.wal import Position
 
 log = get_logger(__name__)
 VERSION = 2
+#: Ordinals without a block, beside one for each block, above which blocks are numbered anew at start.
+GAPS_MAX = 4096
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 CREATE TABLE blocks (
@@ -97,7 +100,7 @@ class Checkpointer:
         """All that the engine holds now is in the catalog already."""
         holdings = self.engine.holdings
         self.position = self._flushed = position
-        self._blocks = len(holdings.blocks)
+        self._blocks = holdings.blocks.end
         self._tenants = len(holdings.table.tenants.values)
         self._producers = len(holdings.table.producers.values)
         holdings.dirty_hidden.clear()
@@ -133,11 +136,7 @@ class Checkpointer:
         """Everything that changed; the next batch begins empty."""
         holdings, engine = self.engine.holdings, self.engine
         result = Batch(self.position, engine.ring_epoch)
-        for place in holdings.blocks[self._blocks :]:
-            if place is not None:
-                result.blocks.append(self._block_row(place))
-        new_gone = [n for n in range(self._blocks, len(holdings.blocks)) if not holdings.blocks[n]]
-        result.blocks += [(n, b"", 0, 0, 0, 0, 0, 0, 1, b"", _NO_EXTRAS) for n in new_gone]
+        result.blocks = [self._block_row(one) for one in holdings.blocks.since(self._blocks)]
         result.gone = [(ordinal,) for ordinal in self.gone]
         result.names = self._new_names()
         book = holdings.producers
@@ -190,9 +189,6 @@ class Checkpointer:
         low, _ = holdings.table.block_range(int(row["block"]))
         spans = envelope.packb(holdings.partly_hidden.get(number, ()))
         return int(row["block"]), number - low, int(row["flags"]) & HIDDEN_ANY, spans
-
-
-_NO_EXTRAS = envelope.packb({})
 
 
 def _held(held: Any) -> bytes:
@@ -261,21 +257,22 @@ class Catalog:
 
     def _load_entries(self, engine: Engine) -> None:
         holdings = engine.holdings
+        self._close_gaps()
         blobs: list[bytes] = []
-        starts: list[int] = []
+        starts: dict[int, int] = {}
         extras: dict[int, Any] = {}
         count = 0
-        for row in self._rows("SELECT * FROM blocks ORDER BY ordinal"):
-            ordinal, block_id, file, offset, length, rows, low, high, gone, entries, extra = row
-            if ordinal != len(holdings.blocks):
-                raise CatalogUnusable(f"block {ordinal} follows {len(holdings.blocks) - 1}")
+        for row in self._rows("SELECT * FROM blocks WHERE NOT gone ORDER BY ordinal"):
+            ordinal, block_id, file, offset, length, rows, low, high, _, entries, extra = row
             place = BlockPlace(ordinal, BlockId(block_id), file, offset, length, rows, low, high)
-            holdings.blocks.append(None if gone else place)
+            holdings.blocks.add(place)
             extras.update({count + int(n): e for n, e in envelope.unpackb(extra).items()})
             blobs.append(entries)
-            starts.append(count)
+            starts[ordinal] = count
             count += len(entries) // ENTRY_TYPE.itemsize
         table = np.frombuffer(bytearray(b"".join(blobs)), ENTRY_TYPE)
+        sizes = np.diff(np.append(np.fromiter(starts.values(), np.int64, len(starts)), count))
+        table["block"] = np.repeat(np.fromiter(starts, np.int64, len(starts)), sizes)
         table["flags"] &= 0xFF ^ HIDDEN_ANY
         for block, entry, flags, spans in self._rows("SELECT * FROM hidden"):
             number = starts[block] + entry
@@ -290,6 +287,23 @@ class Catalog:
 
         damaged = "SELECT count(*) FROM quarantine WHERE kind = 'block'"
         holdings.quarantined = next(iter(self._rows(damaged)))[0]
+
+    def _close_gaps(self) -> None:
+        """Numbers the blocks anew if most ordinals are of blocks that are gone. One transaction."""
+        assert self._db is not None
+        found = [n for (n,) in self._rows("SELECT ordinal FROM blocks WHERE NOT gone ORDER BY 1")]
+        if not found or found[-1] < GAPS_MAX + 2 * len(found):
+            return
+        pairs = [(new, old) for new, old in enumerate(found) if new != old]  # none meets another
+        self._db.execute("BEGIN")
+        try:
+            self._db.execute("DELETE FROM blocks WHERE gone")
+            self._db.executemany("UPDATE blocks SET ordinal = ? WHERE ordinal = ?", pairs)
+            self._db.executemany("UPDATE hidden SET block = ? WHERE block = ?", pairs)
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
 
     def _load_epochs(self, engine: Engine) -> None:
         book = engine.holdings.producers
@@ -317,8 +331,7 @@ class Catalog:
         db.execute("BEGIN")
         try:
             db.executemany("INSERT INTO blocks VALUES (?,?,?,?,?,?,?,?,?,?,?)", batch.blocks)
-            sql = "UPDATE blocks SET gone = 1, entries = x'', extras = ? WHERE ordinal = ?"
-            db.executemany(sql, [(_NO_EXTRAS, ordinal) for (ordinal,) in batch.gone])
+            db.executemany("DELETE FROM blocks WHERE ordinal = ?", batch.gone)
             db.executemany("DELETE FROM hidden WHERE block = ?", batch.gone)
             db.executemany("INSERT OR REPLACE INTO names VALUES (?,?,?)", batch.names)
             db.executemany("INSERT OR REPLACE INTO producers VALUES (?,?)", batch.producers)

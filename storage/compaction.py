@@ -11,7 +11,7 @@ It takes a share of one core: after each merge it rests in proportion to the CPU
 """
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,23 +21,39 @@ from runtime.tasks import Workers
 from storage.block_files import BlockFiles
 from storage.catalog import Checkpointer
 from storage.compaction_gauges import CompactionGauges
-from storage.compaction_merge import Merged, Source, merge, open_source
+from storage.compaction_merge import Merged, Source, carry, merge, open_source
 from storage.compaction_plan import Piece, plan, undersized
 from storage.engine import Engine
 from storage.holdings import BlockPlace, Holdings
 from storage.hot import HotSet
 from storage.log_format import Record
-from storage.reclaim import Superseded, log_files_to_keep, state_records
+from storage.reclaim import Superseded, blocks_to_move, log_files_to_keep, state_records
 from storage.recovery import log_files
+from storage.repack import is_due, pack
 from storage.segment_file import hour_within
 from storage.segment_write import Step, no_step, write_segment
 from storage.settings import StorageSettings
+from storage.wal import file_name
 
 log = get_logger(__name__)
 #: Merges that may leave a piece as it was before it is left out until the next start.
 _TRIES_MAX = 3
 #: Seconds that a merged file is kept for reads that began before; a later one starts over, unharmed.
 _GRACE_SECONDS = 5.0
+
+
+How = Callable[[HotSet, Sequence[Source]], Iterable[Merged]]
+
+
+def merge_all(hot: HotSet, sources: Sequence[Source]) -> list[Merged]:
+    """Segments of those that fit together."""
+    return merge([open_source(hot, source) for source in sources])
+
+
+def carry_each(hot: HotSet, sources: Sequence[Source]) -> Iterator[Merged]:
+    """Each block as a segment of its own, one in memory at a time."""
+    for source in sources:
+        yield from carry(hot, source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +88,10 @@ class _Candidates:
     looked_at: int = 0
 
     def update(self, holdings: Holdings, now: float) -> None:
-        for place in holdings.blocks[self.looked_at :]:
-            if place is not None:
-                low, high = holdings.table.block_range(place.ordinal)
-                self._consider(place, high - low, now)
-        self.looked_at = len(holdings.blocks)
+        for place in holdings.blocks.since(self.looked_at):
+            low, high = holdings.table.block_range(place.ordinal)
+            self._consider(place, high - low, now)
+        self.looked_at = holdings.blocks.end
         for ordinal in [n for n in self.pieces if holdings.blocks[n] is None]:
             del self.pieces[ordinal]
             self.tries.pop(ordinal, None)
@@ -116,6 +131,7 @@ class Compactor:
         self._candidates = _Candidates(settings)
         self._superseded = Superseded()
         self._next_number = 1
+        self._movable: tuple[int, ...] = ()
         self.pause_seconds = settings.compact_interval_seconds
 
     def start(self, next_number: int) -> None:
@@ -140,6 +156,13 @@ class Compactor:
         chosen = plan(self._candidates.pieces.values(), now, self._settings)
         if chosen:
             await self.merge(chosen)
+        elif self._movable:
+            moving, self._movable = self._movable, ()
+            present = [n for n in moving if holdings.blocks[n] is not None]
+            await self.merge(present, carry_each)
+        table = holdings.table
+        if is_due(table.count, table.gone):
+            await self.repack()
 
     def _source(self, ordinal: int) -> Source:
         holdings = self._engine.holdings
@@ -148,8 +171,8 @@ class Compactor:
         numbers = holdings.present(ordinal)
         return Source(place, numbers, holdings.table.rows["index"][numbers].copy())
 
-    async def merge(self, ordinals: Sequence[int]) -> None:
-        """Merges these blocks and segments, as far as they fit together.
+    async def merge(self, ordinals: Sequence[int], how: How = merge_all) -> None:
+        """Merges these blocks and segments, as far as they fit together (or moves each: `carry_each`).
 
         Raises:
             BlockCorrupt: one is damaged, and set aside by now; the others are as they were.
@@ -158,7 +181,7 @@ class Compactor:
         sources = [self._source(ordinal) for ordinal in ordinals]
         number = self._next_number
         self._next_number += len(sources)  # no more segments than sources
-        written = await self._host.read(self._pool, self._write, sources, number)
+        written = await self._host.read(self._pool, self._write, sources, number, how)
         self._step("apply")
         merged = self._apply(sources, written)
         self.pause_seconds += written.cpu_seconds * (1 / self._settings.compact_cpu_share - 1)
@@ -171,11 +194,11 @@ class Compactor:
             self._superseded.add(merged, self._clock.monotonic() + _GRACE_SECONDS)
         self._step("flushed")
 
-    def _write(self, sources: list[Source], number: int) -> Written:
+    def _write(self, sources: list[Source], number: int, how: How) -> Written:
         """Reads, merges and writes; on the worker."""
         began = time.thread_time()
         segments = []
-        for position, merged in enumerate(merge([open_source(self._hot, s) for s in sources])):
+        for position, merged in enumerate(how(self._hot, sources)):
             write_segment(self._files.segments, number + position, merged.block, self._step)
             segments.append((merged, number + position))
         return Written(tuple(segments), time.thread_time() - began)
@@ -184,7 +207,7 @@ class Compactor:
         """Files the entries under their segments; the places that are given up."""
         holdings = self._engine.holdings
         for merged, number in written.segments:
-            block, ordinal = merged.block, len(holdings.blocks)
+            block, ordinal = merged.block, holdings.blocks.end
             place = BlockPlace.of(ordinal, block.header, -number, 0, len(block.data))
             holdings.refile(place, merged.numbers, merged.row_starts)
         gone = []
@@ -207,15 +230,33 @@ class Compactor:
         if not self._superseded.log_due(now):
             return
         keep = log_files_to_keep(self._engine.holdings.blocks, self._checkpointer.flushed)
-        useless = await self._pool.run(_useless, self._files.log, keep)
+        sizes = await self._pool.run(_log_sizes, self._files.log)
+        flushed = self._checkpointer.flushed
+        limit = self._settings.segment_bytes
+        self._movable = blocks_to_move(self._engine.holdings.blocks, sizes, flushed, limit)
+        useless = [
+            self._files.log / file_name(sequence) for sequence in sizes if not keep(sequence)
+        ]
         if useless and not self._host.paused():
             await self._host.append(state_records(self._engine))
             self._step("remove log")
             self._gauges.reclaimed.inc(await self._pool.run(_remove_all, useless))
 
+    async def repack(self) -> None:
+        """Drops the entry rows of blocks that are gone. No merge may run meanwhile: it holds numbers."""
+        holdings = self._engine.holdings
+        table = holdings.table
+        rows, present = table.rows[: table.count], holdings.blocks.mask()
+        packed = await self._pool.run(pack, rows, present)
+        moved = holdings.adopt(packed)
+        self._hot.rollups.renumber(moved, holdings.generation)
+        dropped = packed.seen - len(packed.kept)
+        self._gauges.repacked.inc(dropped)
+        log.info("entry rows were packed", dropped=dropped, kept=table.count)
+
     def _count_pieces(self) -> None:
         blocks = self._engine.holdings.blocks
-        segments = sum(place is not None and place.file < 0 for place in blocks)
+        segments = sum(place.file < 0 for place in blocks)
         self._gauges.segments.set(segments)
 
 
@@ -223,8 +264,9 @@ def _unlink(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _useless(directory: Path, keep: Callable[[int], bool]) -> list[Path]:
-    return [path for sequence, path in log_files(directory).items() if not keep(sequence)]
+def _log_sizes(directory: Path) -> dict[int, int]:
+    """Bytes of the log files by sequence."""
+    return {sequence: path.stat().st_size for sequence, path in log_files(directory).items()}
 
 
 def _remove_all(paths: list[Path]) -> int:

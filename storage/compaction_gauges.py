@@ -25,6 +25,9 @@ class CompactionGauges:
         self._cpu = metrics.counter(
             "quorumlog_compaction_cpu_seconds_total", "CPU time of merges, on their worker"
         )
+        self.repacked = metrics.counter(
+            "quorumlog_entry_rows_dropped_total", "Rows of the entry table dropped after merges"
+        )
         self.segments = metrics.gauge("quorumlog_compaction_segments", "Segments that are read")
         self.reclaimed = metrics.counter(
             "quorumlog_log_reclaimed_bytes_total", "Bytes of log files removed after merges"

@@ -98,6 +98,23 @@ def merge(opened: Sequence[Opened]) -> list[Merged]:
     return merged
 
 
+def carry(hot: HotSet, source: Source) -> list[Merged]:
+    """One block as a segment of its own: its bytes as they are, if all of its entries are present.
+
+    Otherwise it is encoded anew with those that are: without a catalog a segment's header is believed, and it
+    must not name an entry that was refused when the block came.
+
+    Raises:
+        BlockCorrupt: it is damaged (details: `ordinal`).
+    """
+    opened = open_source(hot, source)
+    if len(source.numbers) < len(opened.header.entries):
+        return _merge_group([opened])
+    starts = np.array([entry.row_start for entry in opened.header.entries], np.int64)
+    block = EncodedBlock(opened.header, hot.raw(source.place))
+    return [Merged(block, source.numbers, starts)]
+
+
 def _compatible(opened: Sequence[Opened]) -> list[list[Opened]]:
     """Groups of sources whose rows mean the same in one table; each goes to the first it fits."""
     groups: list[list[Opened]] = []

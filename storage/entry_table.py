@@ -1,11 +1,11 @@
 """All entries of a node as columns: about 150 bytes each, no object per entry. Pure.
 
-Rows are appended as blocks are filed and keep their number while the process lives; a block's entries are
-neighbours. `GONE` rows belonged to a block that was quarantined, or merged into a segment (then a later row
-stands for the entry); a restart drops them. `origin` is the block an entry was written in, if not this one.
-Text (tenants, producers) stands in a dictionary, once. What does not fit the fixed width (several spans of
-sequences, skips, a hash that is not 16 bytes) sets `COMPLEX`: such an entry's header is read from its block
-when it is asked for.
+Rows are appended as blocks are filed and keep their number until the table is packed (storage.repack); a
+block's entries are neighbours. `GONE` rows belonged to a block that was quarantined, or merged into a
+segment (then a later row stands for the entry); packing drops them, and so does a restart. `origin` is the
+block an entry was written in, if not this one. Text (tenants, producers) stands in a dictionary, once. What
+does not fit the fixed width (several spans of sequences, skips, a hash that is not 16 bytes) sets `COMPLEX`:
+such an entry's header is read from its block when it is asked for.
 
 Look-ups by id go through an open-addressing table of entry numbers, hashed by multiplication (Knuth, "The
 Art of Computer Programming", volume 3, 6.4); the id column decides.
@@ -137,7 +137,8 @@ class EntryTable:
 
     def __init__(self) -> None:
         self.rows = np.zeros(1024, ENTRY_TYPE)
-        self.count = 0
+        #: Rows in use, and those of them that are GONE.
+        self.count = self.gone = 0
         self.tenants, self.producers = Names(), Names()
         self._ids, self._previous = IdIndex(), IdIndex()
 
@@ -145,7 +146,7 @@ class EntryTable:
         """Appends an entry; its number."""
         number = self.count
         if number == len(self.rows):
-            self.rows = np.concatenate((self.rows, np.zeros(max(1024, number // 4), ENTRY_TYPE)))
+            self._reserve(number + 1)
         self.rows[number] = self._row(entry, block, index)
         self.count += 1
         self._ids.add(entry.entry_id, number, self.rows["id"])
@@ -157,16 +158,38 @@ class EntryTable:
         """Appends rows that are filled in already; the number of the first."""
         first, end = self.count, self.count + len(rows)
         if end > len(self.rows):
-            spare = np.zeros(max(1024, end // 4), ENTRY_TYPE)
-            self.rows = np.concatenate((self.rows[:first], rows, spare))
-        else:
-            self.rows[first:end] = rows
+            self._reserve(end)
+        self.rows[first:end] = rows
         self.count = end
-        numbers = np.arange(first, end, dtype=np.int64)
-        self._ids.add_all(numbers, self.rows["id"])
-        has_previous = rows["previous"] != np.void(NO_ID)
-        self._previous.add_all(numbers[has_previous], self.rows["previous"])
+        self._index(np.arange(first, end, dtype=np.int64))
         return first
+
+    def _index(self, numbers: np.ndarray) -> None:
+        """Makes rows findable."""
+        self._ids.add_all(numbers, self.rows["id"])
+        chained = self.rows["previous"][numbers] != np.void(NO_ID)
+        self._previous.add_all(numbers[chained], self.rows["previous"])
+
+    def _reserve(self, wanted: int) -> None:
+        """Room for more rows: pages that nobody has touched take no memory, so there is plenty."""
+        grown = np.zeros(max(wanted, 2 * len(self.rows)), ENTRY_TYPE)
+        grown[: self.count] = self.rows[: self.count]
+        self.rows = grown
+
+    def drop(self, numbers: np.ndarray | int) -> None:
+        """Marks present rows as gone."""
+        self.rows["flags"][numbers] |= GONE
+        self.gone += np.size(numbers)
+
+    def adopt(
+        self, rows: np.ndarray, used: int, seen: int, ids: IdIndex, previous: IdIndex
+    ) -> None:
+        """Takes `used` packed rows for its own, and after them its rows from number `seen` on."""
+        came = self.rows[seen : self.count]
+        self.rows, self.count = rows, used
+        self._ids, self._previous = ids, previous
+        self.extend(came)
+        self.gone = int(np.count_nonzero(self.rows["flags"][: self.count] & GONE))
 
     def _row(self, entry: EntryHeader, block: int, index: int) -> tuple:
         simple = len(entry.seqs) <= 1 and not entry.skips and len(entry.content_hash) == ID_BYTES
@@ -206,9 +229,8 @@ class EntryTable:
             self.rows = np.zeros(1024, ENTRY_TYPE)
             return
         live = np.flatnonzero((rows["flags"] & GONE) == 0)
-        self._ids.add_all(live, rows["id"])
-        has_previous = rows["previous"][live] != np.void(NO_ID)
-        self._previous.add_all(live[has_previous], rows["previous"])
+        self.gone = len(rows) - len(live)
+        self._index(live)
 
     def find(self, entry_id: bytes) -> int | None:
         """The number of a present entry."""
@@ -235,5 +257,7 @@ class EntryTable:
 
     @property
     def memory_bytes(self) -> int:
-        """What the columns and indexes take."""
-        return self.rows.nbytes + self._ids.memory_bytes + self._previous.memory_bytes
+        """What the columns in use and the indexes take."""
+        return (
+            self.count * ENTRY_TYPE.itemsize + self._ids.memory_bytes + self._previous.memory_bytes
+        )

@@ -2,8 +2,10 @@
 
 Blocks stand on *shelves* of 128 neighbours in log order. A shelf holds for each column all its blocks'
 filters as one array, with offset and size for each row group; a probe gathers one 64-byte block of each
-filter. Sidecars are read when a question first needs them, and kept within a budget of bytes, the newest
-shelves first: a scan over more than fits reads the older sidecars again, and evicts nothing newer.
+filter. Sidecars are read once, when a question first needs them or in the background after a start. The
+bits are kept within a budget of bytes, the newest shelves first. Beyond it a shelf is *thin*: it knows where
+in the files its filters lie, and a probe reads the 64 bytes of each that it wants (some 5 us; a whole sidecar
+takes 0.5 ms). As with columns, bytes whose checksum was verified once are trusted until the process ends.
 
 Thread-safe; sidecars are read under the lock, so that two scans do not read the same ones.
 """
@@ -23,7 +25,10 @@ from storage.prune import Probe
 SHELF_BLOCKS = 128
 #: Bytes that a block takes beside its filters, about.
 _BLOCK_COST = 300
-Load = Callable[[BlockPlace], RowFilters | None]
+#: A block's filters, None if it has none, and where in the block each column's bits lie.
+Load = Callable[[BlockPlace], tuple[RowFilters | None, dict[str, int]]]
+#: The 64 bytes at some places of blocks.
+Peek = Callable[[Sequence[tuple[BlockPlace, int]]], list[bytes]]
 #: (rows in each row group but the last, the row groups that are left)
 Part = tuple[int, tuple[int, ...]]
 
@@ -68,41 +73,51 @@ class _Growing:
 
 
 class _Column:
-    """One column's filters of a shelf: which row groups have one, where its blocks begin, how many."""
+    """One column's filters of a shelf: which row groups have one, where its blocks begin, how many.
 
-    __slots__ = ("bits", "blocks", "group", "offset")
+    `offset` counts blocks from the first in `bits`, `at` bytes from the first of the stored block.
+    """
+
+    __slots__ = ("at", "bits", "blocks", "group", "offset")
 
     def __init__(self) -> None:
         self.bits = _Growing("<u8", token_filter.LANES)
-        self.group, self.offset, self.blocks = _Growing("i8"), _Growing("i8"), _Growing("i8")
+        self.group, self.blocks = _Growing("i8"), _Growing("i8")
+        self.offset, self.at = _Growing("i8"), _Growing("i8")
 
-    def append(self, first_group: int, blocks: np.ndarray, bits: np.ndarray) -> None:
+    def append(self, first_group: int, blocks: np.ndarray, bits: np.ndarray, at: int) -> None:
         """The filters of a block's row groups, of which the first is number `first_group`."""
+        before = np.cumsum(blocks) - blocks
         self.group.append(np.arange(first_group, first_group + len(blocks)))
-        self.offset.append(len(self.bits) + np.cumsum(blocks) - blocks)
+        self.offset.append(len(self.bits) + before)
+        self.at.append(at + before * token_filter.BLOCK_BYTES)
         self.blocks.append(blocks)
         self.bits.append(bits)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(one.nbytes for one in (self.bits, self.group, self.offset, self.blocks))
+        return sum(one.nbytes for one in (self.bits, self.group, self.offset, self.at, self.blocks))
 
 
 class Shelf:
     """The filters of up to 128 blocks. Row groups are numbered in the order in which blocks were added."""
 
-    def __init__(self) -> None:
+    def __init__(self, peek: Peek) -> None:
         self.start = np.full(SHELF_BLOCKS, -1, np.int64)
         self.count = np.zeros(SHELF_BLOCKS, np.int64)
         self.rows = np.zeros(SHELF_BLOCKS, np.int64)
         self.groups = 0
+        self.thin = False
+        self._peek = peek
+        self._asked: dict[int, BlockPlace] = {}
+        self._owner = _Growing("i4")
         self._columns: dict[str, _Column] = {}
         self._layouts: list[tuple[str, ...]] = []
         self._layout = _Growing("i4")
         self._absent: dict[str, list[int]] = {}
 
-    def add(self, place: int, filters: RowFilters | None) -> None:
+    def add(self, place: int, filters: RowFilters | None, at: dict[str, int]) -> None:
         """Adds the block at `place` of the shelf; None, of one without filters, is one group, "maybe"."""
         groups = 1 if filters is None else filters.groups
         self.start[place], self.count[place] = self.groups, groups
@@ -112,11 +127,13 @@ class Shelf:
             layout = self._number(filters.columns)
             for name, blocks in filters.blocks.items():
                 column = self._columns.setdefault(name, _Column())
-                column.append(self.groups, blocks, filters.bits[name])
+                bits = filters.bits[name]
+                column.append(self.groups, blocks, bits[:0] if self.thin else bits, at[name])
             for name, there in filters.present.items():
                 lacking = self.groups + np.flatnonzero(~there)
                 self._absent.setdefault(name, []).extend(lacking.tolist())
         self._layout.append(np.full(groups, layout, np.int32))
+        self._owner.append(np.full(groups, place, np.int32))
         self.groups += groups
 
     def _number(self, columns: tuple[str, ...]) -> int:
@@ -128,7 +145,17 @@ class Shelf:
     def nbytes(self) -> int:
         """Bytes of memory, about."""
         kept = sum(column.nbytes for column in self._columns.values())
-        return kept + _BLOCK_COST * SHELF_BLOCKS + self._layout.nbytes
+        return kept + _BLOCK_COST * SHELF_BLOCKS + self._layout.nbytes + self._owner.nbytes
+
+    def make_thin(self) -> None:
+        """Gives up the bits, and for ever: they are read from the files when they are asked for."""
+        self.thin = True
+        for column in self._columns.values():
+            column.bits = _Growing("<u8", token_filter.LANES)
+
+    def ask(self, places: Sequence[BlockPlace]) -> None:
+        """The next probe is about these blocks alone; files of others are not touched: they may be gone."""
+        self._asked = {place.ordinal % SHELF_BLOCKS: place for place in places}
 
     # -- what a probe asks (storage.prune.Groups) --------------------------------------------------
 
@@ -141,10 +168,27 @@ class Shelf:
         args = (column.bits.view, column.offset.view, column.blocks.view)
         found = np.full(len(column.group), every, bool)
         for one in hashes:
-            hit = token_filter.maybe(one, *args)
+            open_ = found if every else ~found
+            hit = self._peeked(one, column, open_) if self.thin else token_filter.maybe(one, *args)
             found = found & hit if every else found | hit
         result[column.group.view] = found
         return result
+
+    def _peeked(self, key_hash: int, column: _Column, wanted: np.ndarray) -> np.ndarray:
+        """Which filters may hold a key, by their files; only of the blocks asked about, and where wanted."""
+        owners, blocks = self._owner.view[column.group.view], column.blocks.view
+        asked = np.zeros(SHELF_BLOCKS, bool)
+        asked[list(self._asked)] = True
+        numbers = np.flatnonzero(wanted & asked[owners] & (blocks > 0))
+        starts = column.at.view[numbers]
+        starts = (
+            starts + token_filter.place_of(key_hash, blocks[numbers]) * token_filter.BLOCK_BYTES
+        )
+        places = [self._asked[owner] for owner in owners[numbers].tolist()]
+        read = self._peek(list(zip(places, starts.tolist(), strict=True)))
+        found = np.ones(len(blocks), bool)
+        found[numbers] = token_filter.among(key_hash, b"".join(read))
+        return found
 
     def may_have(self, name: str, attributes: bool) -> np.ndarray:
         """Which row groups may have a value in a column, or (`attributes`) in the rows' long tail."""
@@ -168,12 +212,16 @@ class Survivors:
 class FilterIndex:
     """All shelves. `load` reads a block's filters; it may raise BlockCorrupt, which passes through."""
 
-    def __init__(self, load: Load, limit: int, metrics: Metrics) -> None:
-        self._load, self._limit = load, limit
+    def __init__(self, load: Load, peek: Peek, limit: int, metrics: Metrics) -> None:
+        self._load, self._peek, self._limit = load, peek, limit
         self._shelves: dict[int, Shelf] = {}
         self._sizes: dict[int, int] = {}
         self._lock = threading.Lock()
         self._bytes = metrics.gauge("quorumlog_filter_bytes", "Bytes of filters in memory")
+        self._thin = metrics.gauge(
+            "quorumlog_filter_thin_blocks",
+            "Blocks whose filters did not fit and are read from disk",
+        )
         asked = metrics.counter(
             "quorumlog_filter_groups_total", "Row groups a filter was asked about", ("outcome",)
         )
@@ -192,6 +240,7 @@ class FilterIndex:
         for low, high in zip(edges, [*edges[1:], len(ordinals)], strict=True):
             with self._lock:
                 shelf = self._shelf(ordinals[low:high], places[low:high])
+                shelf.ask(places[low:high])
                 left.append(self._sorted_out(shelf, probe(shelf), ordinals[low:high], parts))
         return Survivors(np.concatenate(left), parts)
 
@@ -211,26 +260,45 @@ class FilterIndex:
         return ordinals[hits > 0]
 
     def _shelf(self, ordinals: np.ndarray, places: Sequence[BlockPlace]) -> Shelf:
-        """The shelf of these neighbours with all of them on it; kept if the budget has room for it."""
+        """The shelf of these neighbours with all of them on it; thin if the budget has no room for it."""
         number = int(ordinals[0]) // SHELF_BLOCKS
-        shelf = self._shelves.get(number) or Shelf()
+        shelf = self._shelves.get(number) or Shelf(self._peek)
         missing = np.flatnonzero(shelf.start[ordinals % SHELF_BLOCKS] < 0).tolist()
         for at in missing:
-            shelf.add(int(ordinals[at]) % SHELF_BLOCKS, self._load(places[at]))
+            shelf.add(int(ordinals[at]) % SHELF_BLOCKS, *self._load(places[at]))
         if missing:
             self._shelves[number], self._sizes[number] = shelf, shelf.nbytes
             self._make_room()
         return shelf
 
+    def warm(self, places: Sequence[BlockPlace]) -> None:
+        """Reads the filters of neighbours (of one shelf) ahead.
+
+        Raises:
+            BlockCorrupt: a sidecar cannot be read (details: `ordinal`).
+        """
+        if places:
+            ordinals = np.array([place.ordinal for place in places], np.int64)
+            with self._lock:
+                self._shelf(ordinals, places)
+
     def _make_room(self) -> None:
-        """Drops the oldest shelves beyond the budget."""
+        """Makes the oldest shelves thin beyond the budget; if that is not enough, drops the oldest."""
         size = sum(self._sizes.values())
+        for number in sorted(self._sizes) if size > self._limit else ():
+            shelf = self._shelves[number]
+            if size > self._limit and not shelf.thin:
+                shelf.make_thin()
+                size += shelf.nbytes - self._sizes[number]
+                self._sizes[number] = shelf.nbytes
         for number in sorted(self._sizes) if size > self._limit else ():
             if size <= self._limit:
                 break
             size -= self._sizes.pop(number)
             del self._shelves[number]
         self._bytes.set(size)
+        thin = [shelf for shelf in self._shelves.values() if shelf.thin]
+        self._thin.set(sum(int((shelf.start >= 0).sum()) for shelf in thin))
 
     def forget(self, ordinal: int) -> None:
         """Drops what is kept of a block that is gone; its memory when its last neighbour goes."""

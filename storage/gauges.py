@@ -44,6 +44,9 @@ class Gauges:
         )
         self._read, self._pruned = blocks.labels("read"), blocks.labels("pruned")
         self._truncated = metrics.counter("quorumlog_storage_truncated_total", "Scans cut by a cap")
+        self.warmed = metrics.counter(
+            "quorumlog_storage_warmed_blocks_total", "Blocks whose filters were read ahead"
+        )
         self.quarantined = metrics.counter(
             "quorumlog_storage_quarantine_total", "Damaged ranges and blocks set aside", ("kind",)
         )

@@ -5,7 +5,6 @@ hidden of an entry is kept as it changes and equals `records.visibility.hidden_p
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,39 +12,15 @@ from records.block import BlockHeader, EntryHeader, Spans
 from records.ids import BlockId, EntryId
 from records.timestamps import MAX_ENTRY_HOURS, MICROS_PER_HOUR, hour_of, hours_touched
 from records.visibility import EntryRef, Hidden, hidden_parts, repeats
+from storage.blocks import BlockPlace, Blocks
 from storage.entry_table import COMPLEX, GONE, HIDDEN, NO_ID, EntryTable
 from storage.merkle import EMPTY, Digest, MerkleTree
 from storage.producers import GroupKey, ProducerBook
+from storage.repack import Packed, renumbering
 
 #: Hidden by its `previous`; `HIDDEN` alone is by overlap. Both may hold.
 HIDDEN_PREVIOUS = 8
 HIDDEN_ANY = HIDDEN | HIDDEN_PREVIOUS
-
-
-@dataclass(frozen=True, slots=True)
-class BlockPlace:
-    """Where a block lies and what it spans. `ordinal` counts blocks as they are filed.
-
-    `file` is the sequence of a log file, or less than 0: then the block is the segment of number `-file`,
-    and `offset` is 0 (see storage.segment_file).
-    """
-
-    ordinal: int
-    block_id: BlockId
-    file: int
-    offset: int
-    length: int
-    rows: int
-    min_ts: int
-    max_ts: int
-
-    @classmethod
-    def of(
-        cls, ordinal: int, header: BlockHeader, file: int, offset: int, length: int
-    ) -> "BlockPlace":
-        """The place of a block with this header."""
-        times = header.min_ts, header.max_ts
-        return cls(ordinal, header.block_id, file, offset, length, header.rows, *times)
 
 
 #: Of an entry that is COMPLEX: content hash, seqs, skips.
@@ -57,7 +32,9 @@ class Holdings:
 
     def __init__(self) -> None:
         self.table = EntryTable()
-        self.blocks: list[BlockPlace | None] = []
+        self.blocks = Blocks()
+        #: Counts how often entries got new numbers; a number is of one generation.
+        self.generation = 0
         self.producers = ProducerBook()
         self.trees: dict[int, MerkleTree] = {}
         self.extras: dict[int, Extra] = {}
@@ -66,15 +43,14 @@ class Holdings:
         self.dirty_hidden: set[int] = set()
         self.rows = self.bytes = 0
         self.received_max = 0
-        #: Blocks set aside for damage; merged ones are None in `blocks` too.
+        #: Blocks set aside for damage.
         self.quarantined = 0
 
     # -- adding -----------------------------------------------------------------------------------
 
     def add_block(self, header: BlockHeader, accepted: Sequence[int], place: BlockPlace) -> None:
         """Files the accepted entries of a block. They must be absent (the engine has seen to that)."""
-        assert place.ordinal == len(self.blocks)
-        self.blocks.append(place)
+        self.blocks.add(place)
         self.bytes += place.length
         for index in accepted:
             self._add_entry(header.entries[index], place.ordinal, index)
@@ -152,7 +128,7 @@ class Holdings:
             self.extras[number] = (content_hash, _spans(seqs), _spans(skips))
         live = np.flatnonzero((rows["flags"] & GONE) == 0)
         self.rows = int(rows["row_count"][live].sum())
-        self.bytes = sum(place.length for place in self.blocks if place)
+        self.bytes = sum(place.length for place in self.blocks)
         self.received_max = int(rows["received"][live].max()) if len(live) else 0
         self._load_trees(rows, live)
 
@@ -187,8 +163,7 @@ class Holdings:
             numbers: entry numbers in the order of the segment's header.
             row_starts: first row of each in the segment.
         """
-        assert place.ordinal == len(self.blocks)
-        self.blocks.append(place)
+        self.blocks.add(place)
         self.bytes += place.length
         index = np.flatnonzero((self.table.rows["flags"][numbers] & GONE) == 0)
         old = numbers[index]
@@ -199,7 +174,7 @@ class Holdings:
         moved["origin"][bare] = np.frombuffer(b"".join(ids), "V16")[which]
         moved["block"], moved["index"] = place.ordinal, index
         moved["row_start"] = row_starts[index]
-        self.table.rows["flags"][old] |= GONE
+        self.table.drop(old)
         first = self.table.extend(moved)
         hidden = np.flatnonzero(moved["flags"] & HIDDEN_ANY)
         self.dirty_hidden.update((hidden + first).tolist())
@@ -233,9 +208,25 @@ class Holdings:
         place = self.blocks[ordinal]
         if place is None or len(self.present(ordinal)):
             return False
-        self.blocks[ordinal] = None
+        self.blocks.remove(ordinal)
         self.bytes -= place.length
         return True
+
+    def adopt(self, packed: Packed) -> np.ndarray:
+        """Swaps the table for its packed copy (storage.repack); new number by old number, -1 of dropped rows.
+
+        Entries keep everything but their number. Flags are those of now, not of when packing began.
+        """
+        table = self.table
+        moved = renumbering(packed, table.count)
+        packed.rows["flags"][: len(packed.kept)] = table.rows["flags"][packed.kept]
+        table.adopt(packed.rows, len(packed.kept), packed.seen, packed.ids, packed.previous)
+        self.generation += 1
+        self.extras = {int(moved[n]): one for n, one in self.extras.items() if moved[n] >= 0}
+        hidden = self.partly_hidden.items()
+        self.partly_hidden = {int(moved[n]): spans for n, spans in hidden if moved[n] >= 0}
+        self.dirty_hidden = {int(moved[n]) for n in self.dirty_hidden if moved[n] >= 0}
+        return moved
 
     # -- removing ---------------------------------------------------------------------------------
 
@@ -248,7 +239,7 @@ class Holdings:
         refs = [self.ref(number) for number in numbers]
         for number in numbers:
             self._remove_entry(number)
-        self.blocks[ordinal] = None
+        self.blocks.remove(ordinal)
         self.quarantined += 1
         self.bytes -= place.length
         for ref in refs:
@@ -262,7 +253,7 @@ class Holdings:
         hours = hours_touched(int(row["min_ts"]), int(row["max_ts"]))
         self.tree(int(row["shard"])).remove(row["id"].tobytes(), self.content_hash(number), hours)
         self.rows -= int(row["row_count"])
-        self._flag(number, GONE, True)
+        self.table.drop(number)
         self.extras.pop(number, None)
         self.partly_hidden.pop(number, None)
 

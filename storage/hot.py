@@ -32,9 +32,11 @@ from records.errors import BlockCorrupt, EnvelopeCorrupt
 from records.needle import Needle
 from records.row_filters import RowFilters
 from records.sidecar import Sidecar
+from records.token_filter import BLOCK_BYTES
 from runtime.metrics import Metrics
 from storage.block_files import BlockFiles
 from storage.filter_index import FilterIndex
+from storage.fold_tree import FoldCache
 from storage.holdings import BlockPlace
 from storage.lru import Lru
 from storage.match_cache import MatchCache
@@ -98,9 +100,10 @@ class HotSet:
         self._headers = Lru(HEADERS_KEPT)
         self._verified: set[int] = set()
         self.matches = MatchCache(metrics)
+        self.folds = FoldCache(metrics)
         #: The rollups of all blocks that scans have met, end to end.
         self.rollups = RollupIndex()
-        self.filters = FilterIndex(self._load_filters, filter_bytes, metrics)
+        self.filters = FilterIndex(self._load_filters, self._peek, filter_bytes, metrics)
         self._bytes = metrics.gauge(
             "quorumlog_hot_bytes", "Bytes of decoded columns and pages of text in memory"
         )
@@ -138,8 +141,8 @@ class HotSet:
         found = self._parts.get(place.ordinal)
         return self._read_head(place)[0] if found is None else found
 
-    def _read_head(self, place: BlockPlace) -> tuple[_Head, RowFilters | None]:
-        """The head, kept from now on, and the filters."""
+    def _read_head(self, place: BlockPlace) -> tuple[_Head, Sidecar, bytes]:
+        """The head, kept from now on, the sidecar with its filters, and the bytes before the body."""
         parts, data = self._front(place)
         try:
             side = decode_sidecar(data)
@@ -147,14 +150,25 @@ class HotSet:
             raise BlockCorrupt(error.message, ordinal=place.ordinal) from error
         found = _Head(parts, replace(side, filters=None))
         self._parts.put(place.ordinal, found, _PART_BYTES + _rollup_bytes(side))
-        return found, side.filters
+        return found, side, data
 
-    def _load_filters(self, place: BlockPlace) -> RowFilters | None:
-        """The filters of a block, None if it has none; those that do not fit its rows are damage."""
-        filters = self._read_head(place)[1]
-        if filters is not None and filters.groups != -(-place.rows // filters.group_rows):
+    def _load_filters(self, place: BlockPlace) -> tuple[RowFilters | None, dict[str, int]]:
+        """The filters of a block, None if it has none, and where each column's bits are in the block.
+
+        They stand in the sidecar as they are (records.row_filters); not fitting its rows is damage.
+        """
+        _, side, data = self._read_head(place)
+        filters = side.filters
+        if filters is None:
+            return None, {}
+        if filters.groups != -(-place.rows // filters.group_rows):
             raise BlockCorrupt("filters of other rows than the block's", ordinal=place.ordinal)
-        return filters
+        return filters, {name: data.find(bits.tobytes()) for name, bits in filters.bits.items()}
+
+    def _peek(self, wanted: Sequence[tuple[BlockPlace, int]]) -> list[bytes]:
+        """The 64 bytes at some places of blocks whose checksums were verified before."""
+        self._decoded.inc(BLOCK_BYTES * len(wanted))
+        return self._files.read_pieces(wanted, BLOCK_BYTES)
 
     def _front(self, place: BlockPlace) -> tuple[BlockParts, bytes]:
         """Where the parts lie, and the bytes before the body."""

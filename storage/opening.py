@@ -83,7 +83,7 @@ class Opened:
         accepted = range(len(header.entries)) if record.meta is None else record.meta
         absent = self.engine.still_absent(header, list(accepted))
         if absent:
-            ordinal = len(self.engine.holdings.blocks)
+            ordinal = self.engine.holdings.blocks.end
             place = BlockPlace.of(
                 ordinal, header, file.sequence, record.body_offset, record.body_bytes
             )
@@ -101,8 +101,6 @@ def _check_places(engine: Engine, home: Home, start: Position) -> None:
     if start.offset > sizes.get(start.file, 0):
         raise CatalogUnusable("the log is shorter than the catalog says")
     for place in engine.holdings.blocks:
-        if place is None:
-            continue
         if place.file < 0 and not check_segment(home, place):
             raise CatalogUnusable(f"segment {-place.file} is missing or cut")
         if place.file >= 0 and place.offset + place.length > sizes.get(place.file, 0):

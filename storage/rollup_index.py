@@ -2,8 +2,10 @@
 
 A cell is (entry number, block, minute, pair of service and level, count): 28 bytes, about 60 cells for a
 block of 20,000 rows. Cells are appended when a scan first meets a block and never change; whether a cell
-counts is decided by each scan from its own snapshot of the entry table. Bounded: beyond `cells_max` the
-cells of blocks that are gone make room, and what still does not fit is answered block by block.
+counts is decided by each scan from its own snapshot of the entry table. When entries get new numbers, so
+do the cells (`renumber`); a snapshot from before then finds none and reads blocks instead.
+Bounded: beyond `cells_max` the cells of blocks that are gone make room, and what still does not fit is
+answered block by block.
 
 Thread-safe: scans load from several workers. The arrays handed out are never written again.
 """
@@ -55,6 +57,8 @@ class RollupIndex:
     """The cells of the blocks that scans have met."""
 
     cells_max: int = CELLS_MAX
+    #: That of the entry numbers in the cells.
+    generation: int = 0
     _columns: dict[str, np.ndarray] = field(default_factory=_empty)
     _count: int = 0
     _state: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
@@ -70,7 +74,12 @@ class RollupIndex:
         return self._count
 
     def covering(
-        self, ordinals: np.ndarray, rows: np.ndarray, load: Load, alive: Callable[[], np.ndarray]
+        self,
+        ordinals: np.ndarray,
+        rows: np.ndarray,
+        load: Load,
+        alive: Callable[[], np.ndarray],
+        generation: int = 0,
     ) -> Cells:
         """The cells, among them those of the blocks `ordinals` as far as they have rollups that fit.
 
@@ -79,22 +88,46 @@ class RollupIndex:
             rows: the entry table; a block's entries are neighbours, `block` ascends.
             load: a block's rollup; may raise.
             alive: a mask by ordinal of the blocks that are not gone; asked only when there is no room.
+            generation: of the numbers of `rows`; there are no cells for another one.
         """
+        blocks = int(ordinals[-1]) + 1 if len(ordinals) else 0
         with self._lock:
-            self._make_room(int(ordinals[-1]) + 1 if len(ordinals) else 0)
+            if generation != self.generation:
+                return self._none(blocks)
+            self._make_room(blocks)
             fresh = ordinals[self._state[ordinals] == UNKNOWN]
         if len(fresh):
-            blocks = rows["block"]
-            lows = np.searchsorted(blocks, fresh)
-            highs = np.searchsorted(blocks, fresh, "right")
+            lows = np.searchsorted(rows["block"], fresh)
+            highs = np.searchsorted(rows["block"], fresh, "right")
             loaded = []
             for ordinal, low, high in zip(fresh.tolist(), lows, highs, strict=True):
                 rollup = load(ordinal)
                 loaded.append((ordinal, rollup, int(low), rows["index"][low:high]))
             with self._lock:
+                if generation != self.generation:
+                    return self._none(blocks)
                 self._add(loaded, alive)
         with self._lock:
-            return self._cells()
+            return self._cells() if generation == self.generation else self._none(blocks)
+
+    def renumber(self, moved: np.ndarray, generation: int) -> None:
+        """Entries got new numbers: `moved` has them by old number, -1 of entries that are gone."""
+        with self._lock:
+            number = moved[self._columns["number"][: self._count]]
+            kept = np.flatnonzero(number >= 0)
+            dropped = np.unique(self._columns["block"][: self._count][number < 0])
+            self._state = self._state.copy()
+            self._state[dropped] = UNKNOWN
+            self._columns = {name: one[: self._count][kept] for name, one in self._columns.items()}
+            self._columns["number"] = number[kept].astype(CELL["number"])
+            self._count, self._view, self.generation = len(kept), None, generation
+
+    @staticmethod
+    def _none(blocks: int) -> Cells:
+        """No cells, and none known of any block below `blocks`."""
+        pairs = np.zeros(0, np.int64)
+        return Cells(**_empty(), pair_service=pairs, pair_level=pairs, services=(), levels=(),
+                     state=np.zeros(blocks, np.uint8))  # fmt: skip
 
     def _make_room(self, blocks: int) -> None:
         if blocks > len(self._state):

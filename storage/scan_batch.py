@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from records.needle import Needle
-from records.predicates import Filter
+from records.predicates import TRUE, Filter
 from records.timestamps import TimeRange
 from storage.match_cache import MatchCache
 from storage.scan_filter import BlockView, Column, Test, evaluate, on_column
@@ -87,9 +87,12 @@ class Batch:
         assert column is not None, "every block has timestamps"
         return column.cast(pa.int64()).to_numpy(zero_copy_only=False)
 
-    def matching(self, time: TimeRange | None = None) -> np.ndarray:
-        """Positions of the rows that may be seen, lie in the time range and match the filter; ascending."""
-        tree = self._scanner.plan.filter
+    def matching(self, time: TimeRange | None = None, tree: Filter | None = None) -> np.ndarray:
+        """Positions of the rows that may be seen, lie in the time range and match; ascending.
+
+        By default the plan's range and filter.
+        """
+        tree = self._scanner.plan.filter if tree is None else tree
         mask = self._mask(time or self._scanner.plan.time)
         if mask is None:
             return np.flatnonzero(self._matches(tree))
@@ -99,6 +102,10 @@ class Batch:
         if 2 * len(positions) > self.rows and MatchCache.wants(tree):
             return np.flatnonzero(mask & self._matches(tree))
         return positions[evaluate(tree, self.view(positions))]
+
+    def everything(self, tree: Filter) -> bool:
+        """Whether all rows match `tree`, may be seen and lie in the plan's range, told without a look."""
+        return tree == TRUE and self._mask(self._scanner.plan.time) is None
 
     def _matches(self, tree: Filter) -> np.ndarray:
         """The mask of all rows that match, whether they may be seen or not."""

@@ -1,87 +1,128 @@
 """Folds by dictionary columns and whole numbers, without hashing a value: rows are counted by their codes.
 
-The group of a row is a number whose digits are the codes of its keys. A column of whole numbers is counted by
-(group, value): such a histogram holds all that sums, averages, least, greatest, distinct values and
-exact quantiles need, and is far smaller than the rows (a duration in ms has few thousand values). What does
-not fit (keys of free text, fractions, fields in `attributes`, more groups or values than the caps) is
-left to the general fold; `count_by_codes` then returns None.
+Pieces are folded to parts (storage.fold_part), those of whole blocks of some size by way of what is
+remembered (storage.fold_tree); the parts are merged and written as partial aggregates. What does not fit
+(keys of free text, fractions, fields in `attributes`, more groups or values than the caps) is left to
+the general fold; `count_by_codes` then returns None.
 """
 
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from records.predicates import Aggregate, Fold
-from storage.entry_table import Names
-from storage.scan_batch import Batch, in_batches
+from records.predicates import TRUE, Aggregate, Filter, Fold, fields_of
+from storage.fold_part import SUM_LIMIT, Histogram, Part, Rows, Unfit, counted, merged, narrowed
+from storage.fold_tree import fold_runs
+from storage.hot import GroupPlace
+from storage.scan_batch import Batch, cut, in_batches
+from storage.scan_filter import BlockView, evaluate, only_over
 from storage.scan_select import BlockSlice
 from storage.scanner import Scanner
 
 BUCKET = "_bucket"
-#: Keys up to this many are counted in an array with a cell for each; more are sorted.
-_CELLS = 1 << 20
-#: Sums of whole numbers that could pass this are left to the general fold, which adds floats.
-_SUM_LIMIT = 1 << 62
-
-
-class _Unfit(Exception):
-    """The fold does not fit after all."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Histogram:
-    """Parallel arrays sorted by (group, value): how often each value occurs."""
-
-    group: np.ndarray
-    value: np.ndarray
-    count: np.ndarray
+#: Blocks of fewer rows are batched, and not remembered one by one: they will be merged before long.
+KEEP_ROWS = 4096
+#: Rows of a window, the unit of work and of a look at the deadline: 2 ms.
+WINDOW_ROWS = 1 << 19
+#: A filter made of eq and in over these (and hosts, where rows are but counted) is applied to groups, not
+#: to rows: they become keys. So a fold of another level finds the same parts.
+LIFTED = frozenset({"service", "level"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """A batch: its groups (a code for each key, last the bucket), their rows, its histograms by column."""
+class _Shape:
+    """What is folded: keys, first those asked for; columns; step; and the rows that count."""
 
-    keys: list[np.ndarray]
-    rows: np.ndarray
-    histograms: dict[str, _Histogram]
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    step: int
+    tree: Filter
 
-
-@dataclass(slots=True)
-class _Codes:
-    """One numbering of the texts of a key column for all batches; null is a text too."""
-
-    names: Names = field(default_factory=Names)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def of(self, texts: list[str | None]) -> np.ndarray:
-        """The codes of texts."""
-        with self.lock:
-            return np.array([self.names.number(text) for text in texts], np.int64)
+    def of(self, batches: Sequence[Batch]) -> Part:
+        """The part of some batches."""
+        return counted([_rows(one, self) for one in batches], self.columns, self.step)
 
 
 def count_by_codes(scanner: Scanner, parts: Sequence[BlockSlice], fold: Fold) -> pa.Table | None:
     """The fold's partial aggregates, or None if it has to be done in the general way."""
-    codes = {name: _Codes() for name in fold.by}
+    for shape in _shapes(scanner.plan.filter, fold):
+        try:
+            part = _folded(scanner, parts, shape)
+            if shape.tree != scanner.plan.filter and len(part.rows):
+                mask = _matching(part, shape.keys, scanner.plan.filter)
+                part = narrowed(part, mask, len(fold.by))
+            return _table(scanner, fold, part)
+        except Unfit:
+            scanner.restart()
+    return None
+
+
+def _shapes(tree: Filter, fold: Fold) -> list[_Shape]:
+    """How the fold may be done, the best first: the filter applied to groups, or to rows."""
     columns = tuple(dict.fromkeys(one.column for one in fold.aggregates if one.column))
-    try:
-        if parts:
-            _check(Batch(scanner, parts[:1]), fold, columns)
-        found = in_batches(scanner, parts, lambda batch: _part(batch, fold, columns, codes))
-        return _table(scanner, fold, codes, columns, [one for one in found if len(one.rows)])
-    except _Unfit:
-        scanner.restart()
-        return None
+    plain = _Shape(fold.by, columns, fold.step_micros, tree)
+    if tree == TRUE or not only_over(tree, LIFTED if columns else LIFTED | {"host"}):
+        return [plain]
+    keys = tuple(dict.fromkeys((*fold.by, *sorted(fields_of(tree)))))
+    return [_Shape(keys, columns, fold.step_micros, TRUE), plain]
 
 
-def _check(batch: Batch, fold: Fold, columns: Sequence[str]) -> None:
+def _matching(part: Part, keys: Sequence[str], tree: Filter) -> np.ndarray:
+    """The groups whose keys match the filter."""
+    columns = {name: key.values() for name, key in zip(keys, part.keys, strict=True)}
+    return evaluate(tree, BlockView(columns.get, len(part.rows)))
+
+
+def _folded(scanner: Scanner, parts: Sequence[BlockSlice], shape: _Shape) -> Part:
+    kept = [one for one in parts if _keeps(scanner, one)]
+    rest = [one for one in parts if not _keeps(scanner, one)] if len(kept) < len(parts) else []
+    found = [_remembered(scanner, kept, shape)] if kept else []
+    if rest:
+        _check(Batch(scanner, rest[:1]), shape)
+    return merged(found + in_batches(scanner, rest, lambda batch: shape.of([batch])))
+
+
+def _keeps(scanner: Scanner, part: BlockSlice) -> bool:
+    """Whether what the piece adds is the same whenever it is asked for."""
+    place = part.place
+    return (
+        place.rows >= KEEP_ROWS
+        and not isinstance(place, GroupPlace)
+        and part.whole
+        and scanner.plan.time.covers(place.min_ts, place.max_ts)
+    )
+
+
+def _remembered(scanner: Scanner, pieces: Sequence[BlockSlice], shape: _Shape) -> Part:
+    """The part of whole blocks; each block is read by itself, as its codes need no common numbering."""
+
+    def one(window: list[BlockSlice]) -> Part:
+        scanner.budget.check()
+        return shape.of([Batch(scanner, [piece]) for piece in window])
+
+    def compute(windows: list[list[BlockSlice]]) -> list[Part]:
+        if windows:
+            _check(Batch(scanner, windows[0][:1]), shape)
+        found: Any = scanner.budget.share(one, windows)
+        for window in windows:
+            scanner.count(sum(piece.place.rows for piece in window), window)
+        return found
+
+    name = repr(shape)  # not the shape itself: True is no 1 in a filter
+    windows = partial(cut, rows=WINDOW_ROWS)
+    return fold_runs(scanner.hot.folds, name, pieces, windows, compute)
+
+
+def _check(batch: Batch, shape: _Shape) -> None:
     """Looks at the types of one piece, before any row is filtered."""
-    batch.load([*fold.by, *columns])
-    for name in fold.by:
+    batch.load([*shape.keys, *shape.columns])
+    for name in shape.keys:
         _key(batch, name)
-    for name in columns:
+    for name in shape.columns:
         _numbers(batch, name)
 
 
@@ -89,9 +130,9 @@ def _key(batch: Batch, name: str) -> pa.DictionaryArray | None:
     """A key column; None if it is absent."""
     column = batch.column(name)
     if column is not None and not isinstance(column, pa.DictionaryArray):
-        raise _Unfit
+        raise Unfit
     if (column is None or column.null_count) and batch.view().attribute(name) is not None:
-        raise _Unfit
+        raise Unfit
     return column
 
 
@@ -99,148 +140,70 @@ def _numbers(batch: Batch, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """(values, which of them are valid or None for all) of a column of whole numbers."""
     column = batch.column(name)
     if column is None or isinstance(column, pa.ChunkedArray):
-        raise _Unfit
+        raise Unfit
     if not pa.types.is_integer(column.type) or pa.types.is_uint64(column.type):
-        raise _Unfit
+        raise Unfit
     if not column.null_count:
-        return column.to_numpy().astype(np.int64, copy=False), None
+        return column.to_numpy(), None
     if batch.view().attribute(name) is not None:
-        raise _Unfit
+        raise Unfit
     valid = column.is_valid().to_numpy(zero_copy_only=False)
-    return column.fill_null(0).to_numpy().astype(np.int64, copy=False), valid
+    return column.fill_null(0).to_numpy(), valid
 
 
-def _part(batch: Batch, fold: Fold, columns: Sequence[str], codes: dict[str, _Codes]) -> _Part:
-    positions = batch.matching()
-    every = len(positions) == batch.rows
-    group, size = np.zeros(len(positions), np.int64), 1
-    digits: list[tuple[np.ndarray, int]] = []
-    batch.load([*fold.by, *columns] if len(positions) else [])
-    for name in fold.by if len(positions) else ():
+def _rows(batch: Batch, shape: _Shape) -> Rows:
+    """The rows of a batch that count: their codes, times and values."""
+    positions = None if batch.everything(shape.tree) else batch.matching(tree=shape.tree)
+    count = batch.rows if positions is None else len(positions)
+    if not count:
+        return Rows(0, (), None, {})
+    batch.load([*shape.keys, *shape.columns])
+
+    def chosen(array: np.ndarray) -> np.ndarray:
+        return array if positions is None else array[positions]
+
+    keys = []
+    for name in shape.keys:
         column = _key(batch, name)
-        texts: list[str | None] = [] if column is None else column.dictionary.to_pylist()
-        texts.append(None)
-        if column is not None:
-            indices = (
-                column.indices.fill_null(len(texts) - 1) if column.null_count else column.indices
-            )
-            own = indices.to_numpy(zero_copy_only=False)
-            own = own if every else own[positions]
-            group = group * len(texts) + own if size > 1 else own.astype(np.int64)
-            size *= len(texts)
-        digits.append((codes[name].of(texts), len(texts)))
-    first = 0
-    if fold.step_micros and len(positions):
-        stamps = batch.timestamps()
-        bucket = (stamps if every else stamps[positions]) // fold.step_micros
-        first = int(bucket.min())
-        buckets = int(bucket.max()) - first + 1
-        group, size = group * buckets + (bucket - first), size * buckets
-        digits.append((np.arange(first, first + min(buckets, _CELLS)), buckets))
-    if size > _CELLS:
-        raise _Unfit
-    rows = np.bincount(group, minlength=size)
-    found = np.flatnonzero(rows)
-    place = np.zeros(size, np.int64)
-    place[found] = np.arange(len(found))
-    keys: list[np.ndarray] = []
-    rest = found
-    for known, radix in reversed(digits):
-        rest, digit = np.divmod(rest, radix)
-        keys.append(known[digit])
-    histograms = {}
-    for name in columns if len(positions) else ():
-        values, valid = _numbers(batch, name)
-        values = values if every else values[positions]
-        if valid is None:
-            counted = _counted(group, values, None)
-        else:
-            kept = np.flatnonzero(valid if every else valid[positions])
-            counted = _counted(group[kept], values[kept], None)
-        histograms[name] = replace(counted, group=place[counted.group])
-    return _Part(keys[::-1], rows[found], histograms)
+        if column is None:
+            keys.append((None, pa.array([], pa.string())))
+            continue
+        indices = column.indices
+        if indices.null_count:
+            indices = indices.fill_null(len(column.dictionary))
+        keys.append((chosen(indices.to_numpy(zero_copy_only=False)), column.dictionary))
+    values = {}
+    for name in shape.columns:
+        found, valid = _numbers(batch, name)
+        values[name] = (chosen(found), None if valid is None else chosen(valid))
+    stamps = chosen(batch.timestamps()) if shape.step else None
+    return Rows(count, tuple(keys), stamps, values)
 
 
-def _counted(group: np.ndarray, value: np.ndarray, weight: np.ndarray | None) -> _Histogram:
-    """The histogram of (group, value) pairs, each counted once or `weight` times."""
-    if not len(value):
-        return _Histogram(*(np.zeros(0, np.int64) for _ in range(3)))
-    low, high = int(value.min()), int(value.max())
-    span, groups = high - low + 1, int(group.max()) + 1
-    if max(abs(low), abs(high)) >= _SUM_LIMIT or span * groups >= _SUM_LIMIT:
-        raise _Unfit
-    key = group * span + (value - low)
-    if span * groups <= max(_CELLS, 2 * len(key)):
-        sums = np.bincount(key, weight, span * groups)  # exact: whole numbers below 2^53
-        found = np.flatnonzero(sums)
-        count = sums[found].astype(np.int64)
-    else:
-        order = np.argsort(key, kind="stable")
-        key = key[order]
-        edge = np.flatnonzero(np.append(True, np.diff(key) != 0))
-        found = key[edge]
-        ones = np.ones(len(key), np.int64) if weight is None else weight[order]
-        count = np.add.reduceat(ones, edge)
-    group, value = np.divmod(found, span)
-    return _Histogram(group, value + low, count)
-
-
-def _table(
-    scanner: Scanner,
-    fold: Fold,
-    codes: dict[str, _Codes],
-    columns: Sequence[str],
-    parts: list[_Part],
-) -> pa.Table:
-    """All batches as one partial aggregate."""
-    depth = len(fold.by) + bool(fold.step_micros)
-    empty = [np.zeros(0, np.int64)]
-    keys = [np.concatenate([part.keys[i] for part in parts] or empty) for i in range(depth)]
-    rows = np.concatenate([part.rows for part in parts] or empty)
-    groups, inverse = _distinct(keys, len(rows))
-    count = len(groups)
+def _table(scanner: Scanner, fold: Fold, part: Part) -> pa.Table:
+    """A part as partial aggregates."""
+    count = len(part.rows)
     if count > scanner.budget.max_groups:
-        raise _Unfit
+        raise Unfit
     arrays: dict[str, pa.Array] = {}
     for index, name in enumerate(fold.by):
-        values = pa.array(codes[name].names.values, pa.string())
-        arrays[name] = values.take(pa.array(keys[index][groups]))
+        arrays[name] = part.keys[index].values() if count else pa.array([], pa.string())
     if fold.step_micros:
-        arrays[BUCKET] = pa.array(keys[-1][groups] * fold.step_micros)
-    totals = np.bincount(inverse, rows, count).astype(np.int64)
-    starts = np.cumsum([0, *(len(part.rows) for part in parts)])
-    united = {name: _united(parts, name, starts, inverse) for name in columns}
+        buckets = np.zeros(0, np.int64) if part.bucket is None else part.bucket
+        arrays[BUCKET] = pa.array(buckets.astype(np.int64) * fold.step_micros)
+    none = np.zeros(0, np.int64)
     for one in fold.aggregates:
         if one.column:
-            arrays |= _aggregated(scanner, one, united[one.column], count)
+            held = part.histograms.get(one.column, Histogram(none, none, none))
+            wide = Histogram(*(x.astype(np.int64) for x in (held.group, held.value, held.count)))
+            arrays |= _aggregated(scanner, one, wide, count)
         else:
-            arrays[one.name] = pa.array(totals)
+            arrays[one.name] = pa.array(part.rows.astype(np.int64))
     return pa.table(arrays)
 
 
-def _distinct(keys: list[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(a row of each distinct tuple of keys, the number of its tuple for each row)."""
-    number = np.zeros(count, np.int64)
-    for key in keys:  # numbers stay below the number of rows
-        unique, codes = np.unique(key, return_inverse=True)
-        _, number = np.unique(number * max(1, len(unique)) + codes, return_inverse=True)
-    _, first, inverse = np.unique(number, return_index=True, return_inverse=True)
-    return first, inverse
-
-
-def _united(parts: list[_Part], name: str, starts: np.ndarray, inverse: np.ndarray) -> _Histogram:
-    found = [part.histograms[name] for part in parts]
-    if not found:
-        return _counted(*(np.zeros(0, np.int64) for _ in range(3)))
-    group = np.concatenate([
-        inverse[one.group + start] for one, start in zip(found, starts.tolist(), strict=False)
-    ])  # fmt: skip
-    value = np.concatenate([one.value for one in found])
-    return _counted(group, value, np.concatenate([one.count for one in found]))
-
-
 def _aggregated(
-    scanner: Scanner, one: Aggregate, histogram: _Histogram, groups: int
+    scanner: Scanner, one: Aggregate, histogram: Histogram, groups: int
 ) -> dict[str, pa.Array]:
     """The columns of one aggregate over a column; groups without a value have null, 0 or no values."""
     value, count = histogram.value, histogram.count
@@ -250,8 +213,8 @@ def _aggregated(
     if one.function == "count":
         return {one.name: pa.array(totals)}
     if one.function in ("sum", "avg"):
-        if len(value) and int(np.abs(value).max()) * int(count.sum()) >= _SUM_LIMIT:
-            raise _Unfit
+        if len(value) and int(np.abs(value).max()) * int(count.sum()) >= SUM_LIMIT:
+            raise Unfit
         sums = _between(value * count, edges)
         if one.function == "sum":
             return {one.name: _null_where(sums, none)}
@@ -267,7 +230,7 @@ def _aggregated(
 
 
 def _lists(
-    scanner: Scanner, one: Aggregate, histogram: _Histogram, edges: np.ndarray
+    scanner: Scanner, one: Aggregate, histogram: Histogram, edges: np.ndarray
 ) -> dict[str, pa.Array]:
     value, count = histogram.value, histogram.count
     counted = scanner.request.counted and one.function == "quantile"
@@ -277,7 +240,7 @@ def _lists(
             value = np.repeat(value, count)
         value = value.astype(np.float64)
     if len(value) > scanner.budget.max_values or edges[-1] > len(value):
-        raise _Unfit
+        raise Unfit
     offsets = pa.array(edges, pa.int32())
     found = {f"{one.name}__values": pa.ListArray.from_arrays(offsets, pa.array(value))}
     if counted:

@@ -63,12 +63,11 @@ def _from_rollups(scanner: Scanner) -> tuple[pa.Table | None, np.ndarray]:
         place = snapshot.blocks[ordinal]
         return scanner.hot.sidecar(place).rollup if place else None
 
-    def alive() -> np.ndarray:
-        return np.array([place is not None for place in snapshot.blocks], bool)
-
     blocks = snapshot.rows["block"][numbers]
     ordinals = blocks[np.append(True, np.diff(blocks) != 0)].astype(np.int64)
-    cells = scanner.hot.rollups.covering(ordinals, snapshot.rows, load, alive)
+    cells = scanner.hot.rollups.covering(
+        ordinals, snapshot.rows, load, snapshot.blocks.mask, snapshot.generation
+    )
     counted = scan_rollup.count(cells, snapshot, numbers, scanner.plan)
     return counted.table, counted.rest
 

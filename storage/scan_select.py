@@ -16,6 +16,7 @@ import numpy as np
 from records.ids import EntryId
 from records.messages import ScanRequest
 from records.predicates import ScanPlan
+from storage.blocks import Blocks
 from storage.entry_table import GONE, HIDDEN
 from storage.filter_index import Survivors
 from storage.holdings import HIDDEN_ANY, BlockPlace, Holdings
@@ -33,16 +34,20 @@ _PLACE_FIELDS = tuple(field.name for field in fields(BlockPlace))
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a scan sees. `masked`: half-open row ranges, counted in the entry, that are hidden."""
+    """What a scan sees. `masked`: half-open row ranges, counted in the entry, that are hidden.
+
+    `generation` is that of the entries' numbers (storage.repack).
+    """
 
     rows: np.ndarray
     flags: np.ndarray
-    blocks: list[BlockPlace | None]
+    blocks: Blocks
     tenant: int | None
     only: np.ndarray | None
     masked: dict[int, Ranges]
     digests: dict[int, Digest]
     received_max: int
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +108,13 @@ def take_snapshot(holdings: Holdings, request: ScanRequest) -> Snapshot:
     return Snapshot(
         table.rows[:count],
         flags,
-        list(holdings.blocks),
+        holdings.blocks.copy(),
         table.tenants.find(request.plan.tenant),
         only,
         _masked(holdings, request, flags),
         {s: holdings.digest(s, time.start, time.end) for s in request.digest_shards},
         holdings.received_max,
+        holdings.generation,
     )
 
 

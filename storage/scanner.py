@@ -83,8 +83,7 @@ class Scanner:
         probe = probe_of(self.plan.filter)
         narrow = None if probe is None else partial(self.hot.filters.survivors, probe)
         found = pieces_of(self.snapshot, self.visible() if numbers is None else numbers, narrow)
-        alive = len(self.snapshot.blocks) - self.snapshot.blocks.count(None)
-        self.blocks_pruned = alive - found.blocks
+        self.blocks_pruned = len(self.snapshot.blocks) - found.blocks
         return found
 
     def slices(self, numbers: np.ndarray | None = None) -> list[BlockSlice]:

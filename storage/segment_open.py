@@ -53,7 +53,7 @@ def check_segment(home: Home, place: BlockPlace) -> bool:
 
 def adopt_segments(home: Home, engine: Engine) -> list[QuarantineNote]:
     """Files segments that `engine` does not know, if they hold what it lacks; removes them if not."""
-    known = {-place.file for place in engine.holdings.blocks if place and place.file < 0}
+    known = {-place.file for place in engine.holdings.blocks if place.file < 0}
     notes = []
     for path in home.segments.glob("*.new"):
         path.unlink()
@@ -79,6 +79,6 @@ def _adopt(engine: Engine, number: int, path: Path, header: BlockHeader, length:
     if not absent:
         path.unlink()
         return
-    ordinal = len(engine.holdings.blocks)
+    ordinal = engine.holdings.blocks.end
     place = BlockPlace.of(ordinal, header, -number, 0, length)
     engine.file_block(header, absent, place)

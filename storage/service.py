@@ -61,6 +61,7 @@ from storage.segment_write import Step, no_step
 from storage.settings import StorageSettings
 from storage.status import engine_figures
 from storage.wal import LogHooks, Position, Wal, Written
+from storage.warming import Warmer
 
 __all__ = ["StorageService", "StorageSettings"]
 log = get_logger(__name__)
@@ -132,6 +133,9 @@ class StorageService:
         self._compactor.start(self._home.last_segment() + 1)
         pause = lambda: self._compactor.pause_seconds  # noqa: E731
         self._supervisor.spawn("compact", self._supervisor.forever(pause, self._compactor.step))
+        told = self._gauges.warmed.inc
+        warmer = Warmer(self._engine, self._hot, self._chores, self._reading, told)
+        self._supervisor.spawn("warm", warmer.run(self.settings.warm_cpu_share))
         self._ready = True
         log.info(
             "storage is open",
@@ -271,7 +275,10 @@ class StorageService:
     async def _judged(self, block: EncodedBlock, options: PutOptions) -> Verdict:
         """Asks the engine until it knows; ends with its verdict, on which no other put has acted yet."""
         proofs: dict[Pair, Proof] = {}
+        generation = self._engine.holdings.generation
         while True:
+            if generation != self._engine.holdings.generation:  # proofs name entries by number
+                proofs, generation = {}, self._engine.holdings.generation
             decision = self._engine.decide(block.header, options, proofs)
             if isinstance(decision, Verdict):
                 return decision
@@ -318,7 +325,7 @@ class StorageService:
             return
         place = None
         if verdict.accepted:
-            at, ordinal = places[-1], len(self._engine.holdings.blocks)
+            at, ordinal = places[-1], self._engine.holdings.blocks.end
             place = BlockPlace.of(ordinal, block.header, at.file, at.body_offset, len(block.data))
         self._engine.apply(put, place)
         self._advance(places)

@@ -19,8 +19,8 @@ class StorageSettings:
     idle_seconds: float = 0.1
     #: Bytes of decoded columns kept in memory. More answers repeated scans faster.
     cache_bytes: int = 192 * _MIB
-    #: Bytes of blocks' filters kept in memory: 1 to 3 bytes a row. Beyond it the filters of the oldest
-    #: blocks are read from disk again by each search that needs them.
+    #: Bytes of blocks' filters kept in memory: 1 to 3 bytes a row. Of the oldest blocks beyond it a search
+    #: reads what it needs from disk, 64 bytes of each row group's filter.
     filter_bytes: int = 192 * _MIB
     #: Free bytes of the file system below which the node is read-only (507).
     disk_floor_bytes: int = 512 * _MIB
@@ -30,6 +30,9 @@ class StorageSettings:
     disk_interval_seconds: float = 1.0
     #: Seconds between writes of the catalog. More means a longer log tail to read at start.
     catalog_interval_seconds: float = 0.5
+    #: Share of one core that reads filters and counts of stored blocks ahead, after a start and while few
+    #: rows come, the newest first: about 0.5 ms a block. 0: the first questions read them.
+    warm_cpu_share: float = 0.25
     #: Threads for scans and fetches.
     workers: int = 2
     #: Scans that may run or wait; beyond it they get 429. Each holds a byte per entry of the node.
@@ -67,5 +70,7 @@ class StorageSettings:
             raise InvalidSettings("storage workers must be at least 1")
         if not 0 < self.compact_cpu_share <= 1:
             raise InvalidSettings("storage compact_cpu_share must be in 0 .. 1")
+        if self.warm_cpu_share > 1:
+            raise InvalidSettings("storage warm_cpu_share must be in 0 .. 1")
         if self.log_file_bytes < 4096:
             raise InvalidSettings("storage log_file_bytes must be at least 4096")

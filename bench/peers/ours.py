@@ -44,17 +44,23 @@ def plain(answer: dict[str, Any], question: Question) -> Plain:
     if "step" not in answer:
         return found
     bucket = next(name for name in rows[0] if name not in names) if rows else ""
-    return [(micros(row[bucket]), *one) for row, one in zip(rows, found, strict=True)]
+    stamps = {text: micros(text) for text in {row[bucket] for row in rows}}
+    return [(stamps[row[bucket]], *one) for row, one in zip(rows, found, strict=True)]
 
 
-def ask(link: http.client.HTTPConnection, facts: Facts, question: Question) -> Plain:
-    """Our answer.
+def ask(
+    link: http.client.HTTPConnection,
+    facts: Facts,
+    question: Question,
+    seconds: float | None = None,
+) -> Plain:
+    """Our answer. `seconds`: a deadline other than the server's own.
 
     Raises:
         RuntimeError: it is not complete.
     """
     path, params = parameters(facts)[question.name]
-    answer = nodes.ask(link, path, params)
+    answer = nodes.ask(link, path, params | ({"timeout": seconds} if seconds else {}))
     if not answer["complete"]:
         raise RuntimeError(
             f"{question.name}: partial answer: {json.dumps(answer['missing'])[:300]}"

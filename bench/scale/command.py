@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--show", action="store_true", help="print what was measured; measure nothing"
     )
+    parser.add_argument("--keep", action="store_true", help="leave the grown store in --data")
     parser.add_argument("--out", type=Path, default=results.OUT, help="folder for the results")
     parser.add_argument(
         "--data", type=Path, default=results.OUT / "data", help="folder for the growing store"
@@ -62,7 +63,7 @@ def main(words: list[str]) -> int:
         points = Points(options.out, part, asdict(plan), options.minutes, options.fresh)
         goals.say(f"== {part} -> {points.file}")
         if part == "growth":
-            run(plan, points, options.data / "growth")
+            run(plan, points, options.data / "growth", options.keep)
             continue
         with tempfile.TemporaryDirectory(prefix="quorumlog-bench-") as folder:
             run(plan, points, Path(folder) / part)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import corpus, goals, load, measure, nodes
-from bench.questions import facts
+from bench.questions import Facts, facts
 from bench.scale import asking
 from bench.scale.points import Points
 
@@ -22,13 +22,20 @@ class Growth:
     connections: int = 8
     rounds: int = 7
     settle_seconds: float = 5.0
+    warm_seconds: float = 120.0
 
 
-TINY = Growth((2_000, 4_000), 2_000, 500, 2, 2, 0.0)
+#: Asked again after a restart, once nodes have read ahead.
+FIRST = ("count by level", "rare word")
+TINY = Growth((2_000, 4_000), 2_000, 500, 2, 2, 0.0, 5.0)
 
 
-def run(plan: Growth, points: Points, data: Path) -> None:
-    """Grows the store in `data` from size to size; the folder is removed when the last is measured."""
+def run(plan: Growth, points: Points, data: Path, keep: bool = False) -> None:
+    """Grows the store in `data` from size to size; the folder is removed when the last is measured.
+
+    Args:
+        keep: leave the store where it is.
+    """
     if not points.resumed:
         shutil.rmtree(data, ignore_errors=True)
     sizes = [size for size in plan.sizes if not points.has(rows=size)]
@@ -47,7 +54,8 @@ def run(plan: Growth, points: Points, data: Path) -> None:
             if cut:
                 return
             points.add(_measure(plan, cluster, size, piece) | _told(taken, peaks))
-    shutil.rmtree(data, ignore_errors=True)
+    if not keep:
+        shutil.rmtree(data, ignore_errors=True)
 
 
 def _grow(
@@ -73,9 +81,7 @@ def _grow(
 
 
 def _told(taken: list[load.Load], peaks: list[int]) -> dict[str, Any]:
-    if (
-        not taken
-    ):  # the store had the rows already: it was stopped between the last row and the point
+    if not taken:  # the store had the rows: the run was stopped between the last row and the point
         return {"ingest": None}
     return {"ingest": asking.ingest_point(taken) | {"rss_most_bytes": peaks}}
 
@@ -105,5 +111,27 @@ def _measure(plan: Growth, cluster: nodes.Cluster, size: int, pieces: int) -> di
     point["restart"]["rows_seen"] = seen
     if seen != size:
         raise RuntimeError(f"{size:,} rows were stored, {seen:,} are seen after a restart")
+    point["restart"] |= _warm(plan, cluster, about)
     goals.say(f"growth: {size:,} rows measured, ready in {point['restart']['ready_seconds']:.1f} s")
     return point
+
+
+def _warm(plan: Growth, cluster: nodes.Cluster, about: Facts) -> dict[str, Any]:
+    """Waits until all nodes have read ahead what they mean to; then the first questions, and memory."""
+    at = time.perf_counter()
+    blocks = max(status["blocks"] for status in cluster.storage_status())
+    while (done := min(_warmed(port) for port in cluster.ports)) < blocks:
+        if time.perf_counter() - at > plan.warm_seconds:
+            break
+        time.sleep(0.2)
+    return {
+        "warm_seconds": time.perf_counter() - at,
+        "warm_blocks": [int(done), blocks],
+        "warm_rss_bytes": cluster.memory_bytes("VmRSS"),
+        "warm_questions": asking.questions(cluster, about, 2, FIRST),
+    }
+
+
+def _warmed(port: int) -> float:
+    """Blocks that a node has read ahead since it started."""
+    return nodes.metric(port, "quorumlog_storage_warmed_blocks_total")

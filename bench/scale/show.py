@@ -32,16 +32,18 @@ def _ingest(point: Point) -> tuple[Any, ...]:
 _INGEST = ("CPU us/row", "rows/s acked", "ack p50 ms", "p99 ms")
 
 
-def _questions(points: Points, heads: Sequence[str]) -> str:
+def _questions(
+    points: Points, heads: Sequence[str], figure: str = "p50", what: str = "question, p50 ms"
+) -> str:
     names = list(dict.fromkeys(name for point in points for name in point["questions"]))
 
-    def p50(point: Point, name: str) -> Any:
+    def shown(point: Point, name: str) -> Any:
         taken = point["questions"].get(name, {})
-        return float(taken["p50"]) if "p50" in taken else "refused"
+        return float(taken[figure]) if figure in taken else "refused"
 
     return _table(
-        ("question, p50 ms", *heads),
-        [(name, *(p50(point, name) for point in points)) for name in names],
+        (what, *heads),
+        [(name, *(shown(point, name) for point in points)) for name in names],
     )
 
 
@@ -56,14 +58,24 @@ def growth(points: Points) -> str:
         again = one["restart"]
         rows.append(
             (one["rows"], *cost, one["stored_bytes"] / one["rows"] / 3, peak, *after,
-             float(again["ready_seconds"]), max(again["cpu_seconds"]), max(again["rss_bytes"]) / MIB)
+             float(again["ready_seconds"]), max(again["cpu_seconds"]), max(again["rss_bytes"]) / MIB,
+             float(again["warm_seconds"]), max(again["warm_rss_bytes"]) / MIB)
         )  # fmt: skip
     columns = (
         "rows", "CPU us/row", "rows/s acked", "bytes/row, one copy", "MiB at ingest, most", "MiB then",
         "MiB after questions", "start s", "start CPU s", "MiB after start",
+        "read ahead s", "MiB then",
     )  # fmt: skip
     heads = [f"{one['rows']:,}" for one in points]
-    return f"{_table(columns, rows)}\n\n{_questions(points, heads)}"
+    asked = [{"questions": one["restart"]["warm_questions"]} for one in points]
+    return "\n\n".join(
+        (
+            _table(columns, rows),
+            _questions(points, heads),
+            _questions(points, heads, "first", "the first time"),
+            _questions(asked, heads, "first", "first after a start, having read ahead"),
+        )
+    )
 
 
 def _line(key: str) -> Callable[[Points], str]:

@@ -64,6 +64,13 @@ def test_a_chart_is_xml_with_a_path_and_a_name_for_each_curve() -> None:
     assert len(circles) == 3
     heights = [float(one.attrib["cy"]) for one in circles[:2]]
     assert heights[0] > heights[1]  # a larger value is drawn higher
+    marked = chart("m", Axis("x"), Axis("y"), {"n": [(0, 1), (9, 2)]}, [(3, "a phase"), (4, "<")])
+    assert "a phase" in marked
+    assert len(list(ElementTree.fromstring(marked).iter("{http://www.w3.org/2000/svg}path"))) > len(
+        list(ElementTree.fromstring(chart("m", Axis("x"), Axis("y"), {"n": [(0, 1), (9, 2)]})).iter(
+            "{http://www.w3.org/2000/svg}path"
+        ))
+    )  # fmt: skip
     with pytest.raises(ValueError, match="nothing to draw"):
         chart("none", Axis("x", log=True), Axis("y"), {"a": [(0, 1)]})
 
@@ -75,8 +82,14 @@ def _point(rows: int) -> dict[str, Any]:
         "stored_bytes": rows * 20 * 3,
         "rss_most_bytes": [1],
         "rss_after_questions_bytes": [GIB, GIB + 1000 * rows],
-        "restart": {"rss_bytes": [GIB + 500 * rows], "cpu_seconds": [1 + rows * 2e-6], "ready_seconds": 1},
-        "questions": {"phrase": {"p50": 5 + rows * 3e-3}, "flat": {"p50": 5.0}, "late": {"error": "no"}},
+        "restart": {
+            "rss_bytes": [GIB + 500 * rows], "cpu_seconds": [1 + rows * 2e-6], "ready_seconds": 1,
+            "warm_rss_bytes": [GIB], "warm_seconds": 2.0,
+        },
+        "questions": {
+            "phrase": {"p50": 7.0, "first": 5 + rows * 3e-3}, "flat": {"p50": 5.0, "first": 5.0},
+            "late": {"error": "no"},
+        },
         "ingest": None,
     }  # fmt: skip
 
@@ -134,7 +147,8 @@ def test_curves_come_from_the_points() -> None:
     _, _, _, curves = drawings["growth-questions"]
 
     assert set(curves) == {"phrase", "flat"}
-    assert curves["phrase"] == [(1_000, 8.0), (2_000, 11.0)]
+    assert curves["phrase"] == [(1_000, 7.0), (2_000, 7.0)]
+    assert drawings["growth-first"][3]["phrase"] == [(1_000, 8.0), (2_000, 11.0)]
     assert drawings["growth-memory"][3]["after a restart"][0] == (
         1_000,
         (GIB + 500_000) / (1 << 20),

@@ -1,8 +1,11 @@
 """Plans of folds: aggregates, steps, empty buckets."""
 
+import json
+
 import pyarrow as pa
 import pytest
 
+from query.groups_out import groups_json
 from query.stats import (
     BUCKETS_MAX,
     FoldPlan,
@@ -164,6 +167,36 @@ def test_groups_are_ranked_and_cut() -> None:
     ordered, cut = ranked(table, plan)
     assert not cut
     assert shown(ordered)["timestamp"].cast(pa.int64()).to_pylist() == [0, MINUTE]
+
+
+def test_nulls_come_last_whatever_the_order() -> None:
+    """Groups without a value of the first aggregate, and rows without the field; a column of nulls alone."""
+    plan = plan_stats([("by", "host,zone"), ("agg", "max(x)")], NOW, 1000)
+    hosts, largest = ["b", None, "a", "c", None], [7, 7, 7, None, 9]
+    table = pa.table({"host": hosts, "zone": pa.nulls(5), "max(x)": largest})
+
+    found, _ = ranked(table, plan)
+
+    assert found["host"].to_pylist() == [None, "a", "b", None, "c"]
+    assert found["max(x)"].to_pylist() == [9, 7, 7, 7, None]
+    assert ranked(pa.table({"host": pa.nulls(2), "zone": pa.nulls(2), "max(x)": pa.nulls(2)}), plan)[
+        0
+    ].num_rows == 2  # fmt: skip
+
+
+def test_groups_under_dictionaries_are_ranked() -> None:
+    """As several replicas' partials come merged: text by codes, of any width."""
+    plan = plan_stats([("by", "host"), ("step", "1m")], NOW, 1000)
+    texts = pa.array(["b", "a"], pa.large_string())
+    hosts = pa.DictionaryArray.from_arrays(pa.array([0, 1, None], pa.uint32()), texts)
+    table = pa.table({"_bucket": [0, 0, 0], "host": hosts, "count": [1, 1, 1]})
+
+    found, _ = ranked(table, plan)
+
+    assert found["host"].to_pylist() == ["a", "b", None]
+    assert json.loads(groups_json(shown(found)))[0] == {
+        "timestamp": "1970-01-01T00:00:00.000000Z", "host": "a", "count": 1,
+    }  # fmt: skip
 
 
 def test_values_need_their_field() -> None:

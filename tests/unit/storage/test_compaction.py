@@ -64,7 +64,7 @@ async def running(directory: Path) -> StorageService:
 
 
 def live(service: StorageService) -> list[int]:
-    return [n for n, place in enumerate(service._engine.holdings.blocks) if place is not None]
+    return [place.ordinal for place in service._engine.holdings.blocks]
 
 
 async def merge(service: StorageService, ordinals: Sequence[int] | None = None) -> None:
@@ -147,6 +147,7 @@ STEP = st.one_of(
     PUT,
     PUT,
     st.tuples(st.just("merge"), st.integers(0, 2**8 - 1)),
+    st.tuples(st.just("repack"), st.none()),
     st.tuples(st.just("restart"), st.sampled_from(["kept", "lost"])),
     st.tuples(st.just("crash"), st.sampled_from(["kept", "lost"])),
 )
@@ -184,6 +185,8 @@ async def play(steps: list, directory: Path) -> None:
         if kind == "merge":
             chosen = [n for k, n in enumerate(live(merging)) if what >> (k % 8) & 1]
             await merge(merging, chosen)
+        elif kind == "repack":
+            await merging._compactor.repack()
         else:
             merging = await reopened(merging, kind, what, directory / f"after-{number}")
         assert await answers(merging) == await answers(plain_store), (number, kind)

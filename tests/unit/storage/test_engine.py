@@ -37,7 +37,7 @@ class Replica:
         pending = self.engine._pending[put]
         header = pending.header
         place = BlockPlace(
-            len(self.engine.holdings.blocks), header.block_id, 1, 0, 1, header.rows, 0, 0
+            self.engine.holdings.blocks.end, header.block_id, 1, 0, 1, header.rows, 0, 0
         )
         self.engine.apply(put, place if pending.verdict.accepted else None)
 

@@ -15,7 +15,7 @@ def filed(holdings: Holdings, number: int, *entries: Entry) -> None:
     """Adds the entries of a block that are absent; larger `number`, larger block id."""
     header = block_of(number, *entries).header
     absent = [i for i, e in enumerate(header.entries) if holdings.table.find(e.entry_id) is None]
-    ordinal = len(holdings.blocks)
+    ordinal = holdings.blocks.end
     place = BlockPlace(ordinal, header.block_id, 1, 0, 1, header.rows, header.min_ts, header.max_ts)
     holdings.add_block(header, absent, place)
 
@@ -85,7 +85,7 @@ def test_hidden_digests_and_spans_follow_from_the_set(steps: list) -> None:
     """After puts (in any block order) and removals all equals what the set of entries defines."""
     holdings = Holdings()
     for kind, number, entries in steps:
-        if kind == "remove" and number < len(holdings.blocks):
+        if kind == "remove" and number < holdings.blocks.end:
             holdings.remove_block(number)
         elif kind == "put":
             distinct = {entry_id(one): one for one in entries}

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from records.timestamps import MAX_MICROS, MICROS_PER_HOUR, MIN_MICROS, WIDE_HOUR
-from storage.merkle import EMPTY, MerkleTree, leaf
+from storage.merkle import EMPTY, MerkleTree, bucket_of, buckets_of, leaf
 
 HOURS = st.lists(st.integers(-3, 8), min_size=1, max_size=3, unique=True)
 ENTRY = st.tuples(st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16), HOURS)
@@ -21,7 +21,7 @@ def built(entries: list) -> MerkleTree:
 
 
 def nodes(tree: MerkleTree) -> tuple:
-    return tree.root, tree.hours(), {hour: tree.buckets(hour) for hour in tree.hours()}
+    return tree.root, tree.hours()
 
 
 def test_a_leaf_is_the_hash_of_id_and_content() -> None:
@@ -50,7 +50,7 @@ def test_order_of_arrival_does_not_matter(entries: list, order) -> None:
 @settings(max_examples=60)
 @given(ENTRIES, ENTRY)
 def test_one_entry_more_changes_the_nodes_on_its_path(entries: list, extra: tuple) -> None:
-    """Root, its hours and its buckets differ; other hours do not."""
+    """Root and its hours differ; other hours do not."""
     if any(one[0] == extra[0] for one in entries):
         return
     before, after = built(entries), built([*entries, extra])
@@ -58,7 +58,6 @@ def test_one_entry_more_changes_the_nodes_on_its_path(entries: list, extra: tupl
     assert before.root != after.root
     for hour in range(-3, 9):
         assert (before.hours().get(hour) != after.hours().get(hour)) == (hour in extra[2])
-        assert (before.buckets(hour) != after.buckets(hour)) == (hour in extra[2])
 
 
 def test_the_same_entry_twice_does_not_cancel() -> None:
@@ -77,7 +76,22 @@ def test_removing_everything_leaves_nothing_behind() -> None:
 
     assert tree.root == EMPTY
     assert tree.hours() == {}
-    assert tree._buckets == {}
+
+
+@settings(max_examples=60, deadline=None)
+@given(ENTRIES)
+def test_the_buckets_of_an_hour_are_sums_by_the_first_byte_of_the_id(entries: list) -> None:
+    """Each by definition; together they are what the tree says of the hour."""
+    buckets = buckets_of([one[0] for one in entries], [one[1] for one in entries])
+    hour = built([(i, c, [5]) for i, c, _ in entries]).hours().get(5, EMPTY)
+
+    for bucket, (count, digest) in buckets.items():
+        leaves = [leaf(i, c) for i, c, _ in entries if bucket_of(i) == bucket]
+        assert count == len(leaves)
+        assert int.from_bytes(digest, "big") == sum(leaves) % 2**128
+    assert sum(count for count, _ in buckets.values()) == hour[0]
+    total = sum(int.from_bytes(digest, "big") for _, digest in buckets.values()) % 2**128
+    assert total == int.from_bytes(hour[1], "big")
 
 
 @settings(max_examples=60)

@@ -90,6 +90,40 @@ def test_a_view_does_not_change_when_more_is_loaded() -> None:
     assert cells.state[:2].tolist() == [INDEXED, UNKNOWN]
 
 
+def test_cells_follow_their_entries_to_new_numbers() -> None:
+    """Block 0 is gone; entries 1 and 2 are now 0 and 1. Who still has the old numbers gets no cells."""
+    load = Loader({0: rollup((0, 1, 0, 0, 1)), 1: rollup((0, 2, 1, 1, 2), (1, 3, 0, 0, 5))})
+    index = RollupIndex()
+    old = table((0, 0), (1, 0), (1, 1))
+    before = index.covering(np.array([0, 1]), old, load, nobody)
+
+    index.renumber(np.array([-1, 0, 1]), 1)
+    after = index.covering(np.array([1]), table((1, 0), (1, 1)), load, nobody, 1)
+    late = index.covering(np.array([0, 1]), old, load, nobody, 0)
+
+    assert before.number.tolist() == [0, 1, 2]
+    assert (after.number.tolist(), after.count.tolist()) == ([0, 1], [2, 5])
+    assert after.state[:2].tolist() == [UNKNOWN, INDEXED]
+    assert (len(late.number), late.state.tolist()) == (0, [UNKNOWN, UNKNOWN])
+    assert load.asked == [0, 1]
+
+
+def test_numbers_that_change_while_a_rollup_is_read_spoil_nothing() -> None:
+    """The cells that were read for the old numbers are left out; the next scan reads them again."""
+    index = RollupIndex()
+    load = Loader({1: rollup((0, 2, 1, 1, 2))})
+
+    def slow(ordinal: int) -> Rollup | None:
+        index.renumber(np.array([-1, 0]), 1)
+        return load(ordinal)
+
+    during = index.covering(np.array([1]), table((0, 0), (1, 0)), slow, nobody, 0)
+    after = index.covering(np.array([1]), table((1, 0)), load, nobody, 1)
+
+    assert during.state.tolist() == [UNKNOWN, UNKNOWN]
+    assert after.number.tolist() == [0]
+
+
 def test_a_rollup_that_names_what_it_does_not_list_is_damage() -> None:
     """A forged code is no index error: the block is set aside like any damaged one."""
     load = Loader({0: rollup((0, 1, 9, 0, 1))})

@@ -15,7 +15,7 @@ from records.messages import ScanReply, ScanRequest
 from records.predicates import Aggregate, Fold, ScanPlan
 from records.timestamps import TimeRange
 from runtime.metrics import Metrics
-from storage import scan_batch
+from storage import scan_batch, scan_dense
 from storage.scan_batch import cut
 from storage.scan_select import BlockSlice
 from tests.unit.storage.samples import (
@@ -43,6 +43,12 @@ WHOLE = (
     Aggregate("d", "count_distinct", "ms"),
     Aggregate("q", "quantile", "ms", 0.5),
 )
+
+#: Filters that are applied to groups.
+KEYED = st.sampled_from([
+    ("eq", "level", "ERROR"), ("not", ("in", "level", ["error", "info"])),
+    ("and", ("eq", "host", "h1"), ("not", ("eq", "service", "web"))), ("eq", "host", None),
+])  # fmt: skip
 
 
 @dataclass
@@ -220,3 +226,66 @@ def test_pieces_are_cut_into_groups_of_about_so_many_rows() -> None:
     parts = [BlockSlice(Place(rows), None, None, {}) for rows in (5, 5, 30, 1, 1)]  # type: ignore[arg-type]
 
     assert [[p.place.rows for p in group] for group in cut(parts, 10)] == [[5, 5], [30], [1, 1]]
+
+
+@SLOW
+@given(
+    BLOCKS,
+    st.lists(st.tuples(FILTER | KEYED, TIME), min_size=2, max_size=4),
+    st.lists(st.sampled_from(["service", "level", "host"]), max_size=2, unique=True),
+    st.sampled_from([0, 10 * SECOND]),
+    st.sets(st.integers(0, 3), min_size=1),
+)
+def test_remembered_folds_answer_like_the_model(
+    blocks: list, asked: list[tuple], by: list[str], step: int, shards: set[int]
+) -> None:
+    """Whole blocks are remembered; other ranges, filters and shards are asked of what is."""
+    encoded, rows = stored(blocks)
+    fold = Fold(tuple(by), WHOLE, step)
+    plans = [ScanPlan(time=time, filter=tree, fold=fold) for tree, time in asked]
+    plans += [ScanPlan(filter=tree, fold=fold) for tree, _ in asked]
+    wanted = [range(4)] * len(plans) + [sorted(shards)] * len(plans)
+    requests = [
+        replace(scan_of(p, s), counted=True) for p, s in zip(plans * 2, wanted, strict=True)
+    ]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan_dense, "KEEP_ROWS", 1)
+        found = answers(encoded, requests)
+
+    for plan, chosen, (_, table) in zip(plans * 2, wanted, found, strict=True):
+        seen = [one for one in rows if one["shard"] in chosen]
+        assert as_groups(counted_values(table, "q"), fold) == folded(plan, seen)
+
+
+def test_a_fold_asked_again_reads_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one of another level: the filter is applied to groups. Hidden entries are left out as ever."""
+    monkeypatch.setattr(scan_dense, "KEEP_ROWS", 1)
+    first = Entry([row(i, host=host, level="info") for i, host in enumerate("aab")])
+    second = Entry([row(10 + i, host="b", level="error") for i in range(2)])
+    fold = Fold(("host",), (Aggregate("n", "count"),))
+    plans = [ScanPlan(filter=("eq", "level", level), fold=fold) for level in ("info", "ERROR")]
+    all_levels = ScanPlan(filter=("in", "level", ["info", "error"]), fold=fold)
+    hiding = replace(scan_of(all_levels), hide=((entry_id(second), ()),))
+
+    found = answers([block_of(0, first, second)], [*map(scan_of, [*plans, all_levels]), hiding])
+
+    told = [dict(zip(t["host"].to_pylist(), t["n"].to_pylist(), strict=True)) for _, t in found]
+    assert told == [{"a": 2, "b": 1}, {"b": 2}, {"a": 2, "b": 3}, {"a": 2, "b": 1}]
+    assert [reply.rows_scanned for reply, _ in found] == [5, 0, 0, 5]
+
+
+def test_a_host_that_is_no_key_is_filtered_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where hosts are too many for a dictionary, or for cells, the filter goes to the rows."""
+    monkeypatch.setattr(scan_dense, "KEEP_ROWS", 1)
+    monkeypatch.setattr("storage.fold_part.CELLS", 8)
+    monkeypatch.setattr("storage.scan_fold._partial", None)
+    rows = [row(i, host=f"h{i}") for i in range(10)]
+    plan = ScanPlan(
+        filter=("eq", "host", "h3"), fold=Fold(("service",), (Aggregate("n", "count"),))
+    )
+
+    found = answers([block_of(0, Entry(rows))], [scan_of(plan), scan_of(plan)])
+
+    assert [table["n"].to_pylist() for _, table in found] == [[1], [1]]
+    assert [reply.rows_scanned for reply, _ in found] == [10, 0]
