@@ -189,7 +189,7 @@ class ReadCoordinator:
         if reading.truncated:
             reading.missing.append({"reason": "a replica cut its rows at its cap"})
         descending = plan.scan.descending
-        rows = await self._workers.run(merge_rows, reading.tables, descending, limit + 1)
+        rows = await self._merged_rows(reading.tables, descending, limit + 1)
         cursor = None
         if rows.num_rows > limit:
             rows = rows.slice(0, limit)
@@ -198,6 +198,12 @@ class ReadCoordinator:
             after = key_at(rows, -1)
             cursor = Cursor(plan.question, snapshot, plan.scan.time, after).encode()
         return self._answer(rows, reading, cursor)
+
+    async def _merged_rows(self, tables: list[pa.Table], descending: bool, limit: int) -> pa.Table:
+        """The merged rows; those of a single table, which need no work, without a way to a worker."""
+        if len(tables) == 1 and tables[0].num_rows <= INLINE_ROWS:
+            return merge_rows(tables, descending, limit)
+        return await self._workers.run(merge_rows, tables, descending, limit)
 
     @staticmethod
     def _answer(table: pa.Table, reading: Reading, cursor: str | None = None) -> QueryAnswer:

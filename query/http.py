@@ -18,7 +18,7 @@ import pyarrow as pa
 from aiohttp import web
 
 from cluster.http_front import REQUEST_ID_HEADER, json_response, request_id
-from query import encode
+from query import encode, small_page
 from query.answer import QueryAnswer
 from query.coordinator import INLINE_ROWS, ReadCoordinator
 from query.fields import plan_exact, plan_fields, sampled_fields
@@ -149,7 +149,10 @@ class QueryApi:
                 return await self._stream(request, stream, ENCODERS[kind](plan.fields))
         deadline = self._coordinator.deadline(plan)
         answer = await while_connected(request, self._coordinator.query(plan, deadline))
-        text = await self._coordinator.in_worker(_page_text, answer, plan.fields)
+        rows = small_page.json_array(answer.table, plan.fields)
+        if rows is None:
+            rows = await self._coordinator.in_worker(_rows_text, answer.table, plan.fields)
+        text = _page_text(answer, rows)
         headers = {COMPLETE_HEADER: _truth(answer.complete)}
         return web.Response(text=text, content_type="application/json", headers=headers)
 
@@ -313,9 +316,13 @@ async def _cut(
             request.transport.close()
 
 
-def _page_text(answer: QueryAnswer, fields: tuple[str, ...] | None) -> str:
-    """The JSON of one page; the rows are written by column."""
-    rows = encode.json_array(encode.presented(answer.table, fields))
+def _rows_text(table: pa.Table, fields: tuple[str, ...] | None) -> str:
+    """The JSON array of a page's rows, written by column."""
+    return encode.json_array(encode.presented(table, fields))
+
+
+def _page_text(answer: QueryAnswer, rows: str) -> str:
+    """The JSON of one page; `rows` is an array."""
     rest = {
         "next_cursor": answer.next_cursor,
         "complete": answer.complete,

@@ -11,7 +11,7 @@ from storage.block_files import BlockFiles
 from storage.engine import Engine
 from storage.export import Exported, ExportedFile, copied_bytes, export
 from storage.hot import HotSet
-from storage.scan_select import pieces_of, take_snapshot, visible
+from storage.scan_select import select, take_snapshot
 
 Reading = Callable[..., Awaitable[tuple[Path, tuple[ExportedFile, ...]]]]
 #: Damaged blocks met in one export before it is given up.
@@ -54,7 +54,7 @@ class Exports:
         request = ScanRequest(ScanPlan(tenant=tenant), shards, shards)
         for _ in range(_TRIES_MAX):
             snapshot = take_snapshot(self._engine.holdings, request)
-            slices = pieces_of(snapshot, visible(snapshot, request))
+            slices = select(snapshot, request)
             if copied_bytes(slices) > self._room():
                 raise DiskFull(f"an export needs {copied_bytes(slices)} bytes")
             try:

@@ -29,6 +29,7 @@ from records.block_codec import (
     parse_prefix,
 )
 from records.errors import BlockCorrupt, EnvelopeCorrupt
+from records.needle import Needle
 from records.row_filters import RowFilters
 from records.sidecar import Sidecar
 from records.token_filter import BLOCK_BYTES
@@ -40,6 +41,7 @@ from storage.holdings import BlockPlace
 from storage.lru import Lru
 from storage.match_cache import MatchCache
 from storage.rollup_index import RollupIndex
+from storage.text_pages import Judge, TextPages, search
 
 #: Bytes of decoded sidecars and Parquet footers kept; one block's take about 2 and 8 kB.
 PARTS_BYTES = 48 << 20
@@ -91,7 +93,9 @@ class HotSet:
     ) -> None:
         """`files`: where blocks lie, if any lies in a segment."""
         self._files = files or BlockFiles(log_directory, log_directory)
-        self._columns = Lru(cache_bytes)
+        #: Half for columns, half for pages of text where there is a kernel that searches them.
+        self._columns = Lru(cache_bytes // 2 if TextPages.able() else cache_bytes)
+        self._pages = TextPages(cache_bytes // 2, metrics)
         self._parts = Lru(PARTS_BYTES)
         self._headers = Lru(HEADERS_KEPT)
         self._verified: set[int] = set()
@@ -100,7 +104,9 @@ class HotSet:
         #: The rollups of all blocks that scans have met, end to end.
         self.rollups = RollupIndex()
         self.filters = FilterIndex(self._load_filters, self._peek, filter_bytes, metrics)
-        self._bytes = metrics.gauge("quorumlog_hot_bytes", "Bytes of decoded columns in memory")
+        self._bytes = metrics.gauge(
+            "quorumlog_hot_bytes", "Bytes of decoded columns and pages of text in memory"
+        )
         asked = metrics.counter(
             "quorumlog_hot_columns_total", "Columns asked for, found decoded or not", ("found",)
         )
@@ -236,6 +242,40 @@ class HotSet:
             array = None if whole is None else whole.slice(place.first_row, place.rows)
         return array
 
+    def search(
+        self, place: BlockPlace, name: str, needle: Needle, judge: Judge
+    ) -> np.ndarray | None:
+        """The mask of a piece's rows whose text in column `name` matches, found without decoding it.
+
+        None if that is not possible, or not of use, as the column is decoded already.
+
+        Raises:
+            BlockCorrupt: as `columns`.
+        """
+        if not place.rows or not TextPages.able() or self._kept(place, name) is not None:
+            return None
+        footer, body = self._footer(place)
+        if name not in footer.schema.names:
+            return None
+        column = footer.schema.names.index(name)
+
+        def read(low: int, high: int) -> memoryview:
+            if body is not None:
+                return body[low:high]
+            start = self._head(place).parts.body[0]
+            return memoryview(self._pread(place, start + low, high - low))
+
+        masks = []
+        for group in _groups_of(place, footer):
+            pages = self._pages.group((place.ordinal, group), footer, column, read)
+            mask = None if pages is None else search(pages, needle, judge)
+            if mask is None:
+                return None
+            masks.append(mask)
+        self._bytes.set(self.cached_bytes)
+        found = np.concatenate(masks)
+        return found if len(found) == place.rows else None
+
     def _body(self, place: BlockPlace) -> memoryview:
         """A block's Parquet file; all checksums are verified the first time."""
         if place.ordinal not in self._verified:
@@ -276,7 +316,7 @@ class HotSet:
         for name in wanted:
             found[name] = array = _one_array(table.column(name))
             self._columns.put(_key(place, name), array, array.nbytes)
-        self._bytes.set(self._columns.size)
+        self._bytes.set(self.cached_bytes)
         return found
 
     def forget(self, ordinal: int) -> None:
@@ -285,12 +325,13 @@ class HotSet:
         self._headers.drop([ordinal])
         self._parts.drop([ordinal, (ordinal, "footer")])
         self._columns.drop([key for key in self._columns.known() if key[0] == ordinal])
+        self._pages.forget(ordinal)
         self.filters.forget(ordinal)
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes of decoded columns in memory."""
-        return self._columns.size
+        """Bytes of decoded columns and of pages of text in memory."""
+        return self._columns.size + self._pages.size
 
 
 def _rollup_bytes(side: Sidecar) -> int:

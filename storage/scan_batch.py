@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from records.needle import Needle
 from records.predicates import TRUE, Filter
 from records.timestamps import TimeRange
 from storage.match_cache import MatchCache
-from storage.scan_filter import BlockView, Column, evaluate
+from storage.scan_filter import BlockView, Column, Test, evaluate, on_column
 from storage.scan_select import BlockSlice
 from storage.scanner import Scanner
 
@@ -60,7 +61,25 @@ class Batch:
 
     def view(self, positions: np.ndarray | None = None) -> BlockView:
         """The columns of all rows, or of those at `positions` (ascending)."""
-        return BlockView(self.column, self.rows, positions)
+        return BlockView(self.column, self.rows, positions, self._search)
+
+    def _search(self, name: str, needle: Needle, test: Test) -> np.ndarray | None:
+        """The mask of all rows whose text matches, piece by piece; None to load the column instead.
+
+        Pieces whose column is decoded, or that the kernel cannot read, are searched as columns.
+        """
+        if name in self._columns:
+            return None
+        hot = self._scanner.hot
+        masks = [hot.search(part.place, name, needle, test) for part in self.parts]
+        if all(mask is None for mask in masks):
+            return None
+        for index, part in enumerate(self.parts):
+            if masks[index] is None:
+                column = hot.columns(part.place, [name]).get(name)
+                rows = part.place.rows
+                masks[index] = np.zeros(rows, bool) if column is None else on_column(test, column)
+        return np.concatenate([mask for mask in masks if mask is not None])
 
     def timestamps(self) -> np.ndarray:
         """All timestamps in microseconds."""

@@ -21,6 +21,7 @@ import pyarrow.compute
 
 from records.columns import CORE_TYPES
 from records.errors import InvalidRequest
+from records.needle import Needle, needle_of
 from records.predicates import Filter, fields_of
 
 #: Arrow's kernels are made at import; type checkers cannot see them.
@@ -57,8 +58,10 @@ class BlockView:
         load: Callable[[str], Column | None],
         rows: int,
         positions: np.ndarray | None = None,
+        search: "Search | None" = None,
     ) -> None:
-        self._load, self._positions = load, positions
+        """`search`: finds the rows that match without loading the column, where that is possible."""
+        self._load, self._positions, self._search = load, positions, search
         self.rows = rows if positions is None else len(positions)
         self._total = rows
         self._taken: dict[str, Column | None] = {}
@@ -76,7 +79,14 @@ class BlockView:
         """The view of the rows where `mask` holds."""
         kept = np.flatnonzero(mask)
         positions = kept if self._positions is None else self._positions[kept]
-        return BlockView(self._load, self._total, positions)
+        return BlockView(self._load, self._total, positions, self._search)
+
+    def searched(self, field: str, needle: Needle | None, test: "Test") -> np.ndarray | None:
+        """The mask of the rows whose text matches; None if the column has to be loaded for it."""
+        if needle is None or self._search is None or field in self._taken:
+            return None
+        mask = self._search(field, needle, test)
+        return mask if mask is None or self._positions is None else mask[self._positions]
 
     def attribute(self, name: str) -> pl.Series | None:
         """A field out of `attributes` as text (JSON for objects and lists), None if no row has it."""
@@ -126,7 +136,8 @@ def _mask(array: Any) -> np.ndarray:
     """A boolean array or series as a numpy mask; null is False."""
     if isinstance(array, pl.Series):
         return array.fill_null(False).to_numpy()
-    return pc.fill_null(array, False).to_numpy(zero_copy_only=False)
+    full = pc.fill_null(array, False) if array.null_count else array
+    return full.to_numpy(zero_copy_only=False)
 
 
 def cost_of(tree: Filter) -> int:
@@ -178,12 +189,16 @@ def _evaluate_leaf(kind: str, operands: list[Any], view: BlockView) -> np.ndarra
         field, test = "message", _test(kind, operands)
     else:
         field, test = str(operands[0]), _test(kind, operands[1:], str(operands[0]))
+    if field in CORE_TYPES and kind in ("word", "phrase", "regex"):  # else it may be in attributes
+        found = view.searched(field, needle_of(kind, str(operands[-1])), test)
+        if found is not None:
+            return found
     mask = np.zeros(view.rows, bool)
     column = view.column(field)
     if column is not None:
-        mask = _on_column(test, column)
+        mask = on_column(test, column)
     if not mask.all() and (attribute := view.attribute(field)) is not None:
-        extra = _on_column(test, attribute.to_arrow())
+        extra = on_column(test, attribute.to_arrow())
         if column is not None:
             extra &= ~column.is_valid().to_numpy(zero_copy_only=False)
         mask = mask | extra
@@ -191,9 +206,11 @@ def _evaluate_leaf(kind: str, operands: list[Any], view: BlockView) -> np.ndarra
 
 
 Test = Callable[[pa.Array], np.ndarray]
+#: (column, what to look for, the test of its candidates) -> mask of all rows, or None.
+Search = Callable[[str, Needle, Test], np.ndarray | None]
 
 
-def _on_column(test: Test, column: Column) -> np.ndarray:
+def on_column(test: Test, column: Column) -> np.ndarray:
     """Runs a test; on a dictionary column, on its values, then by code."""
     if isinstance(column, pa.ChunkedArray):
         return np.concatenate([test(chunk) for chunk in column.chunks])

@@ -1,10 +1,10 @@
 """Finds the first `limit` rows in the order (timestamp, entry id, row), and only then loads their columns.
 
-Blocks are visited by the end of their time range that comes first in the order. Once `limit` rows are
-known, a block that begins beyond the last of them ends the search: late materialisation over top-K.
+Blocks are visited by the end of their time range that comes first in the order, as many at once as must hold
+enough rows by their rollups, or as have about as many rows. Once `limit` rows are known, a block that
+begins beyond the last of them ends the search: late materialisation over top-K.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,13 @@ from records.columns import ENTRY_COLUMN, ROW_COLUMN, conform, united_schema
 from records.predicates import ScanPlan
 from records.timestamps import MAX_MICROS, MIN_MICROS, TimeRange
 from storage.scan_batch import BATCH_ROWS, Batch, in_batches
-from storage.scan_select import BlockSlice
+from storage.scan_expect import Expected
+from storage.scan_select import BlockSlice, Pieces
 from storage.scanner import Scanner
 
 _ENTRY = pa.binary(16)
-#: First as many rows are looked through as are wanted, then twice as many each time, up to this.
+#: Where nobody knows how many match, first as many rows are looked through as are wanted (a whole batch where
+#: they are rare, see Pieces), then twice as many each time, up to this.
 _MOST_ROWS = 16 * BATCH_ROWS
 
 
@@ -69,55 +71,75 @@ class _Best:
 
 def find_rows(scanner: Scanner) -> pa.Table:
     """The plan's rows; the table always has `_entry`, `_row` and `timestamp`."""
-    plan = scanner.plan
-    parts = scanner.slices()
-    parts.sort(key=lambda part: _first_time(part, plan))
-    numbers = {id(part): number for number, part in enumerate(parts)}
-    best = _Best(plan)
-    at, rows = 0, min(plan.limit, BATCH_ROWS)
-    while at < len(parts) and plan.limit > 0:
-        window = _window_parts(parts, at, rows, best.known, plan)
-        if not window:
-            scanner.blocks_pruned += len(parts) - at
+    plan, pieces = scanner.plan, scanner.pieces()
+    order = np.argsort(-pieces.max_ts if plan.descending else pieces.min_ts, kind="stable")
+    best, expected = _Best(plan), Expected(scanner)
+    read: list[BlockSlice] = []
+    at, rows = 0, BATCH_ROWS if pieces.rare else min(plan.limit, BATCH_ROWS)
+    while at < len(order) and plan.limit > 0:
+        window, after = _next_pieces(scanner, pieces, order[at:], rows, best.known, expected)
+        if not after:
+            scanner.blocks_pruned += len(order) - at
             break
-        at += len(window)
+        at += after
         rows = min(2 * max(rows, sum(part.place.rows for part in window)), _MOST_ROWS)
         time = _window(scanner, best.known)
-        wanted = [part for part in window if not scanner.excluded(part)]
-        for keys in in_batches(scanner, wanted, lambda b, t=time: _candidates(b, t, plan, numbers)):
-            best.add(keys)
+        numbers = {id(part): number for number, part in enumerate(window, len(read))}
+        read += window
+
+        def keys(batch: Batch, time: TimeRange = time, numbers: dict = numbers) -> _Keys:
+            return _candidates(batch, time, plan, numbers)
+
+        for found in in_batches(scanner, window, keys):
+            best.add(found)
     best.settle()
     if best.known is None:
         return _empty()
-    return _materialise(scanner, parts, best.known)
+    return _materialise(scanner, read, best.known)
 
 
-def _window_parts(
-    parts: list[BlockSlice], at: int, rows: int, best: _Keys | None, plan: ScanPlan
-) -> list[BlockSlice]:
-    """The next pieces to read, about `rows` rows; none if all further rows come after those known."""
+def _next_pieces(
+    scanner: Scanner,
+    pieces: Pieces,
+    order: np.ndarray,
+    rows: int,
+    best: _Keys | None,
+    expected: Expected,
+) -> tuple[list[BlockSlice], int]:
+    """(the next pieces to read, how many of `order` that disposes of).
+
+    As many as have `rows` rows, or surely enough of those that are wanted. None at all if all further rows
+    come after those known.
+    """
     window: list[BlockSlice] = []
-    have = 0
-    for part in itertools.islice(parts, at, None):
-        if best is not None and _beyond(part, best, plan):
+    wanted = scanner.plan.limit - (0 if best is None else len(best.ts))
+    unsure = total = surely = after = 0
+    for index in order.tolist():
+        full = unsure >= rows or total >= _MOST_ROWS or 0 < wanted <= surely
+        if full or _beyond(pieces, index, best, scanner.plan):
             break
+        after += 1
+        part = pieces[index]
+        told = expected.of(part)
+        if told is None and scanner.excluded(part):
+            continue
+        most, sure = told or (part.place.rows, 0)
+        if most == 0:
+            scanner.blocks_pruned += 1
+            continue
         window.append(part)
-        have += part.place.rows
-        if have >= rows:
-            break
-    return window
+        total += part.place.rows
+        unsure += 0 if sure else part.place.rows
+        surely += sure
+    return window, after
 
 
-def _first_time(part: BlockSlice, plan: ScanPlan) -> int:
-    return -part.place.max_ts if plan.descending else part.place.min_ts
-
-
-def _beyond(part: BlockSlice, best: _Keys, plan: ScanPlan) -> bool:
-    """Whether enough rows are known, and all of the block's rows come after the last of them."""
-    if len(best.ts) < plan.limit:
+def _beyond(pieces: Pieces, index: int, best: _Keys | None, plan: ScanPlan) -> bool:
+    """Whether enough rows are known, and all of the piece's rows come after the last of them."""
+    if best is None or len(best.ts) < plan.limit:
         return False
     last = int(best.ts[-1])
-    return part.place.max_ts < last if plan.descending else part.place.min_ts > last
+    return bool(pieces.max_ts[index] < last if plan.descending else pieces.min_ts[index] > last)
 
 
 def _window(scanner: Scanner, best: _Keys | None) -> TimeRange:
@@ -236,7 +258,7 @@ def _rows(scanner: Scanner, part: BlockSlice, positions: np.ndarray) -> pa.Table
     names = list(present if fields is None else dict.fromkeys(("timestamp", *fields)))
     names = [name for name in names if name not in (ENTRY_COLUMN, ROW_COLUMN)]
     loaded = scanner.hot.columns(part.place, names)
-    view = Batch(scanner, [part]).view(positions)
+    batch = Batch(scanner, [part])
     columns: dict[str, pa.Array] = {}
     chosen = pa.array(positions)
     for name in names:
@@ -245,7 +267,7 @@ def _rows(scanner: Scanner, part: BlockSlice, positions: np.ndarray) -> pa.Table
             if pa.types.is_dictionary(array.type):
                 array = array.dictionary_decode()
             columns[name] = array
-        elif (attribute := view.attribute(name)) is not None:
+        elif (attribute := batch.view(positions).attribute(name)) is not None:
             columns[name] = attribute.to_arrow().cast(pa.string())
     return pa.table(columns)
 

@@ -8,8 +8,7 @@ What is read is a *piece*: a block, or where filters left only some of its row g
 with the row group's rows, and the entries with their rows counted from its first.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -158,7 +157,7 @@ def rows_of(seqs: Sequence[tuple[int, int]], wanted: Sequence[tuple[int, int]]) 
 
 def select(snapshot: Snapshot, request: ScanRequest) -> list[BlockSlice]:
     """The pieces that can hold matching rows, in log order, whatever filters say."""
-    return pieces_of(snapshot, visible(snapshot, request))
+    return list(pieces_of(snapshot, visible(snapshot, request)))
 
 
 def visible(snapshot: Snapshot, request: ScanRequest) -> np.ndarray:
@@ -184,17 +183,16 @@ def visible(snapshot: Snapshot, request: ScanRequest) -> np.ndarray:
     return np.flatnonzero(keep)
 
 
-def pieces_of(
-    snapshot: Snapshot, numbers: np.ndarray, narrow: Narrow | None = None
-) -> list[BlockSlice]:
+def pieces_of(snapshot: Snapshot, numbers: np.ndarray, narrow: Narrow | None = None) -> "Pieces":
     """The pieces of some entries, given by number, in log order.
 
     Args:
         narrow: prunes their blocks, and the row groups of these.
     """
     if narrow is None or not len(numbers):
-        return _slices(snapshot, numbers)
-    return _narrowed(snapshot, numbers, narrow)
+        return laid_out(snapshot, numbers)
+    considered = len(np.unique(snapshot.rows["block"][numbers]))
+    return Pieces.of(_narrowed(snapshot, numbers, narrow), considered)
 
 
 def _narrowed(snapshot: Snapshot, numbers: np.ndarray, narrow: Narrow) -> list[BlockSlice]:
@@ -205,7 +203,7 @@ def _narrowed(snapshot: Snapshot, numbers: np.ndarray, narrow: Narrow) -> list[B
     if not len(left.ordinals):
         return []
     pieces: list[BlockSlice] = []
-    for one in _slices(snapshot, numbers[np.isin(blocks, left.ordinals)]):
+    for one in laid_out(snapshot, numbers[np.isin(blocks, left.ordinals)]):
         part = left.parts.get(one.place.ordinal)
         if part is None:
             pieces.append(one)
@@ -240,27 +238,78 @@ def _beyond_cursor(plan: ScanPlan, rows: np.ndarray) -> np.ndarray | bool:
     return rows["max_ts"] >= plan.after.timestamp
 
 
-def _slices(snapshot: Snapshot, numbers: np.ndarray) -> list[BlockSlice]:
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Pieces that are made when they are asked for: a search for the newest rows looks at few of them.
+
+    Of each is known beforehand: between which times its entries lie (both included), how many rows they have.
+    """
+
+    min_ts: np.ndarray
+    max_ts: np.ndarray
+    rows: np.ndarray
+    #: Blocks they are of; one may have several pieces.
+    blocks: int
+    _make: Callable[[int], BlockSlice]
+    #: Whether filters left few of many blocks: then each of these has few matches, if any.
+    rare: bool = False
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> BlockSlice:
+        if not 0 <= index < len(self.rows):
+            raise IndexError(index)
+        return self._make(index)
+
+    def __iter__(self) -> Iterator[BlockSlice]:
+        return map(self._make, range(len(self.rows)))
+
+    @classmethod
+    def of(cls, made: Sequence[BlockSlice], considered: int = 0) -> "Pieces":
+        """Those that are made already, which filters left of `considered` blocks."""
+        columns = ([getattr(one.place, name) for one in made] for name in _BOUNDS)
+        low, high, rows = (np.array(values, np.int64) for values in columns)
+        blocks = len({one.place.ordinal for one in made})
+        return cls(low, high, rows, blocks, made.__getitem__, RARE_OF * blocks <= considered)
+
+
+_BOUNDS = ("min_ts", "max_ts", "rows")
+#: Filters that leave one block in so many are about something rare.
+RARE_OF = 4
+
+
+def laid_out(snapshot: Snapshot, numbers: np.ndarray) -> Pieces:
+    """The pieces of some entries, a block each, in log order."""
     if not len(numbers):
-        return []
+        return Pieces.of([])
     blocks = snapshot.rows["block"][numbers]
     if (blocks[1:] < blocks[:-1]).any():  # merging scatters the entries of a block over the table
         order = np.argsort(blocks, kind="stable")
         numbers, blocks = numbers[order], blocks[order]
-    edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(numbers)]
-    seen = np.add.reduceat(snapshot.rows["row_count"][numbers], edges[:-1], dtype=np.int64).tolist()
-    slices = []
-    for (low, high), count in zip(itertools.pairwise(edges), seen, strict=True):
-        place = snapshot.blocks[int(blocks[low])]
-        assert place is not None, "a block that is gone has no present entries"
-        part = numbers[low:high]
-        masked = (
-            {n: snapshot.masked[n] for n in part.tolist() if n in snapshot.masked}
-            if snapshot.masked
-            else {}
-        )
-        first, last = int(part[0]), int(part[-1])
-        neighbours = last - first == len(part) - 1
-        entries = snapshot.rows[first : last + 1] if neighbours else snapshot.rows[part]
-        slices.append(BlockSlice(place, entries, part, masked, count))
-    return slices
+    starts = np.append(0, np.flatnonzero(np.diff(blocks)) + 1)
+    ends = np.append(starts[1:], len(numbers))
+    low, high, count = (snapshot.rows[name][numbers] for name in ("min_ts", "max_ts", "row_count"))
+    seen = np.add.reduceat(count, starts, dtype=np.int64)
+
+    def make(index: int) -> BlockSlice:
+        begin, end = int(starts[index]), int(ends[index])
+        return _slice(snapshot, numbers[begin:end], int(blocks[begin]), int(seen[index]))
+
+    first, last = np.minimum.reduceat(low, starts), np.maximum.reduceat(high, starts)
+    return Pieces(first, last, seen, len(seen), make)
+
+
+def _slice(snapshot: Snapshot, part: np.ndarray, ordinal: int, rows_seen: int) -> BlockSlice:
+    """The piece of the entries `part`, all of block `ordinal`."""
+    place = snapshot.blocks[ordinal]
+    assert place is not None, "a block that is gone has no present entries"
+    masked = (
+        {n: snapshot.masked[n] for n in part.tolist() if n in snapshot.masked}
+        if snapshot.masked
+        else {}
+    )
+    first, last = int(part[0]), int(part[-1])
+    neighbours = last - first == len(part) - 1
+    entries = snapshot.rows[first : last + 1] if neighbours else snapshot.rows[part]
+    return BlockSlice(place, entries, part, masked, rows_seen)

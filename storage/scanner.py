@@ -13,7 +13,7 @@ from records.predicates import ScanPlan
 from storage.hot import HotSet
 from storage.prune import probe_of
 from storage.scan_filter import excludes
-from storage.scan_select import BlockSlice, Snapshot, pieces_of, visible
+from storage.scan_select import BlockSlice, Pieces, Snapshot, pieces_of, visible
 from storage.settings import StorageSettings
 
 #: Does work on each item, on several threads if some are free; results in order (see Workers.share).
@@ -75,7 +75,7 @@ class Scanner:
         """Numbers of the entries that can hold matching rows."""
         return visible(self.snapshot, self.request)
 
-    def slices(self, numbers: np.ndarray | None = None) -> list[BlockSlice]:
+    def pieces(self, numbers: np.ndarray | None = None) -> Pieces:
         """The pieces of some entries, or of all that may match, less what filters rule out.
 
         Counts the other blocks as pruned.
@@ -83,8 +83,12 @@ class Scanner:
         probe = probe_of(self.plan.filter)
         narrow = None if probe is None else partial(self.hot.filters.survivors, probe)
         found = pieces_of(self.snapshot, self.visible() if numbers is None else numbers, narrow)
-        self.blocks_pruned = len(self.snapshot.blocks) - len({part.place.ordinal for part in found})
+        self.blocks_pruned = len(self.snapshot.blocks) - found.blocks
         return found
+
+    def slices(self, numbers: np.ndarray | None = None) -> list[BlockSlice]:
+        """All of `pieces`, made."""
+        return list(self.pieces(numbers))
 
     def excluded(self, part: BlockSlice) -> bool:
         """Whether the sidecar shows that no row of the block matches; counts it if so."""

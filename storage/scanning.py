@@ -15,9 +15,11 @@ from storage.gauges import Gauges
 from storage.hot import HotSet
 from storage.scan import run_scan
 from storage.scan_select import take_snapshot
-from storage.scanner import Budget
+from storage.scanner import Budget, Scanner
 from storage.settings import StorageSettings
 
+#: The rows or groups of no shard at all.
+_NOTHING = pa.table({})
 Reading = Callable[..., Awaitable[tuple[ScanReply, pa.Table]]]
 
 
@@ -73,6 +75,10 @@ class Scans:
         while True:
             snapshot = take_snapshot(self._engine.holdings, request)
             budget = Budget.of(self._settings, expired, self._workers.share)
+            if (
+                not request.data_shards
+            ):  # digests alone: the snapshot has them, nothing is to be read
+                return Scanner(snapshot, request, self._hot, budget).reply(), _NOTHING
             try:
                 return await self._reading(
                     self._workers, run_scan, snapshot, request, self._hot, budget

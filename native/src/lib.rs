@@ -16,6 +16,7 @@ mod ndjson;
 mod output;
 mod row;
 mod scan;
+mod search;
 mod text;
 mod times;
 mod token_filter;
@@ -32,6 +33,9 @@ mod quorumlog_native {
 
     #[pymodule_export]
     use crate::checksum::crc32;
+
+    #[pymodule_export]
+    use crate::search::find_in_page;
 
     #[pymodule_export]
     use crate::token_filter::token_filter;
