@@ -88,6 +88,8 @@ def matches(tree: Filter, row: Row) -> bool:
     if kind == "in":
         return any(equal(operands[0], value, one) for one in operands[1])
     if kind == "range":
+        if value is not None and row.get(operands[0]) is None:
+            value = str(value)  # what `attributes` holds is text; against numbers it is read as one
         return in_range(value, operands[1], operands[2])
     if value is None:
         return False
