@@ -62,6 +62,8 @@ log = get_logger(__name__)
 #: Bytes read from a client's socket per wake-up. Agents send megabytes; 64 KiB would mean 16 wake-ups
 #: and 16 pauses a megabyte.
 READ_BUFFER_BYTES = 1 << 20
+#: Priority of threads that parse and encode: a third of the processor's time, if others want it as well.
+WRITE_NICENESS = 5
 
 
 STORE_FOLDER, RAFT_FOLDER = "store", "raft"
@@ -98,7 +100,10 @@ class Node:
         self.entropy = SystemEntropy()
         self.metrics = Metrics()
         self.events = EventLog()
-        self.workers = Workers(settings.node.worker_threads)
+        threads = settings.node.worker_threads
+        # Apart, so that no question waits behind the bodies that wait to be parsed.
+        self.write_workers = Workers(threads, "write", WRITE_NICENESS)
+        self.query_workers = Workers(threads, "query")
         self.supervisor = Supervisor("node")
         secret = load_secret(settings.cluster.secret_file)
         token = cluster_token(secret)
@@ -187,7 +192,7 @@ class Node:
             self.entropy,
             self.metrics,
             settings,
-            self.workers,
+            self.write_workers,
         )
 
     def _make_ingest(self, writer: WriteCoordinator) -> HttpIngest:
@@ -198,7 +203,7 @@ class Node:
             Admission(settings, self.clock, self.metrics),
             self.clock,
             self.metrics,
-            self.workers,
+            self.write_workers,
             build(Limits, self.settings.table("ingest"), "ingest"),
             enrich.detected(os.environ),
         )
@@ -208,7 +213,7 @@ class Node:
             return None
         settings = build(QuerySettings, self.settings.table("query"), "query")
         return ReadCoordinator(
-            self.views, self.replicas, self.clock, self.metrics, settings, self.workers
+            self.views, self.replicas, self.clock, self.metrics, settings, self.query_workers
         )
 
     def _as_member(self) -> Member:
@@ -359,7 +364,8 @@ class Node:
         await self.transport.stop()
         if self.storage is not None:
             await self.storage.stop()
-        self.workers.close()
+        self.write_workers.close()
+        self.query_workers.close()
 
 
 async def run_node(settings: Settings, bootstrap: bool = False) -> None:

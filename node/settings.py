@@ -34,7 +34,7 @@ class NodeSettings:
     zone: str = ""
     weight: float = 1.0
     log_level: str = "info"
-    #: Threads for disk and CPU work (parse, encode, scan). 0: one per core, at least 2.
+    #: Threads for CPU work, as many for writes as for questions. 0: one per core, at least 2.
     workers: int = 0
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from query.answer import QueryAnswer
 from query.cursor import Cursor
 from query.fold import is_final, merge_folds
-from query.limits import Gate, Latencies, MemoryBudget, MemoryHolder
+from query.limits import Gate, Latencies, MemoryBudget, MemoryHolder, StreamRoom
 from query.merge import key_at, merge_rows
 from query.plan import QueryPlan
 from query.read_repair import ReadRepair
@@ -67,6 +67,7 @@ class ReadCoordinator:
         self._workers = workers
         self._gate = Gate(settings.running_max, settings.queue_seconds)
         self._memory = MemoryBudget(settings.memory_bytes)
+        self._room = StreamRoom(settings.memory_bytes // 2)
         self._latencies = Latencies(settings.hedge_min_seconds)
         self._scatter_metrics = ScatterMetrics(metrics)
         self._spreader = Spreader(replicas, settings, self._latencies)
@@ -170,6 +171,11 @@ class ReadCoordinator:
     def holder(self) -> MemoryHolder:
         """An account of memory."""
         return self._memory.holder()
+
+    @property
+    def room(self) -> StreamRoom:
+        """What streams hold while their clients read."""
+        return self._room
 
     async def in_worker(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of CPU work, off the event loop."""

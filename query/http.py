@@ -9,7 +9,7 @@ began as complete and cannot stay so is cut in the same loud way.
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -53,7 +53,11 @@ TENANT_HEADER = "X-Scope-OrgID"
 #: Seconds between looks whether the client is still there.
 WATCH_SECONDS = 0.25
 #: Bytes handed to the socket at once; the consumer's pace is felt at each.
-WRITE_BYTES = 1 << 20
+WRITE_BYTES = 1 << 18
+#: Bytes of rows that are encoded at once: what a client that reads slowly makes us hold of its page twice.
+PIECE_BYTES = 2 << 20
+#: Seconds for which a client may take nothing of a stream.
+STALL_SECONDS = 60.0
 #: Rows of a histogram with its empty buckets filled in.
 FILLED_MAX = 20_000
 MEDIA = {
@@ -78,6 +82,10 @@ def routes(coordinator: ReadCoordinator) -> list[web.RouteDef]:
         web.get("/query/values", api.values),
         web.get("/query/fields", api.fields),
     ]
+
+
+class Stalled(Exception):
+    """A client that does not read."""
 
 
 class StreamCut(Unknown):
@@ -174,9 +182,15 @@ class QueryApi:
         await response.prepare(request)
         try:
             await _write(response, head)
-            await self._pages(response, stream, encoder, first, complete)
+            pages = [first]
+            del first  # what was sent is held no longer
+            await self._pages(response, stream, encoder, pages, complete)
         except (ConnectionResetError, asyncio.CancelledError):
             raise
+        except Stalled as error:
+            log.warning("stream cut", request_id=request_id(request), error=error)
+            if request.transport is not None:
+                request.transport.abort()
         except QuorumlogError as error:
             await _cut(request, response, encoder, error)
         except Exception as error:  # noqa: BLE001 - headers are sent; the client must see a failure
@@ -189,18 +203,23 @@ class QueryApi:
         response: web.StreamResponse,
         stream: RowStream,
         encoder: Encoder,
-        table: pa.Table | None,
+        pages: list[pa.Table | None],
         complete: bool,
     ) -> None:
-        while table is not None:
-            await _write(response, await self._coordinator.in_worker(encoder.page, table))
-            table = await _next(stream)
+        while (table := pages.pop()) is not None:
+            await self._page(response, encoder, table)
+            del table
+            pages.append(await _next(stream))
             if complete and not stream.complete:
                 raise StreamCut(
                     "some shards could not be read completely", missing=[*stream.missing.values()]
                 )
         await _write(response, encoder.tail())
         await response.write_eof()
+
+    async def _page(self, response: web.StreamResponse, encoder: Encoder, table: pa.Table) -> None:
+        for piece in _pieces(table):
+            await _write(response, await self._coordinator.in_worker(encoder.page, piece))
 
     # -- folds
 
@@ -296,10 +315,26 @@ async def _next(stream: RowStream) -> pa.Table | None:
     return await anext(stream, None)
 
 
+def _pieces(table: pa.Table) -> Iterator[pa.Table]:
+    """Slices of about PIECE_BYTES; at least one."""
+    step = max(1, table.num_rows * PIECE_BYTES // max(1, table.nbytes))
+    for start in range(0, max(1, table.num_rows), step):
+        yield table.slice(start, step)
+
+
 async def _write(response: web.StreamResponse, data: bytes) -> None:
+    """Sends as the client takes it.
+
+    Raises:
+        Stalled: it took nothing for STALL_SECONDS.
+    """
     view = memoryview(data)
     for start in range(0, len(view), WRITE_BYTES):
-        await response.write(view[start : start + WRITE_BYTES])
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await response.write(view[start : start + WRITE_BYTES])
+        except TimeoutError as error:
+            raise Stalled(f"the client took nothing for {STALL_SECONDS:g} s") from error
 
 
 async def _cut(

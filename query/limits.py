@@ -96,6 +96,41 @@ class MemoryHolder:
         self.held_bytes = 0
 
 
+class StreamRoom:
+    """Bytes of pages that streams hold while their clients read, however slowly."""
+
+    #: What a stream is taken for until it has given out its first page.
+    GUESS_BYTES = 16 << 20
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+        self._given = asyncio.Event()
+
+    async def enter(self, count: int, deadline: Deadline) -> None:
+        """Waits until `count` more bytes fit (a first one always does), and holds them.
+
+        Raises:
+            Overloaded: no room came free in time.
+        """
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                while self.held_bytes and self.held_bytes + count > self.limit_bytes:
+                    self._given.clear()
+                    await self._given.wait()
+        except TimeoutError as error:
+            held = self.held_bytes >> 20
+            message = f"streams whose clients read slowly hold {held} MiB, this one waited in vain"
+            raise Overloaded(message, retry_after_seconds=5) from error
+        self.held_bytes += count
+
+    def change(self, count: int) -> None:
+        """Holds `count` more bytes; less if it is negative."""
+        self.held_bytes += count
+        if count < 0:
+            self._given.set()
+
+
 Kind = tuple[Any, ...]
 
 

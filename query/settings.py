@@ -15,7 +15,8 @@ class QuerySettings:
     queue_seconds: float = 10.0
     #: Seconds until a query without `timeout` answers with what it has, or 504.
     timeout_seconds: float = 30.0
-    #: Bytes of tables that all queries together hold at the coordinator; beyond it 429.
+    #: Bytes of tables that all queries together hold at the coordinator; beyond it 429. Half as much again
+    #: may lie in streams whose clients read slowly; further streams wait, in the end for 429.
     memory_bytes: int = 256 << 20
     #: Rows of one page of a stream, all shards together; two pages of each group are held.
     page_rows: int = 32_768

@@ -231,8 +231,10 @@ def _order(table: pa.Table, keys: list[str], descending: str) -> pa.Array:
     typed = [name for name in keys if _has_order(table[name].type)]
     if not typed:
         return pa.array(range(table.num_rows))
-    order = [(name, "descending" if name == descending else "ascending") for name in typed]
-    return pc.sort_indices(table.select(typed), sort_keys=order)
+    columns = [f"k{index}" for index in range(len(typed))]  # a name such as "." is a path to Arrow
+    order = ["descending" if name == descending else "ascending" for name in typed]
+    table = table.select(typed).rename_columns(columns)
+    return pc.sort_indices(table, sort_keys=list(zip(columns, order, strict=True)))
 
 
 def _has_order(kind: pa.DataType) -> bool:

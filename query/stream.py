@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 import pyarrow as pa
 
 from query.answer import QueryAnswer
-from query.limits import MemoryHolder
+from query.limits import MemoryHolder, StreamRoom
 from query.merge import farther, key_at, merge_rows, rows_up_to
 from query.plan import QueryPlan
 from query.scatter import Scatter, assign
@@ -50,6 +50,9 @@ class Reads(Protocol):
 
     def holder(self) -> MemoryHolder: ...
 
+    @property
+    def room(self) -> StreamRoom: ...
+
     def scatter(
         self, plan: QueryPlan, scan: ScanPlan, deadline: Deadline
     ) -> tuple[Scatter, dict]: ...
@@ -61,7 +64,7 @@ class Reads(Protocol):
     async def in_worker(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Group:
     """Some shards: what is buffered of them, where to read on, what is on its way."""
 
@@ -70,6 +73,9 @@ class _Group:
     after: RowKey | None = None
     more: bool = True
     coming: asyncio.Task[QueryAnswer] | None = None
+    #: Bytes it holds of the room; those of them that are not in `rows` yet.
+    held: int = 0
+    arrived: int = 0
 
 
 class RowStream:
@@ -87,6 +93,7 @@ class RowStream:
         self._groups: list[_Group] = []
         self._left = plan.scan.limit or None
         self._pages = self._run()
+        self._guessed = 0
         self.missing: dict[str, dict[str, Any]] = {}
         self.stats: dict[str, Any] = {}
 
@@ -113,13 +120,19 @@ class RowStream:
                 table = await self._cut()
                 if table.num_rows:
                     yield table
+                del table
+                self._give_back()
         finally:
-            await end([group.coming for group in self._groups if group.coming])
+            try:
+                await end([group.coming for group in self._groups if group.coming])
+            finally:
+                self._coordinator.room.change(-self._guessed - sum(g.held for g in self._groups))
 
     async def _open(self) -> None:
         """Fixes the snapshot and deals the shards."""
         coordinator, plan = self._coordinator, self._plan
         deadline = coordinator.deadline(plan)
+        await self._enter(deadline)
         until = plan.scan.received_until
         view = coordinator.view()
         shards = coordinator.shards(plan, view)
@@ -150,17 +163,37 @@ class RowStream:
     def _send(self, group: _Group) -> None:
         scan = replace(group.plan.scan, after=group.after)
         plan = replace(group.plan, scan=scan)
-        group.coming = asyncio.create_task(self._read(plan), name="query-stream-page")
+        group.coming = asyncio.create_task(self._read(group, plan), name="query-stream-page")
 
-    async def _read(self, plan: QueryPlan) -> QueryAnswer:
+    async def _read(self, group: _Group, plan: QueryPlan) -> QueryAnswer:
         coordinator = self._coordinator
         deadline = coordinator.deadline(plan)
         holder = coordinator.holder()
         try:
             async with coordinator.slot(deadline):
-                return await coordinator.page(plan, self._page_rows(), deadline, holder)
+                answer = await coordinator.page(plan, self._page_rows(), deadline, holder)
         finally:
             holder.release()
+        group.arrived = answer.table.nbytes
+        group.held += group.arrived
+        coordinator.room.change(group.arrived)
+        return answer
+
+    async def _enter(self, deadline: Deadline) -> None:
+        """Waits for room, once: a stream that has begun goes on, or its rows would wait for each other."""
+        room = self._coordinator.room
+        guess = min(room.GUESS_BYTES, room.limit_bytes)
+        await room.enter(guess, deadline)
+        self._guessed = guess
+
+    def _give_back(self) -> None:
+        """What was given out is held no more."""
+        self._coordinator.room.change(-self._guessed)
+        self._guessed = 0
+        for group in self._groups:
+            left = group.arrived + (group.rows.nbytes if group.rows is not None else 0)
+            self._coordinator.room.change(left - group.held)
+            group.held = left
 
     async def _fill(self) -> None:
         """Waits until every group that has more holds some rows."""
@@ -170,10 +203,13 @@ class RowStream:
                 group.coming = None
                 self._note(answer)
                 group.rows = answer.table
+                group.arrived = 0
                 group.more = answer.next_cursor is not None
                 if answer.table.num_rows:
                     group.after = key_at(answer.table, -1)
-        self._groups = [g for g in self._groups if g.more or (g.rows and g.rows.num_rows)]
+        kept = [g for g in self._groups if g.more or (g.rows and g.rows.num_rows)]
+        self._coordinator.room.change(-sum(g.held for g in self._groups if g not in kept))
+        self._groups = kept
 
     def _note(self, answer: QueryAnswer) -> None:
         for one in answer.missing:

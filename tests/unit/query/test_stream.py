@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from query import stream as stream_module
 from query.coordinator import ReadCoordinator
 from query.plan import QueryPlan, plan_rows
-from records.errors import QuorumUnavailable
+from records.errors import Overloaded, QuorumUnavailable
 from runtime.metrics import Metrics
 from tests.support.fake_store import FakeCluster, brute_rows, key_tuple, make_entry
 from tests.unit.query.divergent import Case, cases
@@ -118,6 +118,25 @@ async def test_a_slow_consumer_holds_two_pages_of_each_group_at_most() -> None:
         assert cluster.calls("scan") == before
 
     assert before <= 3 + 2 * 4
+
+
+async def test_slow_consumers_together_hold_no_more_than_their_room() -> None:
+    """The second stream's first page waits until the first one's is read, or is refused in the end."""
+    cluster = filled()
+    async with coordinator(cluster, page_rows=4) as reader:
+        reader.room.limit_bytes = 1
+        async with aclosing(reader.stream(asked(consistency="one"))) as slow:
+            await anext(slow)
+            with pytest.raises(Overloaded, match="clients read slowly"):
+                await drained(reader, asked(consistency="one", timeout="100ms"))
+            waiting = asyncio.create_task(drained(reader, asked(consistency="one")))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            async for _ in slow:
+                pass
+        rows = await asyncio.wait_for(waiting, 10)
+
+    assert rows == [key_tuple(key) for key, _ in brute_rows(cluster.written, asked().scan)]
 
 
 async def test_a_closed_stream_leaves_nothing_running() -> None:
