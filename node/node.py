@@ -62,8 +62,6 @@ log = get_logger(__name__)
 #: Bytes read from a client's socket per wake-up. Agents send megabytes; 64 KiB would mean 16 wake-ups
 #: and 16 pauses a megabyte.
 READ_BUFFER_BYTES = 1 << 20
-#: Priority of threads that parse and encode: a third of the processor's time, if others want it as well.
-WRITE_NICENESS = 5
 
 
 STORE_FOLDER, RAFT_FOLDER = "store", "raft"
@@ -102,7 +100,7 @@ class Node:
         self.events = EventLog()
         threads = settings.node.worker_threads
         # Apart, so that no question waits behind the bodies that wait to be parsed.
-        self.write_workers = Workers(threads, "write", WRITE_NICENESS)
+        self.write_workers = Workers(threads, "write")
         self.query_workers = Workers(threads, "query")
         self.supervisor = Supervisor("node")
         secret = load_secret(settings.cluster.secret_file)

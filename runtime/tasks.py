@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -79,25 +77,15 @@ class Supervisor:
             await asyncio.sleep(interval())
 
 
-def _be_nice(niceness: int) -> None:
-    """Gives this thread a lower priority, where the system knows priorities of threads (Linux)."""
-    if niceness and sys.platform == "linux":
-        this = threading.get_native_id()
-        with contextlib.suppress(OSError):
-            now = os.getpriority(os.PRIO_PROCESS, this)
-            os.setpriority(os.PRIO_PROCESS, this, min(19, now + niceness))
-
-
 class Workers:
     """A bounded thread pool for what takes more than about 1 ms of disk or CPU.
 
-    The libraries that do the work release the GIL, so threads give real parallelism. `niceness`: where the
-    processor is short, bulk work leaves more of it to event loops and to those who wait for an answer.
+    The libraries that do the work release the GIL, so threads give real parallelism.
     """
 
-    def __init__(self, threads: int, name: str = "worker", niceness: int = 0) -> None:
+    def __init__(self, threads: int, name: str = "worker") -> None:
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, name, _be_nice, (niceness,))
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `work`. If the caller is cancelled, the work runs to its end unheard."""

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import logging
-import os
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,16 +249,3 @@ def test_a_broken_settings_file_says_where(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[s\n")
     with pytest.raises(InvalidSettings, match=r"bad\.toml"):
         load_toml(tmp_path / "bad.toml")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
-async def test_bulk_work_has_a_lower_priority_than_the_loop() -> None:
-    """Of its own threads alone."""
-    workers = Workers(1, "bulk", niceness=5)
-    here = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    there = await workers.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-
-    workers.close()
-    assert there == min(19, here + 5)
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == here
