@@ -46,9 +46,10 @@ async def stored(service: StorageService) -> list[str]:
 
 @pytest.mark.timeout(120)
 async def test_rows_acked_before_a_kill_are_there_after_it(tmp_path: Path) -> None:
-    """Six kills or more, until one came after a merge, in the middle of writes; each start repeats blocks whose outcome it does not know.
+    """Six kills in the middle of writes, or more, until one came after a merge.
 
-    The acks went through a pipe. The rows are read once with the catalog as the kills left it, once
+    Each start repeats blocks whose outcome it does not know. The acks went through a pipe.
+    The rows are read once with the catalog as the kills left it, once
     rebuilt from log and segments: both hold every acked row, once, and agree.
     """
     acked: set[int] = set()
