@@ -21,7 +21,7 @@ from runtime.tasks import Workers
 from storage.block_files import BlockFiles
 from storage.catalog import Checkpointer
 from storage.compaction_gauges import CompactionGauges
-from storage.compaction_merge import Merged, Source, carry, merge, open_source
+from storage.compaction_merge import Merged, Opened, Source, carry, merge, open_source
 from storage.compaction_plan import Piece, plan, undersized
 from storage.engine import Engine
 from storage.holdings import BlockPlace, Holdings
@@ -40,14 +40,24 @@ log = get_logger(__name__)
 _TRIES_MAX = 3
 #: Seconds that a merged file is kept for reads that began before; a later one starts over, unharmed.
 _GRACE_SECONDS = 5.0
+#: Decoded bytes of sources from which on a merge reads no more before it writes; it holds six times that.
+_DECODED_BYTES = 32 << 20
 
 
 How = Callable[[HotSet, Sequence[Source]], Iterable[Merged]]
 
 
-def merge_all(hot: HotSet, sources: Sequence[Source]) -> list[Merged]:
-    """Segments of those that fit together."""
-    return merge([open_source(hot, source) for source in sources])
+def merge_all(hot: HotSet, sources: Sequence[Source]) -> Iterator[Merged]:
+    """Segments of those that fit together, in portions: a small file may hold very much text."""
+    opened: list[Opened] = []
+    decoded = 0
+    for source in sources:
+        opened.append(open_source(hot, source))
+        decoded += opened[-1].table.nbytes
+        if decoded >= _DECODED_BYTES:
+            yield from merge(opened)
+            opened, decoded = [], 0
+    yield from merge(opened)
 
 
 def carry_each(hot: HotSet, sources: Sequence[Source]) -> Iterator[Merged]:

@@ -334,6 +334,24 @@ async def test_a_damaged_segment_makes_its_entries_missing(tmp_path: Path) -> No
     await service.stop()
 
 
+async def test_one_merge_holds_only_some_of_much_text(tmp_path: Path) -> None:
+    """Seven blocks of 12 MiB that lie in a few kB: three at a time, what is left over stays as it was."""
+    service = await running(tmp_path)
+    for n in range(7):
+        text = sequenced(n * 4 + 1, n * 4 + 4, text="x" * (3 << 20))
+        await service.put(block_of(n, text), OPTIONS)
+    wanted = await answers(service)
+    await merge(service)
+    places = list(service._engine.holdings.blocks)
+    assert [(place.rows, place.file < 0) for place in places] == [
+        (4, False),
+        (12, True),
+        (12, True),
+    ]
+    assert await answers(service) == wanted
+    await service.stop()
+
+
 async def test_a_damaged_source_is_set_aside_and_the_others_are_merged_later(
     tmp_path: Path,
 ) -> None:
