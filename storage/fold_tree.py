@@ -24,7 +24,7 @@ import numpy as np
 
 from runtime.metrics import Metrics
 from storage.fold_part import Part, merged
-from storage.lru import Lru
+from storage.lru import CountedLru
 
 if TYPE_CHECKING:
     from storage.scan_select import BlockSlice
@@ -42,13 +42,13 @@ class FoldCache:
     """Parts by (shape, blocks). Thread-safe."""
 
     def __init__(self, metrics: Metrics, limit_bytes: int = FOLD_BYTES) -> None:
-        self._kept = Lru(limit_bytes)
-        asked = metrics.counter(
+        self._kept = CountedLru(
+            limit_bytes,
+            metrics,
             "quorumlog_hot_folds_total",
             "Blocks folded by codes, what they add to the answer remembered or not",
-            ("found",),
         )
-        self._hits, self._misses = asked.labels("yes"), asked.labels("no")
+        self.count = self._kept.count
 
     @property
     def nbytes(self) -> int:
@@ -62,11 +62,6 @@ class FoldCache:
     def put(self, shape: str, run: bytes, part: Part) -> None:
         """Keeps it."""
         self._kept.put((shape, run), part, part.nbytes + len(shape) + len(run))
-
-    def count(self, found: int, absent: int) -> None:
-        """Counts blocks whose parts were remembered, and others."""
-        self._hits.inc(found)
-        self._misses.inc(absent)
 
 
 @dataclass(slots=True)

@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
+from runtime.metrics import Metrics
+
 
 class Lru:
     """Values by key with a size each; the least recently used go when the sum exceeds `limit`."""
@@ -47,3 +49,17 @@ class Lru:
         """All keys."""
         with self._lock:
             return list(self._items)
+
+
+class CountedLru(Lru):
+    """A cache whose owner tells how often it helped: a counter by found=yes|no."""
+
+    def __init__(self, limit: int, metrics: Metrics, name: str, text: str) -> None:
+        super().__init__(limit)
+        asked = metrics.counter(name, text, ("found",))
+        self._hits, self._misses = asked.labels("yes"), asked.labels("no")
+
+    def count(self, found: int, absent: int) -> None:
+        """Counts questions that were answered from here, and others."""
+        self._hits.inc(found)
+        self._misses.inc(absent)

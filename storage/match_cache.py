@@ -15,7 +15,7 @@ import numpy as np
 from records.predicates import Filter
 from runtime.metrics import Metrics
 from storage.holdings import BlockPlace
-from storage.lru import Lru
+from storage.lru import CountedLru
 from storage.scan_filter import cost_of
 
 #: Bytes kept. 16 MiB hold 100 M rows' worth of one dense search, or thousands of sparse ones.
@@ -30,13 +30,12 @@ class MatchCache:
     """Verdicts of filters by piece; the least recently used go first. Thread-safe."""
 
     def __init__(self, metrics: Metrics, limit_bytes: int = MATCH_BYTES) -> None:
-        self._kept = Lru(limit_bytes)
-        asked = metrics.counter(
+        self._kept = CountedLru(
+            limit_bytes,
+            metrics,
             "quorumlog_hot_matches_total",
             "Pieces that a dear filter was evaluated on, its matches known or not",
-            ("found",),
         )
-        self._hits, self._misses = asked.labels("yes"), asked.labels("no")
 
     @staticmethod
     def wants(tree: Filter) -> bool:
@@ -48,8 +47,7 @@ class MatchCache:
         text = repr(tree)  # not the tree: True is no 1 there
         found = [self._get(place, text) for place in places]
         missing = sum(one is None for one in found)
-        self._hits.inc(len(found) - missing)
-        self._misses.inc(missing)
+        self._kept.count(len(found) - missing, missing)
         return found
 
     def _get(self, place: BlockPlace, text: str) -> np.ndarray | None:

@@ -4,6 +4,8 @@ The reference is the same store with the kernel taken away: filters by Polars ov
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +23,7 @@ from records.predicates import Aggregate, Filter, Fold, ScanPlan
 from runtime.metrics import Metrics
 from storage import text_pages
 from storage.scan_filter import BlockView, evaluate
+from storage.service import StorageService
 from storage.text_pages import KEEP_EVERY, TextPages, search
 from tests.unit.storage.samples import OPTIONS, Entry, block_of, plain, row, scan_of, service_on
 
@@ -52,24 +55,31 @@ TREES = st.recursive(
 )
 
 
+@asynccontextmanager
+async def serving(blocks: list[EncodedBlock], metrics: Metrics) -> AsyncIterator[StorageService]:
+    """A storage node that holds these blocks."""
+    with TemporaryDirectory() as directory:
+        service = service_on(Path(directory), metrics=metrics)
+        await service.start()
+        try:
+            for block in blocks:
+                await service.put(block, OPTIONS)
+            yield service
+        finally:
+            await service.stop()
+
+
 def scanned(blocks: list[EncodedBlock], tree: Filter, metrics: Metrics) -> tuple[int, list[str]]:
     """(rows counted, messages found)."""
     count = ScanPlan(filter=tree, fold=Fold((), (Aggregate("n", "count"),)))
     rows = ScanPlan(filter=tree, fields=("message",), limit=1000)
 
     async def run() -> tuple[int, list[str]]:
-        with TemporaryDirectory() as directory:
-            service = service_on(Path(directory), metrics=metrics)
-            await service.start()
-            try:
-                for block in blocks:
-                    await service.put(block, OPTIONS)
-                _, groups = await service.scan(scan_of(count))
-                _, found = await service.scan(scan_of(rows))
-            finally:
-                await service.stop()
-            messages = found["message"].to_pylist() if found.num_rows else []
-            return sum(groups["n"].to_pylist()), messages
+        async with serving(blocks, metrics) as service:
+            _, groups = await service.scan(scan_of(count))
+            _, found = await service.scan(scan_of(rows))
+        messages = found["message"].to_pylist() if found.num_rows else []
+        return sum(groups["n"].to_pylist()), messages
 
     return asyncio.run(run())
 
@@ -139,28 +149,21 @@ def test_a_search_decodes_no_messages_and_keeps_pages_searched_twice() -> None:
 
     async def run() -> list[dict[str, float]]:
         seen = []
-        with TemporaryDirectory() as directory:
-            service = service_on(Path(directory), metrics=metrics)
-            await service.start()
-            try:
-                for block in blocks:
-                    await service.put(block, OPTIONS)
-                for text in ("card", "ard", "rd"):
-                    fold = Fold((), (Aggregate("n", "count"),))
-                    plan = ScanPlan(filter=("phrase", text), fold=fold)
-                    _, groups = await service.scan(scan_of(plan))
-                    assert groups["n"].to_pylist() == [15]
-                    names = ("quorumlog_text_pages_total", "quorumlog_hot_columns_total")
-                    value = metrics.registry.get_sample_value
-                    seen.append(
-                        {
-                            "kept": value(names[0], {"found": "kept"}) or 0,
-                            "read": value(names[0], {"found": "read"}) or 0,
-                            "columns": value(names[1], {"found": "no"}) or 0,
-                        }
-                    )
-            finally:
-                await service.stop()
+        async with serving(blocks, metrics) as service:
+            for text in ("card", "ard", "rd"):
+                fold = Fold((), (Aggregate("n", "count"),))
+                plan = ScanPlan(filter=("phrase", text), fold=fold)
+                _, groups = await service.scan(scan_of(plan))
+                assert groups["n"].to_pylist() == [15]
+                names = ("quorumlog_text_pages_total", "quorumlog_hot_columns_total")
+                value = metrics.registry.get_sample_value
+                seen.append(
+                    {
+                        "kept": value(names[0], {"found": "kept"}) or 0,
+                        "read": value(names[0], {"found": "read"}) or 0,
+                        "columns": value(names[1], {"found": "no"}) or 0,
+                    }
+                )
         return seen
 
     assert asyncio.run(run()) == [
