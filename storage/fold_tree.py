@@ -42,12 +42,12 @@ class FoldCache:
     """Parts by (shape, blocks). Thread-safe."""
 
     def __init__(self, metrics: Metrics, limit_bytes: int = FOLD_BYTES) -> None:
-        self._kept = CountedLru(
-            limit_bytes,
-            metrics,
+        asked = metrics.counter(
             "quorumlog_hot_folds_total",
             "Blocks folded by codes, what they add to the answer remembered or not",
+            ("found",),
         )
+        self._kept = CountedLru(limit_bytes, asked)
         self.count = self._kept.count
 
     @property

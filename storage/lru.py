@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
-from runtime.metrics import Metrics
+from runtime.metrics import Counter
 
 
 class Lru:
@@ -52,11 +52,10 @@ class Lru:
 
 
 class CountedLru(Lru):
-    """A cache whose owner tells how often it helped: a counter by found=yes|no."""
+    """A cache whose owner tells how often it helped. `asked`: a counter by found=yes|no."""
 
-    def __init__(self, limit: int, metrics: Metrics, name: str, text: str) -> None:
+    def __init__(self, limit: int, asked: Counter) -> None:
         super().__init__(limit)
-        asked = metrics.counter(name, text, ("found",))
         self._hits, self._misses = asked.labels("yes"), asked.labels("no")
 
     def count(self, found: int, absent: int) -> None:

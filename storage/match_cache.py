@@ -30,12 +30,12 @@ class MatchCache:
     """Verdicts of filters by piece; the least recently used go first. Thread-safe."""
 
     def __init__(self, metrics: Metrics, limit_bytes: int = MATCH_BYTES) -> None:
-        self._kept = CountedLru(
-            limit_bytes,
-            metrics,
+        asked = metrics.counter(
             "quorumlog_hot_matches_total",
             "Pieces that a dear filter was evaluated on, its matches known or not",
+            ("found",),
         )
+        self._kept = CountedLru(limit_bytes, asked)
 
     @staticmethod
     def wants(tree: Filter) -> bool:
