@@ -407,6 +407,16 @@ async def test_progress_says_what_is_missing() -> None:
         assert (unknown.ack_till, unknown.max_seen, unknown.missing) == (0, 0, ())
 
 
+async def test_progress_is_not_told_by_one_owner_alone() -> None:
+    """What two others hold would be called missing, and sent again."""
+    async with write_path() as path:
+        await path.write(numbered_batch([1, 2]))
+        path.replicas["b"].down = path.replicas["c"].down = True
+
+        with pytest.raises(QuorumUnavailable):
+            await path.writer.producer_progress(*KEY, 1, path.deadline(2))
+
+
 async def test_bad_rows_of_a_sequenced_batch_are_durable_beside_it() -> None:
     """Their raw bytes go to `_failed` in the same block; their sequences are skips."""
     failed = table_of([{"service": "_failed", "level": "error", "message": "{broken"}])
