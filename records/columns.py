@@ -37,6 +37,14 @@ REQUIRED_NAMES = ("timestamp", "service", "level", "message")
 #: The identity of a row in answers and cursors: 16 bytes of entry id (hex) and its row in the entry.
 ENTRY_COLUMN = "_entry"
 ROW_COLUMN = "_row"
+#: Marks the rows of a block whose contents were removed (storage.erase): not null there. It is int8, which
+#: no field that a row brought is.
+ERASED_COLUMN = "_erased"
+
+
+def is_erased(schema: pa.Schema) -> bool:
+    """Whether a block has blanked rows."""
+    return ERASED_COLUMN in schema.names and pa.types.is_int8(schema.field(ERASED_COLUMN).type)
 
 
 def plain(table: pa.Table) -> pa.Table:

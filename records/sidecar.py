@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from records import envelope
-from records.columns import CORE_TYPES
+from records.columns import CORE_TYPES, ERASED_COLUMN, is_erased
 from records.errors import BlockCorrupt
 from records.row_filters import RowFilters, from_fields, to_fields
 from records.timestamps import MICROS_PER_MINUTE
@@ -79,6 +79,8 @@ def build_rollup(table: pa.Table, row_starts: list[int]) -> Rollup | None:
     rows = table.num_rows
     if rows == 0:
         return None
+    if is_erased(table.schema):
+        return _rollup_without_erased(table, row_starts)
     minute = _micros(table["timestamp"]) // MICROS_PER_MINUTE
     service, services = _codes(table["service"])
     level, levels = _codes(table["level"])
@@ -101,6 +103,16 @@ def build_rollup(table: pa.Table, row_starts: list[int]) -> Rollup | None:
     rest, service_code = np.divmod(rest, len(services))
     entry_code, minute_code = np.divmod(rest, span)
     return Rollup(services, levels, entry_code, minute_code + base, service_code, level_code, count)
+
+
+def _rollup_without_erased(table: pa.Table, row_starts: list[int]) -> Rollup | None:
+    """The rollup of the rows that are not blanked; one without cells if all are."""
+    kept = np.flatnonzero(table[ERASED_COLUMN].is_null().to_numpy())
+    if not len(kept):
+        nothing = np.zeros(0, np.int64)
+        return Rollup((), (), nothing, nothing, nothing, nothing, nothing)
+    rest = table.select(["timestamp", "service", "level"]).take(pa.array(kept))
+    return build_rollup(rest, np.searchsorted(kept, row_starts).tolist())
 
 
 def to_bytes(

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from records.columns import ERASED_COLUMN
 from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.tasks import Workers
@@ -181,8 +182,12 @@ class Compactor:
         numbers = holdings.present(ordinal)
         return Source(place, numbers, holdings.table.rows["index"][numbers].copy())
 
-    async def merge(self, ordinals: Sequence[int], how: How = merge_all) -> None:
+    async def merge(
+        self, ordinals: Sequence[int], how: How = merge_all, *, patient: bool = False
+    ) -> list[BlockPlace]:
         """Merges these blocks and segments, as far as they fit together (or moves each: `carry_each`).
+
+        The places of the new segments. `patient`: blocks that stay as they were are no failure.
 
         Raises:
             BlockCorrupt: one is damaged, and set aside by now; the others are as they were.
@@ -193,16 +198,33 @@ class Compactor:
         self._next_number += len(sources)  # no more segments than sources
         written = await self._host.read(self._pool, self._write, sources, number, how)
         self._step("apply")
-        merged = self._apply(sources, written)
+        merged, places = self._apply(sources, written, patient)
         self.pause_seconds += written.cpu_seconds * (1 / self._settings.compact_cpu_share - 1)
         self._gauges.merged(merged, [one.block for one, _ in written.segments], written.cpu_seconds)
         self._count_pieces()
-        if not merged:
-            return
+        if merged:
+            await self._flush(merged)
+        return places
+
+    async def _flush(self, gone: list[BlockPlace]) -> None:
+        """Makes the catalog durable, then files of these places may go."""
         self._step("flush")
         if await self._host.flush():
-            self._superseded.add(merged, self._clock.monotonic() + _GRACE_SECONDS)
+            self._superseded.add(gone, self._clock.monotonic() + _GRACE_SECONDS)
         self._step("flushed")
+
+    async def give_up(self, ordinals: Sequence[int]) -> None:
+        """Lets go of blocks that have no present entries left."""
+        gone: list[BlockPlace] = []
+        for ordinal in ordinals:
+            place = self._engine.holdings.blocks[ordinal]
+            if place is not None and self._engine.holdings.drop_merged(ordinal):
+                gone.append(place)
+                self._checkpointer.gone.append(ordinal)
+                self._hot.forget(ordinal)
+        if gone:
+            await self._flush(gone)
+        self._count_pieces()
 
     def _write(self, sources: list[Source], number: int, how: How) -> Written:
         """Reads, merges and writes; on the worker."""
@@ -213,13 +235,18 @@ class Compactor:
             segments.append((merged, number + position))
         return Written(tuple(segments), time.thread_time() - began)
 
-    def _apply(self, sources: list[Source], written: Written) -> list[BlockPlace]:
-        """Files the entries under their segments; the places that are given up."""
+    def _apply(
+        self, sources: list[Source], written: Written, patient: bool
+    ) -> tuple[list[BlockPlace], list[BlockPlace]]:
+        """Files the entries under their segments; (the places that are given up, the new ones)."""
         holdings = self._engine.holdings
+        places: list[BlockPlace] = []
         for merged, number in written.segments:
             block, ordinal = merged.block, holdings.blocks.end
             place = BlockPlace.of(ordinal, block.header, -number, 0, len(block.data))
-            holdings.refile(place, merged.numbers, merged.row_starts)
+            erased = ERASED_COLUMN in block.header.columns
+            holdings.refile(place, merged.numbers, merged.row_starts, erased)
+            places.append(place)
         gone = []
         for source in sources:
             ordinal = source.place.ordinal
@@ -227,9 +254,9 @@ class Compactor:
                 gone.append(source.place)
                 self._checkpointer.gone.append(ordinal)
                 self._hot.forget(ordinal)
-            else:
+            elif not patient:
                 self._candidates.was_left(ordinal)
-        return gone
+        return gone, places
 
     async def _tidy(self, now: float) -> None:
         """Removes segment files that were merged, and log files that hold nothing of use."""

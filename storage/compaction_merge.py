@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from records.block import BlockHeader
 from records.block_codec import EncodedBlock, decode_header, encode_block, open_body, parse_prefix
-from records.columns import CORE_TYPES, united
+from records.columns import CORE_TYPES, ERASED_COLUMN, united
 from records.errors import BlockCorrupt, EnvelopeCorrupt
 from records.ids import BlockId
 from storage.holdings import BlockPlace
@@ -47,8 +47,9 @@ class Opened:
 
     @property
     def fields(self) -> dict[str, pa.DataType]:
-        """Types of the columns that are not core."""
-        return {f.name: f.type for f in self.table.schema if f.name not in CORE_TYPES}
+        """Types of the columns that are not core, nor ours."""
+        names = CORE_TYPES.keys() | {ERASED_COLUMN}
+        return {f.name: f.type for f in self.table.schema if f.name not in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,11 @@ def carry(hot: HotSet, source: Source) -> list[Merged]:
     starts = np.array([entry.row_start for entry in opened.header.entries], np.int64)
     block = EncodedBlock(opened.header, hot.raw(source.place))
     return [Merged(block, source.numbers, starts)]
+
+
+def regrouped(opened: Opened) -> list[Merged]:
+    """A block, opened and changed, as a segment of its own; without rows there is none."""
+    return _merge_group([opened])
 
 
 def _compatible(opened: Sequence[Opened]) -> list[list[Opened]]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from records.block import EntryHeader, Spans
+from records.columns import ERASED_COLUMN
 from storage.scan_filter import as_double, number_of
 from storage.scan_select import Ranges, rows_of
 
@@ -42,6 +43,16 @@ class EntryRows:
         found = {name: _plain(self.columns[name].take(rows)) for name in names}
         return self._without_own_stamps(found)
 
+    def erased(self, ranges: Ranges) -> np.ndarray:
+        """Which of these rows were blanked: they are what the other side says, whatever that is."""
+        start = self.header.row_start
+        rows = np.concatenate([np.arange(start + a, start + b) for a, b in ranges] or [[]])
+        column = self.columns.get(ERASED_COLUMN)
+        if column is None or not pa.types.is_int8(column.type):
+            return np.zeros(len(rows), bool)
+        marks = column.take(pa.array(rows, pa.int64()))
+        return marks.is_valid().to_numpy(zero_copy_only=False)
+
     def _without_own_stamps(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
         if "timestamp" not in columns:
             return columns
@@ -60,9 +71,9 @@ def _plain(array: pa.Array) -> pa.Array:
 
 def differing_seqs(left: EntryRows, right: EntryRows, spans: Spans) -> Spans:
     """The sequences in `spans` (held by both) whose rows differ."""
-    unequal = _differing(
-        left.taken(rows_of(left.header.seqs, spans)), right.taken(rows_of(right.header.seqs, spans))
-    )
+    mine, theirs = rows_of(left.header.seqs, spans), rows_of(right.header.seqs, spans)
+    unequal = _differing(left.taken(mine), right.taken(theirs))
+    unequal = unequal[~(left.erased(mine) | right.erased(theirs))[unequal]]
     seqs = np.concatenate([np.arange(a, b + 1) for a, b in spans])[unequal]
     return _as_spans(seqs)
 
@@ -74,6 +85,7 @@ def differing_entries(left: EntryRows, right: EntryRows) -> tuple[bool, Spans]:
         return False, a.seqs
     whole = ((0, a.row_count),)
     unequal = _differing(left.taken(whole), right.taken(whole))
+    unequal = unequal[~(left.erased(whole) | right.erased(whole))[unequal]]
     if not len(unequal):
         return True, ()
     if not a.seqs:

@@ -9,10 +9,11 @@
 Rules, per entry, in this order (raft.md 9.2, reliability.md 2.1, design.md "Identity"):
 1. sequenced, not a repair, shard epoch below the fence          -> STALE
 2. sequenced, not a repair, producer epoch below the newest       -> FENCED
-3. id held: same hash, or other hash but equal rows               -> DUPLICATE; else CONFLICT
-4. sequences held as rows with other contents                     -> CONFLICT, not stored (a repair is stored
+3. below the watermark as a whole, and a repair or unsequenced         -> DUPLICATE, not stored, counted
+4. id held: same hash, or other hash but equal rows               -> DUPLICATE; else CONFLICT
+5. sequences held as rows with other contents                     -> CONFLICT, not stored (a repair is stored
    all the same: replicas must reach the same set; the oldest block's rows show)
-5. else                                                           -> STORED, overlapping rows masked
+6. else                                                           -> STORED, overlapping rows masked
 
 A fence is raised in memory before it is durable (stricter is always safe) and answered after.
 A put registers nothing while it waits, so puts cannot deadlock.
@@ -62,6 +63,8 @@ class Verdict:
     records: tuple[Record, ...]
     told: tuple[tuple[ProducerEpochKey, int], ...] = ()
     ring_epoch: int = 0
+    #: Rows of entries that are below the watermark and were not stored.
+    expired_rows: int = 0
 
     def reply(self, producers: tuple[ProducerState, ...]) -> PutReply:
         """What the coordinator is told."""
@@ -133,6 +136,7 @@ class Engine:
             tuple(records),
             told,
             options.ring_epoch,
+            sum(one.duplicates for one in found if one.expired),
         )
 
     def _raised_fences(self, entries: Sequence[EntryHeader]) -> list[Record]:

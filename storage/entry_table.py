@@ -25,6 +25,11 @@ GONE = 1
 COMPLEX = 2
 #: Hidden as a whole: its `previous` is present, or all of its rows are held by older blocks.
 HIDDEN = 4
+#: Hidden by its `previous`; `HIDDEN` alone is by overlap. Both may hold.
+HIDDEN_PREVIOUS = 8
+HIDDEN_ANY = HIDDEN | HIDDEN_PREVIOUS
+#: Its block has blanked rows (storage.erase).
+ERASED = 16
 NO_PRODUCER = -1
 
 ENTRY_TYPE = np.dtype([

@@ -13,13 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from records.block_codec import encode_body, parse_prefix
+from records.columns import ERASED_COLUMN
 from records.errors import BlockCorrupt
 from storage.block_files import BlockFiles
 from storage.hot import HotSet
+from storage.retention import Rule
+from storage.scan_hidden import hidden_rows
 from storage.scan_select import BlockSlice
 from storage.segment_file import segment_path
 
@@ -67,9 +71,13 @@ def new_folder(root: Path) -> Path:
 
 
 def export(
-    root: Path, slices: Sequence[BlockSlice], files: BlockFiles, hot: HotSet
+    root: Path,
+    slices: Sequence[BlockSlice],
+    files: BlockFiles,
+    hot: HotSet,
+    rules: Sequence[Rule] = (),
 ) -> tuple[Path, tuple[ExportedFile, ...]]:
-    """Makes the files of `slices` in a new folder below `root`.
+    """Makes the files of `slices` in a new folder below `root`, without the rows that `rules` hide.
 
     Raises:
         BlockCorrupt: a block is damaged (details: `ordinal`); nothing is left of the export.
@@ -77,14 +85,16 @@ def export(
     """
     folder = new_folder(root)
     try:
-        found = [_export_one(folder, one, files, hot) for one in slices if one.place.rows]
+        found = [_export_one(folder, one, files, hot, rules) for one in slices if one.place.rows]
     except (BlockCorrupt, OSError):
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder, tuple(one for one in found if one.rows)
 
 
-def _export_one(folder: Path, one: BlockSlice, files: BlockFiles, hot: HotSet) -> ExportedFile:
+def _export_one(
+    folder: Path, one: BlockSlice, files: BlockFiles, hot: HotSet, rules: Sequence[Rule]
+) -> ExportedFile:
     place = one.place
     target = folder / segment_path(place.ordinal, place.min_ts, place.max_ts)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -98,17 +108,22 @@ def _export_one(folder: Path, one: BlockSlice, files: BlockFiles, hot: HotSet) -
     body: pa.Buffer | memoryview = memoryview(data)[parse_prefix(data).body[0] :]
     rows = place.rows
     if not one.whole:
-        table = _visible(body, one)
+        hidden = hidden_rows(hot, place, rules if one.ruled else (), one.erased)
+        table = _visible(body, one, hidden)
         body, rows = encode_body(table), table.num_rows
     if rows:
         target.write_bytes(body)
     return ExportedFile(target, rows, len(memoryview(body)))
 
 
-def _visible(body: memoryview, one: BlockSlice) -> pa.Table:
+def _visible(body: memoryview, one: BlockSlice, hidden: np.ndarray | None) -> pa.Table:
     try:
         table = pq.read_table(pa.BufferReader(pa.py_buffer(body)))
     except (pa.ArrowException, OSError) as error:
         raise BlockCorrupt(f"Parquet: {error}", ordinal=one.place.ordinal) from error
+    if ERASED_COLUMN in table.schema.names:
+        table = table.drop_columns([ERASED_COLUMN])
     mask = one.row_mask()
+    if hidden is not None:
+        mask = ~hidden if mask is None else mask & ~hidden
     return table if mask is None else table.filter(pa.array(mask))

@@ -11,7 +11,7 @@ from storage.block_files import BlockFiles
 from storage.engine import Engine
 from storage.export import Exported, ExportedFile, copied_bytes, export
 from storage.hot import HotSet
-from storage.scan_select import select, take_snapshot
+from storage.scan_select import narrowed, select, take_snapshot
 
 Reading = Callable[..., Awaitable[tuple[Path, tuple[ExportedFile, ...]]]]
 #: Damaged blocks met in one export before it is given up.
@@ -54,12 +54,18 @@ class Exports:
         request = ScanRequest(ScanPlan(tenant=tenant), shards, shards)
         for _ in range(_TRIES_MAX):
             snapshot = take_snapshot(self._engine.holdings, request)
-            slices = select(snapshot, request)
+            slices = select(snapshot, narrowed(self._engine.holdings, request))
             if copied_bytes(slices) > self._room():
                 raise DiskFull(f"an export needs {copied_bytes(slices)} bytes")
             try:
                 folder, files = await self._reading(
-                    self._workers, export, self._root, slices, self._files, self._hot
+                    self._workers,
+                    export,
+                    self._root,
+                    slices,
+                    self._files,
+                    self._hot,
+                    snapshot.rules,
                 )
                 return Exported(folder, files, snapshot.digests)
             except BlockCorrupt as error:  # set aside, or merged, by now: a new snapshot knows

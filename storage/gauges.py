@@ -25,6 +25,10 @@ class Gauges:
         self._duplicates = metrics.counter(
             "quorumlog_storage_duplicate_rows_total", "Rows put that were held already"
         )
+        self._expired = metrics.counter(
+            "quorumlog_storage_expired_rows_total",
+            "Rows put that lie below the watermark: acknowledged, not stored",
+        )
         self._conflicts = metrics.counter(
             "quorumlog_storage_conflict_rows_total", "Sequences put again with other contents"
         )
@@ -72,7 +76,8 @@ class Gauges:
         for status, count in Counter(verdict.statuses).items():
             self._entries.labels(str(status)).inc(count)
         self._rows.inc(sum(header.entries[index].row_count for index in verdict.accepted))
-        self._duplicates.inc(sum(verdict.duplicate_rows))
+        self._duplicates.inc(sum(verdict.duplicate_rows) - verdict.expired_rows)
+        self._expired.inc(verdict.expired_rows)
         for spans in verdict.conflict_seqs:
             self._conflicts.inc(sum(b - a + 1 for a, b in spans))
 

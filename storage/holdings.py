@@ -9,19 +9,25 @@ from collections.abc import Sequence
 import numpy as np
 
 from records.block import BlockHeader, EntryHeader, Spans
+from records.columns import ERASED_COLUMN
 from records.ids import BlockId, EntryId
 from records.timestamps import MAX_ENTRY_HOURS, MICROS_PER_HOUR, hour_of, hours_touched
 from records.visibility import EntryRef, Hidden, hidden_parts, repeats
 from storage.blocks import BlockPlace, Blocks
-from storage.entry_table import COMPLEX, GONE, HIDDEN, NO_ID, EntryTable
+from storage.entry_table import (
+    COMPLEX,
+    ERASED,
+    GONE,
+    HIDDEN,
+    HIDDEN_ANY,
+    HIDDEN_PREVIOUS,
+    NO_ID,
+    EntryTable,
+)
 from storage.merkle import EMPTY, Digest, MerkleTree
 from storage.producers import GroupKey, ProducerBook
 from storage.repack import Packed, renumbering
-
-#: Hidden by its `previous`; `HIDDEN` alone is by overlap. Both may hold.
-HIDDEN_PREVIOUS = 8
-HIDDEN_ANY = HIDDEN | HIDDEN_PREVIOUS
-
+from storage.retention import Retention
 
 #: Of an entry that is COMPLEX: content hash, seqs, skips.
 Extra = tuple[bytes, Spans, Spans]
@@ -45,6 +51,10 @@ class Holdings:
         self.received_max = 0
         #: Blocks set aside for damage.
         self.quarantined = 0
+        #: What watermarks and deletes hide, as of the newest replicated state seen.
+        self.retention = Retention()
+        #: By rule, a mask by block ordinal: blocks in which it hides nothing that is not blanked.
+        self.clean: dict[str, np.ndarray] = {}
 
     # -- adding -----------------------------------------------------------------------------------
 
@@ -52,8 +62,11 @@ class Holdings:
         """Files the accepted entries of a block. They must be absent (the engine has seen to that)."""
         self.blocks.add(place)
         self.bytes += place.length
+        erased = ERASED_COLUMN in header.columns
         for index in accepted:
             self._add_entry(header.entries[index], place.ordinal, index)
+            if erased:
+                self.table.rows["flags"][self.table.count - 1] |= ERASED
 
     def _add_entry(self, entry: EntryHeader, ordinal: int, index: int) -> None:
         overlaps = bool(entry.seqs) and bool(self.producers.overlap(entry))
@@ -154,7 +167,13 @@ class Holdings:
 
     # -- merging ----------------------------------------------------------------------------------
 
-    def refile(self, place: BlockPlace, numbers: np.ndarray, row_starts: np.ndarray) -> None:
+    def refile(
+        self,
+        place: BlockPlace,
+        numbers: np.ndarray,
+        row_starts: np.ndarray,
+        erased: bool = False,
+    ) -> None:
         """Files entries anew, under a segment that holds a copy of their rows.
 
         Nothing but their place changes: identity, what is hidden, trees and producers stay. The old rows
@@ -163,6 +182,7 @@ class Holdings:
         Args:
             numbers: entry numbers in the order of the segment's header.
             row_starts: first row of each in the segment.
+            erased: whether the segment has blanked rows.
         """
         self.blocks.add(place)
         self.bytes += place.length
@@ -175,6 +195,7 @@ class Holdings:
         moved["origin"][bare] = np.frombuffer(b"".join(ids), "V16")[which]
         moved["block"], moved["index"] = place.ordinal, index
         moved["row_start"] = row_starts[index]
+        moved["flags"] = moved["flags"] & (0xFF ^ ERASED) | (ERASED if erased else 0)
         self.table.drop(old)
         first = self.table.extend(moved)
         hidden = np.flatnonzero(moved["flags"] & HIDDEN_ANY)
@@ -231,6 +252,17 @@ class Holdings:
 
     # -- removing ---------------------------------------------------------------------------------
 
+    def expire(self, numbers: np.ndarray) -> list[int]:
+        """Forgets entries below the watermark; the ordinals of blocks that have none left.
+
+        Their producers' sequences stay, as does what they hid: it is below the watermark as well.
+        """
+        for number in numbers.tolist():
+            self._remove_entry(number)
+        self.dirty_hidden.difference_update(numbers.tolist())
+        blocks = np.unique(self.table.rows["block"][numbers]).tolist()
+        return [ordinal for ordinal in blocks if not len(self.present(ordinal))]
+
     def remove_block(self, ordinal: int) -> list[int]:
         """Forgets the entries of a damaged block: this replica is now missing them. Their numbers."""
         place = self.blocks[ordinal]
@@ -268,6 +300,23 @@ class Holdings:
             seqs, skips = self.spans(number)
             self.producers.insert(key, seqs, skips)
         self._set_hidden(numbers, numbers)
+
+    # -- retention --------------------------------------------------------------------------------
+
+    def is_clean(self, rule: str, ordinals: np.ndarray) -> np.ndarray:
+        """Which of these blocks are known to hold nothing that a rule hides, but what is blanked."""
+        known = self.clean.get(rule)
+        if known is None or not len(known):
+            return np.zeros(len(ordinals), bool)
+        return known[np.minimum(ordinals, len(known) - 1)] & (ordinals < len(known))
+
+    def mark_clean(self, rule: str, ordinal: int) -> None:
+        """The block was looked through for the rule. Readers may hold the mask: it is replaced."""
+        known = self.clean.get(rule, np.zeros(0, bool))
+        grown = np.zeros(max(len(known), ordinal + 1, self.blocks.end), bool)
+        grown[: len(known)] = known
+        grown[ordinal] = True
+        self.clean[rule] = grown
 
     # -- asking -----------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from records.block_codec import (
     open_body,
     parse_prefix,
 )
+from records.columns import ERASED_COLUMN
 from records.errors import BlockCorrupt, EnvelopeCorrupt
 from records.needle import Needle
 from records.row_filters import RowFilters
@@ -194,7 +195,7 @@ class HotSet:
         if not place.rows:
             return ()
         footer, _ = self._footer(place)
-        return tuple(footer.schema.names)
+        return tuple(name for name in footer.schema.names if name != ERASED_COLUMN)
 
     def _footer(self, place: BlockPlace) -> tuple[pq.FileMetaData, memoryview | None]:
         """The Parquet footer; with the body if it had to be read for it."""

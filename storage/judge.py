@@ -21,11 +21,15 @@ Pair = tuple[int, int]
 
 @dataclass(slots=True)
 class Judgement:
-    """What one entry came to; `waits` and `pairs` are what must be known first."""
+    """What one entry came to; `waits` and `pairs` are what must be known first.
+
+    `expired`: not stored, as it is below the watermark.
+    """
 
     status: EntryStatus
     duplicates: int = 0
     conflicts: Spans = ()
+    expired: bool = False
     waits: set[int] = field(default_factory=set)
     pairs: list[tuple[Pair, Spans | None]] = field(default_factory=list)
 
@@ -86,6 +90,8 @@ class Judge:
         entry = self._header.entries[index]
         if fenced := self._fenced(entry):
             return Judgement(fenced)
+        if self._expired(entry):
+            return Judgement(EntryStatus.DUPLICATE, entry.row_count, expired=True)
         put = self._writing.with_id(entry.entry_id)
         if put is not None:
             return Judgement(EntryStatus.DUPLICATE, waits={put})
@@ -104,6 +110,18 @@ class Judge:
             return EntryStatus.STALE
         newest = self._holdings.producers.newest_epoch(entry.shard, entry.producer_key)
         return EntryStatus.FENCED if entry.producer_epoch < newest else None
+
+    def _expired(self, entry: EntryHeader) -> bool:
+        """Whether the entry is below the watermark, and not stored for it.
+
+        A producer's rows are stored all the same, or its sequences would never be acknowledged: they are
+        hidden, and dropped before long. What others bring as a repair was, or would have been, dropped.
+        """
+        if entry.sequenced and not self._repair:
+            return False
+        return self._holdings.retention.expired(
+            entry.tenant, entry.service if entry.sequenced else "", entry.max_ts
+        )
 
     def _same_id(self, entry: EntryHeader) -> tuple[int, bytes] | None:
         """(held number, its hash) of the entry with the same id, here or earlier in the block."""

@@ -125,7 +125,7 @@ class Batch:
 
     def _mask(self, time: TimeRange) -> np.ndarray | None:
         """The rows that may be seen and lie in the time range; None for all."""
-        masks = [part.row_mask() for part in self.parts]
+        masks = [_seen(part.row_mask(), self._scanner.hidden(part)) for part in self.parts]
         mask = None
         if any(one is not None for one in masks):
             mask = np.concatenate([
@@ -157,6 +157,13 @@ class Batch:
         if flat or self.rows < _JOIN_BELOW_ROWS * len(full):
             return pa.concat_arrays(full)
         return pa.chunked_array(full, kind)
+
+
+def _seen(mask: np.ndarray | None, hidden: np.ndarray | None) -> np.ndarray | None:
+    """The rows in `mask` (None: all) without those that are hidden."""
+    if hidden is None:
+        return mask
+    return ~hidden if mask is None else mask & ~hidden
 
 
 def _joined_dictionaries(arrays: list[pa.Array]) -> pa.Array:

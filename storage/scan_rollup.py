@@ -77,6 +77,8 @@ def _answered(
     if snapshot.masked:
         masked = np.intersect1d(np.fromiter(snapshot.masked, np.int64), visible)
         unfit[snapshot.rows["block"][masked]] = True
+    if snapshot.ruled is not None:
+        unfit[blocks[snapshot.ruled[visible]]] = True
     cut = [edge for edge in (time.start, time.end) if edge % MICROS_PER_MINUTE]
     if cut:
         straddling = np.zeros(len(visible), bool)

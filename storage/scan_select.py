@@ -9,19 +9,21 @@ with the row group's rows, and the entries with their rows counted from its firs
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from records.ids import EntryId
 from records.messages import ScanRequest
 from records.predicates import ScanPlan
+from records.timestamps import TimeRange
 from storage.blocks import Blocks
-from storage.entry_table import GONE, HIDDEN
+from storage.entry_table import ERASED, GONE, HIDDEN, HIDDEN_ANY
 from storage.filter_index import Survivors
-from storage.holdings import HIDDEN_ANY, BlockPlace, Holdings
+from storage.holdings import BlockPlace, Holdings
 from storage.hot import GroupPlace
 from storage.merkle import Digest
+from storage.retention import Rule, touched
 
 Ranges = tuple[tuple[int, int], ...]
 Narrow = Callable[[list[BlockPlace]], Survivors]
@@ -48,6 +50,17 @@ class Snapshot:
     digests: dict[int, Digest]
     received_max: int
     generation: int = 0
+    #: What watermarks and deletes hide of the tenant's rows in the plan's range, and of which entries that
+    #: may be something. None: of none.
+    rules: tuple[Rule, ...] = ()
+    ruled: np.ndarray | None = None
+    #: Whether any entry lies in a block with blanked rows.
+    erased: bool = False
+
+    def told(self, part: np.ndarray) -> tuple[bool, bool]:
+        """(whether rules may hide rows of these entries, whether some of their blocks' are blanked)."""
+        ruled = self.ruled is not None and bool(self.ruled[part].any())
+        return ruled, self.erased and bool((self.flags[part] & ERASED).any())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,9 @@ class BlockSlice:
     masked: dict[int, Ranges]
     #: Rows of all entries together, where entries lie wholly within the piece; else unknown.
     rows_seen: int = -1
+    #: Whether watermarks or deletes may hide rows of it, and whether it has blanked rows.
+    ruled: bool = False
+    erased: bool = False
 
     def _spans(self) -> tuple[np.ndarray, np.ndarray]:
         """First and last + 1 row of each entry, within the piece."""
@@ -71,7 +87,7 @@ class BlockSlice:
     @property
     def whole(self) -> bool:
         """Whether every row of the piece may be seen."""
-        if self.masked:
+        if self.masked or self.ruled or self.erased:
             return False
         if self.rows_seen >= 0:
             return self.rows_seen == self.place.rows
@@ -83,6 +99,8 @@ class BlockSlice:
         if self.whole:
             return None
         rows = self.place.rows
+        if not self.masked and self.rows_seen == rows:
+            return None
         edges = np.zeros(rows + 1, np.int64)
         starts, ends = self._spans()
         np.add.at(edges, starts, 1)
@@ -105,6 +123,7 @@ def take_snapshot(holdings: Holdings, request: ScanRequest) -> Snapshot:
         found = [n for one in request.only if (n := table.find(one)) is not None]
         only = np.array(sorted(set(found)), np.int64)
     flags = table.rows["flags"][:count].copy()
+    rules = rules_of(holdings, request.plan)
     return Snapshot(
         table.rows[:count],
         flags,
@@ -115,7 +134,42 @@ def take_snapshot(holdings: Holdings, request: ScanRequest) -> Snapshot:
         {s: holdings.digest(s, time.start, time.end) for s in request.digest_shards},
         holdings.received_max,
         holdings.generation,
+        rules,
+        _ruled(holdings, rules, count),
+        bool((flags & ERASED).any()),
     )
+
+
+def narrowed(holdings: Holdings, request: ScanRequest) -> ScanRequest:
+    """The request without the time in which watermarks hide all rows. Its digests are over all of it."""
+    plan = request.plan
+    start = holdings.retention.start_of(plan.tenant, plan.services)
+    if start <= plan.time.start:
+        return request
+    time = TimeRange(start, max(start, plan.time.end))
+    return replace(request, plan=replace(plan, time=time))
+
+
+def rules_of(holdings: Holdings, plan: ScanPlan) -> tuple[Rule, ...]:
+    """The rules that hide rows in the plan's range, but for time that `narrowed` leaves out."""
+    retention = holdings.retention
+    start = max(plan.time.start, retention.start_of(plan.tenant, plan.services))
+    return tuple(
+        rule
+        for rule in retention.rules(plan.tenant)
+        if rule.time.start < plan.time.end and rule.time.end > start
+    )
+
+
+def _ruled(holdings: Holdings, rules: Sequence[Rule], count: int) -> np.ndarray | None:
+    """Which of the first `count` entries may hold rows that the rules hide."""
+    if not rules:
+        return None
+    rows = holdings.table.rows[:count]
+    found = np.zeros(count, bool)
+    for rule in rules:
+        found |= touched(rule, holdings.table, rows) & ~holdings.is_clean(rule.name, rows["block"])
+    return found
 
 
 def _masked(holdings: Holdings, request: ScanRequest, flags: np.ndarray) -> dict[int, Ranges]:
@@ -227,7 +281,9 @@ def _piece(one: BlockSlice, group_rows: int, group: int) -> BlockSlice | None:
     known = {name: getattr(one.place, name) for name in _PLACE_FIELDS}
     known["rows"] = rows
     place = GroupPlace(**known, group=group, first_row=first)
-    return BlockSlice(place, entries, one.numbers[inside], one.masked)
+    return BlockSlice(
+        place, entries, one.numbers[inside], one.masked, ruled=one.ruled, erased=one.erased
+    )
 
 
 def _beyond_cursor(plan: ScanPlan, rows: np.ndarray) -> np.ndarray | bool:
@@ -312,4 +368,5 @@ def _slice(snapshot: Snapshot, part: np.ndarray, ordinal: int, rows_seen: int) -
     first, last = int(part[0]), int(part[-1])
     neighbours = last - first == len(part) - 1
     entries = snapshot.rows[first : last + 1] if neighbours else snapshot.rows[part]
-    return BlockSlice(place, entries, part, masked, rows_seen)
+    ruled, erased = snapshot.told(part)
+    return BlockSlice(place, entries, part, masked, rows_seen, ruled, erased)

@@ -13,6 +13,7 @@ from records.predicates import ScanPlan
 from storage.hot import HotSet
 from storage.prune import probe_of
 from storage.scan_filter import excludes
+from storage.scan_hidden import hidden_rows
 from storage.scan_select import BlockSlice, Pieces, Snapshot, pieces_of, visible
 from storage.settings import StorageSettings
 
@@ -89,6 +90,13 @@ class Scanner:
     def slices(self, numbers: np.ndarray | None = None) -> list[BlockSlice]:
         """All of `pieces`, made."""
         return list(self.pieces(numbers))
+
+    def hidden(self, part: BlockSlice) -> np.ndarray | None:
+        """The mask of the piece's rows that watermarks, deletes and blanking hide; None for none."""
+        if not (part.ruled or part.erased):
+            return None
+        rules = self.snapshot.rules if part.ruled else ()
+        return hidden_rows(self.hot, part.place, rules, part.erased)
 
     def excluded(self, part: BlockSlice) -> bool:
         """Whether the sidecar shows that no row of the block matches; counts it if so."""

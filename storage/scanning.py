@@ -14,7 +14,7 @@ from storage.engine import Engine
 from storage.gauges import Gauges
 from storage.hot import HotSet
 from storage.scan import run_scan
-from storage.scan_select import take_snapshot
+from storage.scan_select import narrowed, take_snapshot
 from storage.scanner import Budget, Scanner
 from storage.settings import StorageSettings
 
@@ -74,6 +74,7 @@ class Scans:
 
         while True:
             snapshot = take_snapshot(self._engine.holdings, request)
+            narrow = narrowed(self._engine.holdings, request)
             budget = Budget.of(self._settings, expired, self._workers.share)
             if (
                 not request.data_shards
@@ -81,7 +82,7 @@ class Scans:
                 return Scanner(snapshot, request, self._hot, budget).reply(), _NOTHING
             try:
                 return await self._reading(
-                    self._workers, run_scan, snapshot, request, self._hot, budget
+                    self._workers, run_scan, snapshot, narrow, self._hot, budget
                 )
             except BlockCorrupt as error:  # set aside, or merged, by now: a new snapshot knows
                 if "ordinal" not in error.details or deadline.expired:

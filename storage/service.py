@@ -49,6 +49,9 @@ from storage.home import Home, free_bytes
 from storage.hot import HotSet, use_steady_memory
 from storage.opening import Opened
 from storage.putting import PutHost, Puts
+from storage.retention import Delete, Retention
+from storage.retiring import Retiring
+from storage.retiring_gauges import RetiringGauges
 from storage.scanning import Scans
 from storage.segment_write import Step, no_step
 from storage.settings import StorageSettings
@@ -56,10 +59,12 @@ from storage.status import engine_figures
 from storage.wal import LogHooks, Wal
 from storage.warming import Warmer
 
-__all__ = ["StorageService", "StorageSettings"]
+__all__ = ["Delete", "Retention", "StorageService", "StorageSettings"]
 log = get_logger(__name__)
 T = TypeVar("T")
 FreeBytes = Callable[[Path], int]
+#: Seconds between two steps while hidden rows wait to be removed.
+BUSY_SECONDS = 0.02
 
 
 class StorageService:
@@ -82,7 +87,7 @@ class StorageService:
         self._gauges, self._compact_step = Gauges(metrics), compact_step
         self._home: Home | None = None
         self._engine = Engine()
-        self._ready = False
+        self._ready = self._reads_held = False
         self._disk = DiskFloor(settings.disk_floor_bytes, settings.disk_hysteresis_bytes)
 
     # -- life -------------------------------------------------------------------------------------
@@ -116,7 +121,7 @@ class StorageService:
         )
         self._compactor.start(self._home.last_segment() + 1)
         pause = lambda: self._compactor.pause_seconds  # noqa: E731
-        self._supervisor.spawn("compact", self._supervisor.forever(pause, self._compactor.step))
+        self._supervisor.spawn("compact", self._supervisor.forever(pause, self._tend_blocks))
         told = self._gauges.warmed.inc
         warmer = Warmer(self._engine, self._hot, self._chores, self._reading, told)
         self._supervisor.spawn("warm", warmer.run(self.settings.warm_cpu_share))
@@ -190,6 +195,7 @@ class StorageService:
             CompactionGauges(self._metrics),
             self._compact_step,
         )
+        self._retiring = Retiring(self._engine, self._compactor, RetiringGauges(self._metrics))
         self._files = files
 
     async def stop(self) -> None:
@@ -221,6 +227,11 @@ class StorageService:
     def _check_ready(self) -> None:
         if not self._ready:
             raise NotReady("storage is not open")
+
+    def _check_readable(self) -> None:
+        self._check_ready()
+        if self._reads_held:
+            raise NotReady("it is not known yet what was deleted while this node was away")
 
     def _check_writable(self) -> None:
         self._check_ready()
@@ -269,12 +280,12 @@ class StorageService:
             InvalidRequest: a bad regular expression or aggregate.
             DeadlineExceeded: `deadline_ms` passed.
         """
-        self._check_ready()
+        self._check_readable()
         return await self._scans.run(request)
 
     async def entries(self, request: EntriesRequest) -> EntriesReply:
         """The entries of a shard filed under the hours that start..end touches."""
-        self._check_ready()
+        self._check_readable()
         holdings = self._engine.holdings
         numbers = holdings.entries_in_hours(request.shard, request.start, request.end)
         return EntriesReply(tuple(holdings.ref(number) for number in numbers))
@@ -284,7 +295,7 @@ class StorageService:
 
         A damaged block is set aside and its entries left out.
         """
-        self._check_ready()
+        self._check_readable()
         while True:
             wanted = places_of(self._engine.holdings, entry_ids)
             try:
@@ -302,7 +313,7 @@ class StorageService:
             Overloaded: another export runs.
             DiskFull: what has to be copied does not fit.
         """
-        self._check_ready()
+        self._check_readable()
         return await self._exports.run(tenant, shards)
 
     async def _quarantine(self, ordinal: int, reason: str) -> None:
@@ -353,7 +364,52 @@ class StorageService:
         """Raises what this node knows, from the metadata snapshot."""
         self._engine.observe(ring_epoch, shard_epochs)
 
+    # -- retention --------------------------------------------------------------------------------
+
+    def observe_retention(self, retention: Retention) -> None:
+        """Hides from now on what these watermarks and deletes hide; then reads are served.
+
+        An older state than the one known changes nothing.
+        """
+        self._retiring.observe(retention)
+        self._reads_held = False
+
+    def hold_reads(self) -> None:
+        """Refuses reads until `observe_retention`: what was deleted in the meantime must not show."""
+        self._reads_held = True
+
+    def may_take(self, tenant: str, service: str, max_ts: int) -> bool:
+        """Whether an entry may be taken as a repair or a hint; False if it is below the watermark.
+
+        A put looks as well, and ignores what may not: to ask before spares sending it.
+
+        Args:
+            service: of a sequenced entry; "" for others, which may hold several.
+            max_ts: of its last row, microseconds.
+        """
+        return not self._engine.holdings.retention.expired(tenant, service, max_ts)
+
+    def retention_progress(self) -> dict[str, Any]:
+        """How far this node is: the state it follows, and by delete how many blocks are to be cleared."""
+        self._check_readable()
+        holdings = self._engine.holdings
+        left = self._retiring.left()
+        return {
+            "index": holdings.retention.index,
+            "left": left,
+            "received_max": holdings.received_max,
+        }
+
     # -- housekeeping -----------------------------------------------------------------------------
+
+    async def _tend_blocks(self) -> None:
+        """In turn: merges what is small, removes what is hidden. Both hold entry numbers while they wait."""
+        await self._compactor.step()
+        await self._retiring.step(writable=not self.read_only)
+        if self._retiring.busy:  # no longer than the share of CPU wants
+            usual = self.settings.compact_interval_seconds
+            pause = self._compactor.pause_seconds - usual
+            self._compactor.pause_seconds = max(BUSY_SECONDS, pause)
 
     async def _watch_disk(self) -> None:
         self._look_at_disk()

@@ -1,0 +1,123 @@
+"""Blanking: hidden rows of a block lose their contents for good, and keep their place.
+
+A block is written again as a segment in which these rows have no message, no ids, no fields: only their time,
+service, level and sequence are left, and a mark (ERASED_COLUMN). So an entry stays what it is to the other
+replicas: same id, same hash, same sequences, same number of rows; put again it is a duplicate, and which copy
+of a row hides which does not change. Removing the rows instead would have changed all of these, one replica
+after the other. What is left of a row takes next to nothing: nulls are run-length encoded.
+
+Which blocks are due follows from the rules and the entry table; blocks that were looked through are
+remembered (`Holdings.clean`) until they are merged. A rule of a watermark waits for a block to be older
+than it; entries that will be dropped as a whole (storage.retiring) are left to that.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from records.columns import CORE_TYPES, ERASED_COLUMN
+from storage.compaction_merge import Merged, Opened, Source, open_source, regrouped
+from storage.entry_table import GONE
+from storage.holdings import Holdings
+from storage.hot import HotSet
+from storage.retention import Rule, floors_of, touched
+from storage.scan_hidden import blanked_rows, hidden_rows, may_match
+
+#: Arrow's kernels are made at import; type checkers cannot see them.
+pc = pyarrow.compute
+#: What a blanked row keeps. Its message is the empty text: every row has one.
+KEPT = frozenset(("timestamp", "timestamp_ns", "service", "level", "tenant", "received_at")) | {
+    "producer",
+    "producer_epoch",
+    "seq",
+    ERASED_COLUMN,
+}
+#: Blocks that one step looks through.
+BLOCKS_MAX = 8
+Count = Callable[[int], None]
+
+
+def due(holdings: Holdings, rule: Rule) -> np.ndarray:
+    """Ordinals of the blocks that the rule still has to be carried out on, ascending."""
+    table = holdings.table
+    rows = table.rows[: table.count]
+    found = touched(rule, table, rows) & ((rows["flags"] & GONE) == 0)
+    found &= rows["max_ts"] >= floors_of(holdings.retention, table)
+    found &= ~holdings.is_clean(rule.name, rows["block"])
+    ordinals = np.unique(rows["block"][found]).tolist()
+    if rule.rising:
+        places = ((ordinal, holdings.blocks[ordinal]) for ordinal in ordinals)
+        ordinals = [n for n, place in places if place is not None and rule.settled(place.max_ts)]
+    return np.array(ordinals, np.int64)
+
+
+def next_blocks(holdings: Holdings) -> tuple[list[int], list[Rule]]:
+    """Some blocks to look through, and the rules to carry out on them; empty if there is nothing to do."""
+    wanted: dict[int, list[Rule]] = {}
+    for rule in holdings.retention.all_rules:
+        for ordinal in due(holdings, rule).tolist():
+            wanted.setdefault(ordinal, []).append(rule)
+    if not wanted:
+        return [], []
+    first = min(wanted)
+    alike = [ordinal for ordinal in sorted(wanted) if wanted[ordinal] == wanted[first]]
+    return alike[:BLOCKS_MAX], wanted[first]
+
+
+def erasing(
+    rules: Sequence[Rule], erased: Count
+) -> Callable[[HotSet, Sequence[Source]], Iterator[Merged]]:
+    """How blocks are rewritten: those with rows to blank, each by itself; the others not at all.
+
+    Args:
+        erased: told how many rows were blanked; on the worker.
+    """
+
+    def run(hot: HotSet, sources: Sequence[Source]) -> Iterator[Merged]:
+        for source in sources:
+            mask = _new_rows(hot, source, rules)
+            if mask is not None:
+                erased(int(np.count_nonzero(mask)))
+                opened = open_source(hot, source)
+                table = blanked(opened.table, mask)
+                yield from regrouped(Opened(source, opened.header, table))
+
+    return run
+
+
+def _new_rows(hot: HotSet, source: Source, rules: Sequence[Rule]) -> np.ndarray | None:
+    """The mask of the block's rows that are hidden and not blanked yet; None for none."""
+    place = source.place
+    mask = hidden_rows(hot, place, [one for one in rules if may_match(hot, place, one)], False)
+    before = None if mask is None else blanked_rows(hot, place)
+    if mask is None or before is None:
+        return mask
+    mask = mask & ~before
+    return mask if mask.any() else None
+
+
+def blanked(table: pa.Table, mask: np.ndarray) -> pa.Table:
+    """The rows without the contents of those where `mask` holds, which are marked."""
+    gone = pa.array(mask)
+    columns: dict[str, pa.ChunkedArray | pa.Array] = {}
+    for name in table.schema.names:
+        column = table[name] if name in KEPT else _without(table[name], gone, name)
+        if name != ERASED_COLUMN and column.null_count < table.num_rows:
+            columns[name] = column
+    marks = pa.array(np.where(mask, 1, 0).astype(np.int8), mask=~mask)
+    if ERASED_COLUMN in table.schema.names:
+        marks = pc.coalesce(marks, table[ERASED_COLUMN])
+    columns[ERASED_COLUMN] = marks
+    return pa.table(columns)
+
+
+def _without(column: pa.ChunkedArray, gone: pa.Array, name: str) -> pa.ChunkedArray:
+    """A column with nulls (of messages: empty texts) for the rows that go, and no trace of them."""
+    kind = column.type
+    dictionary = pa.types.is_dictionary(kind)
+    plain = column.cast(kind.value_type) if dictionary else column
+    nothing = pa.scalar("" if name == "message" else None, plain.type)
+    kept = pc.if_else(gone, nothing, plain)
+    return kept.dictionary_encode().cast(CORE_TYPES.get(name, kind)) if dictionary else kept

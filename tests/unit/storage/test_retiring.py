@@ -1,0 +1,414 @@
+"""Hidden at once, removed later, never back: watermarks and deletes on running stores, against a model."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from records.errors import NotReady
+from records.ids import EntryId
+from records.messages import EntriesRequest, EntryStatus, PutOptions
+from records.predicates import Aggregate, Fold, ScanPlan
+from records.timestamps import MAX_MICROS, MICROS_PER_HOUR, MIN_MICROS, TimeRange
+from storage.service import Delete, Retention, StorageService
+from tests.unit.storage.samples import (
+    OPTIONS,
+    SECOND,
+    SETTINGS,
+    T0,
+    Entry,
+    block_of,
+    entry_id,
+    row,
+    scan_of,
+    service_on,
+)
+
+HOUR = MICROS_PER_HOUR
+QUIET = replace(SETTINGS, compact=False, log_file_bytes=16_384)
+REPAIR = PutOptions(ring_epoch=1, repair=True)
+COUNT = Aggregate("n", "count")
+ALL = EntriesRequest(0, MIN_MICROS, MAX_MICROS)
+
+
+def entry(hours: Sequence[int], services: Sequence[str], received: int = 0, seq: int = 0) -> Entry:
+    """A row an hour after T0 for each of `hours`, of services in turn, received `received` s after T0."""
+    at = T0 + received * SECOND
+    rows = [
+        row(3600 * hour, f"{service} {hour} {received} {seq}", service, received_at=at, code=hour)
+        for hour, service in zip(hours, services, strict=True)
+    ]
+    if seq:
+        rows = [{**one, "service": services[0]} for one in rows]
+        seqs = ((seq, seq + len(rows) - 1),)
+        return Entry(rows, producer="p", seqs=seqs, received_at=at)
+    return Entry(rows, received_at=at)
+
+
+async def running(directory: Path) -> StorageService:
+    """A started store that merges and removes only when it is told to."""
+    service = service_on(directory, QUIET)
+    await service.start()
+    return service
+
+
+async def retire(service: StorageService) -> None:
+    """Removes all that is hidden, and the files at once."""
+    for _ in range(200):
+        await service._retiring.step()
+        if not service._retiring.busy:
+            break
+    superseded = service._compactor._superseded
+    superseded._next_log = 0.0
+    superseded.segments = [(0.0, place) for _, place in superseded.segments]
+    await service._compactor._tidy(service._clock.monotonic())
+
+
+async def shown(service: StorageService) -> list[str]:
+    """Messages of all rows, from a scan; counts by a fold, by rollups and by groups agree with it."""
+    plan = ScanPlan(limit=10_000, descending=False)
+    _, table = await service.scan(scan_of(plan))
+    found = table["message"].to_pylist() if table.num_rows else []
+    assert "_erased" not in table.schema.names
+    for by in ((), ("service",), ("code",)):
+        _, counts = await service.scan(scan_of(ScanPlan(fold=Fold(by, (COUNT,)))))
+        assert sum(counts["n"].to_pylist()) == len(found), by
+    return sorted(found)
+
+
+def files(directory: Path) -> int:
+    """How many segments lie on the disk."""
+    return len(list(directory.rglob("*.parquet")))
+
+
+async def with_store(directory: Path, entries: Sequence[Entry]) -> StorageService:
+    """A store with one block of these entries."""
+    service = await running(directory)
+    await service.put(block_of(1, *entries), OPTIONS)
+    return service
+
+
+async def test_rows_below_the_watermark_are_hidden_at_once(tmp_path: Path) -> None:
+    """Each service by its own; from rows, counts and exports alike."""
+    service = await with_store(
+        tmp_path, [entry((0, 1, 2), ("a", "b", "a")), entry((5, 5), ("a", "b"), 1)]
+    )
+
+    service.observe_retention(Retention(1, {("default", "a"): T0 + 2 * HOUR + 1}))
+
+    assert await shown(service) == ["a 5 1 0", "b 1 0 0", "b 5 1 0"]
+    made = await service.export("default", range(8))
+    assert made.rows == 3
+    await service.stop()
+
+
+async def test_entries_below_the_watermark_leave_disk_and_digest(tmp_path: Path) -> None:
+    """With them goes the file; they are not taken again, nor does a restart bring them back."""
+    old, new = entry((0, 1), ("a", "b")), entry((9,), ("a",), 3)
+    service = await with_store(tmp_path, [old])
+    await service.put(block_of(2, new), OPTIONS)
+    await service._compactor.merge([0, 1])
+    service.observe_retention(Retention(1, {("default", ""): T0 + 4 * HOUR}))
+    await retire(service)
+
+    status = service.status()
+    reply = await service.put(block_of(3, old), REPAIR)
+    fresh = await running(tmp_path / "other")
+    await fresh.put(block_of(2, new), OPTIONS)
+
+    assert (status["rows"], status["entries"]) == (1, 1)
+    assert reply.statuses == (EntryStatus.DUPLICATE,)
+    assert await shown(service) == ["a 9 3 0"]
+    assert service.digest(0) == fresh.digest(0)
+    await service.stop()
+    again = await running(tmp_path)
+    again.observe_retention(Retention(1, {("default", ""): T0 + 4 * HOUR}))
+    await retire(again)
+    assert again.digest(0) == fresh.digest(0)
+    await again.stop()
+    await fresh.stop()
+
+
+async def test_a_block_that_is_wholly_below_is_a_file_less(tmp_path: Path) -> None:
+    """The segment's file is removed."""
+    service = await with_store(tmp_path, [entry((0, 1), ("a", "b"))])
+    await service.put(block_of(2, entry((0,), ("b",), 2)), OPTIONS)
+    await service._compactor.merge([0, 1])
+    assert files(tmp_path) == 1
+
+    service.observe_retention(Retention(1, {("default", ""): T0 + 4 * HOUR}))
+    await retire(service)
+
+    assert files(tmp_path) == 0
+    assert service.status()["blocks"] == 0
+    await service.stop()
+
+
+DELETE = Delete("d", "default", TimeRange(), T0 + 5 * SECOND, ("a",), ("word", "0"))
+
+
+async def test_a_delete_hides_what_was_there_and_no_later_row(tmp_path: Path) -> None:
+    """The order is by what the rows say of their receipt: the same on all replicas."""
+    service = await with_store(tmp_path, [entry((0, 1), ("a", "b"), 5), entry((0,), ("a",), 6)])
+
+    service.observe_retention(Retention(1, {}, (DELETE,)))
+
+    assert await shown(service) == ["a 0 6 0", "b 1 5 0"]
+    await service.stop()
+
+
+@pytest.mark.parametrize("forget", [False, True])
+async def test_blanked_rows_leave_the_disk_and_keep_their_names(
+    tmp_path: Path, forget: bool
+) -> None:
+    """No byte of the message is left; the entry is a duplicate still, its digest and sequences stay."""
+    one = entry((0, 1, 0), ("a", "a", "a"), 5, seq=1)
+    service = await with_store(tmp_path, [one, entry((0,), ("b",), 1)])
+    before = service.digest(0)
+    states = await service.producer_states(0, ("default", "a", "p"))
+    service.observe_retention(Retention(1, {}, (DELETE,)))
+    assert service.retention_progress()["left"] == {"d": 1}
+
+    await retire(service)
+    if forget:
+        service.observe_retention(Retention(2))
+
+    assert service.retention_progress()["left"] == ({} if forget else {"d": 0})
+    assert service.digest(0) == before
+    assert await service.producer_states(0, ("default", "a", "p")) == states
+    assert await shown(service) == ["a 1 5 1", "b 0 1 0"]
+    reply = await service.put(block_of(7, one), REPAIR)
+    assert reply.statuses == (EntryStatus.DUPLICATE,)
+    (block,) = await service.fetch((entry_id(one),))
+    assert b"a 0 5 1" not in bytes(block.data)
+    other = await running(tmp_path / "other")
+    await other.put(block, REPAIR)
+    assert await shown(other) == ["a 1 5 1"]
+    await other.stop()
+    await service.stop()
+    again = await running(tmp_path)
+    assert await shown(again) == ["a 1 5 1", "b 0 1 0"]
+    await again.stop()
+
+
+async def test_blanked_rows_sent_again_in_another_batch_are_no_conflict(tmp_path: Path) -> None:
+    """A producer repeats its sequences cut in another way: what was deleted stays so."""
+    service = await with_store(tmp_path, [entry((0, 1), ("a", "a"), 5, seq=1)])
+    service.observe_retention(Retention(1, {}, (DELETE,)))
+    await retire(service)
+
+    longer = entry((0, 1, 2), ("a", "a", "a"), 5, seq=1)
+    reply = await service.put(block_of(9, longer), OPTIONS)
+
+    assert reply.statuses == (EntryStatus.STORED,)
+    assert await shown(service) == ["a 1 5 1", "a 2 5 1"]
+    await service.stop()
+
+
+async def test_reads_wait_for_the_state_and_puts_do_not(tmp_path: Path) -> None:
+    """A node that was away does not know yet what was deleted."""
+    service = await running(tmp_path)
+    service.hold_reads()
+    one = entry((0,), ("a",))
+
+    await service.put(block_of(1, one), OPTIONS)
+    for call in (
+        service.scan(scan_of(ScanPlan())),
+        service.entries(ALL),
+        service.fetch((EntryId(bytes(16)),)),
+        service.export("default", (0,)),
+    ):
+        with pytest.raises(NotReady):
+            await call
+
+    service.observe_retention(Retention(1, {("default", ""): T0 + 9 * HOUR}))
+    assert await shown(service) == []
+    await service.stop()
+
+
+async def test_an_older_state_changes_nothing(tmp_path: Path) -> None:
+    """A snapshot that comes late does not show again what a newer one hides."""
+    service = await with_store(tmp_path, [entry((0,), ("a",))])
+    service.observe_retention(Retention(5, {("default", ""): T0 + 9 * HOUR}))
+    service.observe_retention(Retention(4))
+
+    assert await shown(service) == []
+    assert not service.may_take("default", "", T0)
+    assert service.may_take("default", "", T0 + 9 * HOUR)
+    await service.stop()
+
+
+# -- any order, three replicas ----------------------------------------------------------------
+
+
+@dataclass
+class Model:
+    """What should be seen, by a loop over rows."""
+
+    marks: dict[tuple[str, str], int] = field(default_factory=dict)
+    deletes: list[Delete] = field(default_factory=list)
+
+    def hides(self, one: dict) -> bool:
+        """Whether a row is hidden."""
+        mark = self.marks.get(
+            ("default", one["service"]), self.marks.get(("default", ""), MIN_MICROS)
+        )
+        if one["timestamp"] < mark:
+            return True
+        return any(
+            one["received_at"] <= d.received_until
+            and d.time.start <= one["timestamp"] < d.time.end
+            and (not d.services or one["service"] in d.services)
+            and (d.tree == ("true",) or one["code"] == d.tree[2])
+            for d in self.deletes
+        )
+
+    def retention(self, index: int) -> Retention:
+        """As the stores are told it."""
+        return Retention(index, dict(self.marks), tuple(self.deletes))
+
+
+NAMES = st.sampled_from(["a", "b"])
+HOURS = st.lists(st.integers(0, 6), min_size=1, max_size=4)
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> Entry:
+    """An entry of one or two services, or of a producer (each sequence is used once)."""
+    hours = draw(HOURS)
+    services = draw(st.lists(NAMES, min_size=len(hours), max_size=len(hours)))
+    return entry(hours, services, draw(st.integers(0, 9)))
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("put"), st.integers(0, 7), st.sets(st.integers(0, 2), min_size=1)),
+    st.tuples(st.just("repair"), st.integers(0, 2), st.integers(0, 2)),
+    st.tuples(st.just("mark"), st.sampled_from(["", "a", "b"]), st.integers(0, 8)),
+    st.tuples(
+        st.just("delete"),
+        st.sets(NAMES),
+        st.tuples(st.integers(0, 3), st.integers(3, 7)),
+        st.integers(0, 9),
+        st.one_of(st.just(("true",)), st.builds(lambda n: ("eq", "code", n), st.integers(0, 6))),
+    ),
+    st.tuples(st.just("learn"), st.integers(0, 2)),
+    st.tuples(st.just("retire"), st.integers(0, 2)),
+    st.tuples(st.just("merge"), st.integers(0, 2)),
+    st.tuples(st.just("restart"), st.integers(0, 2)),
+)
+
+
+async def repaired(source: StorageService, target: StorageService) -> None:
+    """What the source lists and the target lacks is put there."""
+    theirs = (await source.entries(ALL)).entries
+    held = {ref.entry_id for ref in (await target.entries(ALL)).entries}
+    lacking = tuple(ref.entry_id for ref in theirs if ref.entry_id not in held)
+    for block in await source.fetch(lacking):
+        await target.put(block, REPAIR)
+
+
+@dataclass
+class Run:
+    """Three stores and what was done to them."""
+
+    root: Path
+    blocks: list[Entry]
+    model: Model = field(default_factory=Model)
+    index: int = 0
+    stores: list[StorageService] = field(default_factory=list)
+    known: list[tuple[Model, int]] = field(default_factory=list)
+    held: list[set[int]] = field(default_factory=lambda: [set(), set(), set()])
+
+    async def step(self, step: tuple) -> None:
+        """One thing happens."""
+        kind, *more = step
+        if kind == "put":
+            number = more[0] % len(self.blocks)
+            for node in more[1]:
+                await self.stores[node].put(block_of(number, self.blocks[number]), OPTIONS)
+                self.held[node].add(number)
+        elif kind == "repair":
+            await repaired(self.stores[more[0]], self.stores[more[1]])
+            self.held[more[1]] |= self.held[more[0]]
+        elif kind == "mark":
+            key, at = ("default", more[0]), T0 + more[1] * HOUR
+            floor = self.model.marks.get(("default", ""), MIN_MICROS)
+            self.model.marks[key] = max(at, self.model.marks.get(key, floor))
+            self.index += 1
+        elif kind == "delete":
+            low, high = (T0 + hour * HOUR for hour in more[1])
+            name = f"d{self.index}"
+            until = T0 + more[2] * SECOND
+            services = tuple(sorted(more[0]))
+            self.model.deletes.append(
+                Delete(name, "default", TimeRange(low, high), until, services, more[3])
+            )
+            self.index += 1
+        elif kind == "learn":
+            self.stores[more[0]].observe_retention(self.model.retention(self.index))
+        elif kind == "retire":
+            await retire(self.stores[more[0]])
+        elif kind == "merge":
+            compactor = self.stores[more[0]]._compactor
+            holdings = self.stores[more[0]]._engine.holdings
+            await compactor.merge([place.ordinal for place in holdings.blocks])
+        else:
+            await self.stores[more[0]].stop()
+            self.stores[more[0]] = await running(self.root / str(more[0]))
+            # as a node does: no read before the state is known
+            self.stores[more[0]].observe_retention(self.model.retention(self.index))
+
+    def expected(self, node: int) -> list[str]:
+        """What a node that has learned everything shows of what it was given."""
+        rows = [one for n in self.held[node] for one in self.blocks[n].rows]
+        return sorted(one["message"] for one in rows if not self.model.hides(one))
+
+
+def unique(found: list[Entry]) -> list[Entry]:
+    """Entries with distinct rows: a message names its entry."""
+    named = []
+    for number, one in enumerate(found):
+        rows = [{**r, "message": f"{number} {r['message']}"} for r in one.rows]
+        named.append(replace(one, rows=rows))
+    return named
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(entries(), min_size=3, max_size=6), st.lists(STEPS, max_size=25))
+def test_three_replicas_show_the_model_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory, blocks: list[Entry], steps: list[tuple]
+) -> None:
+    """I7 and I13: each shows exactly what it was given and nothing hides; in the end all are equal.
+
+    Whatever was put, repaired, hidden, removed, merged or restarted in between, and whoever learned of it
+    late: after all have learned everything and repaired each other, rows and digests are the same.
+    """
+
+    async def run() -> None:
+        state = Run(tmp_path_factory.mktemp("r"), unique(blocks))
+        state.stores = [await running(state.root / str(node)) for node in range(3)]
+        for one in steps:
+            await state.step(one)
+        for node, store in enumerate(state.stores):
+            store.observe_retention(state.model.retention(state.index))
+            assert await shown(store) == state.expected(node)
+        for _ in range(2):
+            for source in state.stores:
+                for target in state.stores:
+                    await repaired(source, target)
+        everything = set().union(*state.held)
+        state.held = [everything, everything, everything]
+        for store in state.stores:
+            await retire(store)
+        for node, store in enumerate(state.stores):
+            assert await shown(store) == state.expected(node)
+            assert store.digest(0) == state.stores[0].digest(0)
+            await store.stop()
+
+    asyncio.run(run())
