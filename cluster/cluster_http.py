@@ -5,6 +5,7 @@ themselves, under a short deadline, and a node that does not answer is shown so.
 """
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from cluster.membership import Membership
 from cluster.state_types import Member
 from cluster.transport import Transport
 from cluster.view import ViewSource
-from records.errors import InvalidRequest, QuorumlogError
+from records.errors import InvalidRequest, QuorumlogError, TooLarge
 from ring.serde import to_dict
 from runtime.clock import Clock
 from runtime.deadline import Deadline
@@ -26,6 +27,8 @@ from runtime.metrics import CONTENT_TYPE, Metrics
 
 #: Seconds to wait for a node's own figures.
 STATUS_SECONDS = 1.0
+#: Bytes of a JSON body that asks for a change.
+BODY_MAX_BYTES = 64 << 10
 VERSION = "0.1.0"
 
 
@@ -175,11 +178,8 @@ class ClusterApi:
 
     async def settings(self, request: web.Request) -> web.Response:
         """Changes W and R (`{"w": 2, "r": 2}`), compare-and-set on the cluster epoch."""
-        try:
-            body = await request.json()
-        except ValueError as error:
-            raise InvalidRequest(f"the body is not JSON: {error}") from error
-        if not isinstance(body, dict) or not body or set(body) - {"w", "r"}:
+        body = await json_body(request)
+        if not body or set(body) - {"w", "r"}:
             raise InvalidRequest('the body is an object with "w" and/or "r"')
         if not all(type(value) is int for value in body.values()):
             raise InvalidRequest("w and r are whole numbers")
@@ -189,6 +189,28 @@ class ClusterApi:
         args = {"expected_cluster_epoch": state.cluster_epoch, **wanted}
         await self.consensus.propose("SetQuorum", args)
         return json_response({"quorum": wanted})
+
+
+async def json_body(request: web.Request) -> dict[str, Any]:
+    """The JSON object in a small body.
+
+    Raises:
+        InvalidRequest: it is none.
+        TooLarge: it is longer than BODY_MAX_BYTES.
+    """
+    parts, size = [], 0
+    async for piece in request.content.iter_chunked(1 << 14):
+        parts.append(piece)
+        size += len(piece)
+        if size > BODY_MAX_BYTES:
+            raise TooLarge(f"the body has at most {BODY_MAX_BYTES} bytes")
+    try:
+        body = json.loads(b"".join(parts))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body is a JSON object")
+    return body
 
 
 def status_operation(local_status: Callable[[], dict[str, Any]]) -> Any:

@@ -90,9 +90,11 @@ class LeaseKeeper:
         """Lets the node lead again."""
         self.table.undrain(node)
 
-    def median_wall_micros(self) -> int | None:
-        """The median of the live ingestors' wall clocks."""
-        return self.table.median_wall(self._clock.boottime())
+    def median_wall_micros(self, at_least: int = 1) -> int | None:
+        """The median of the live nodes' wall clocks; None if this node does not reign, or hears of fewer."""
+        if self._reign is None:
+            return None
+        return self.table.median_wall(self._clock.boottime(), at_least)
 
     def status(self) -> dict[str, Any]:
         """Counters, and who is considered alive."""

@@ -134,14 +134,17 @@ class LeaseTable:
             and now - pulse.at <= self.rules.ttl
         ]
 
-    def median_wall(self, now: float) -> int | None:
-        """Microseconds: the median of the live nodes' wall clocks; one wrong clock cannot move it."""
+    def median_wall(self, now: float, at_least: int = 1) -> int | None:
+        """Microseconds: the median of the live nodes' wall clocks; one wrong clock cannot move it.
+
+        None if fewer than `at_least` are heard of.
+        """
         walls = [
             pulse.wall + round((now - pulse.at) * 1e6)
             for pulse in self._pulses.values()
             if pulse.wall is not None and now - pulse.at <= self.rules.ttl
         ]
-        return median_low(walls) if walls else None
+        return median_low(walls) if len(walls) >= max(1, at_least) else None
 
     # -- decisions -------------------------------------------------------------------------------
 

@@ -30,6 +30,10 @@ NAME_CHARS_MAX = 256
 MEMBERS_MAX = 256
 SHARDS_MAX = 4096
 NEVER = 1 << 63
+#: Deletes in force at most: each scan of the tenant looks at each of them.
+DELETES_MAX = 256
+#: The versioned document that watermarks follow from (cluster.retention).
+RETENTION_RULES = "quorumlog.retention"
 
 
 def _text(args: Args, key: str, *, empty: bool = False) -> str:
@@ -250,9 +254,18 @@ def _check_assignment(
 
 
 def set_watermark(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
-    """Rows of a tenant and service before `t` (µs) are gone. Merged by max: it never goes back."""
+    """Rows of a tenant and service before `t` (µs) are gone. Merged by max: it never goes back.
+
+    The service "" stands for those without a watermark of their own; such a one begins where it is, as what
+    was hidden must not come back. `rules_version`: of the rules that it follows from.
+    """
     key = (_text(args, "tenant"), _text(args, "service", empty=True))
-    mark = max(_count(args, "t"), state.watermarks.get(key, 0))
+    if "rules_version" in args:
+        rules = state.schemas.get(RETENTION_RULES)
+        version = rules.version if rules else 0
+        _expect("version of the rules", _count(args, "rules_version"), version)
+    known = state.watermarks.get(key, state.watermarks.get((key[0], ""), 0))
+    mark = max(_count(args, "t"), known)
     return replace(state, watermarks=_put(state.watermarks, key, mark)), mark
 
 
@@ -263,20 +276,38 @@ def add_delete(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
         raise CommandError("INVALID", "predicate is missing")
     if state.deletes.get(name, predicate) != predicate:
         raise CommandError("MISMATCH", f"delete {name} is another predicate")
+    if name not in state.deletes and len(state.deletes) >= DELETES_MAX:
+        raise CommandError("FULL", f"at most {DELETES_MAX} deletes")
     return replace(state, deletes=_put(state.deletes, name, predicate)), None
 
 
 def drop_delete(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
-    """Forgets a predicate once every storage member has proved that it repaired through it."""
+    """Forgets a predicate once every storage member has proved that it repaired through it.
+
+    Without proof where all that it can hide lies below watermarks.
+    """
     name, proofs = _text(args, "id"), args.get("proofs")
     if not isinstance(proofs, list) or not all(isinstance(p, str) for p in proofs):
         raise CommandError("INVALID", "proofs must be a list of members")
     if name not in state.deletes:
         raise CommandError("UNKNOWN", f"no delete {name}")
     missing = {m.id for m in state.with_role("storage")} - set(proofs)
-    if missing:
+    if missing and not below_watermarks(state, state.deletes[name]):
         raise CommandError("MISMATCH", f"no proof of {min(missing)}")
     return replace(state, deletes=_drop(state.deletes, name)), None
+
+
+def below_watermarks(state: ClusterState, predicate: Any) -> bool:
+    """Whether no row that the predicate can match lies at or above a watermark."""
+    if not isinstance(predicate, Mapping) or "end" not in predicate:
+        return False
+    tenant, services, end = predicate["tenant"], predicate["services"], predicate["end"]
+    marks = state.watermarks
+    if (tenant, "") not in marks and not services:
+        return False
+    of_tenant = [service for t, service in marks if t == tenant]
+    default = marks.get((tenant, ""), -1)
+    return all(marks.get((tenant, one), default) >= end for one in services or of_tenant)
 
 
 def put_schema(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:

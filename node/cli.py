@@ -21,6 +21,7 @@ GROUPS = (
     "searching",
     "sql",
     "files",
+    "retaining",
     "simulating",
     "benching",
     "chaosing",

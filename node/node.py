@@ -27,8 +27,10 @@ from cluster.membership import HEARTBEAT_SECONDS, Membership
 from cluster.peer_server import PeerServer
 from cluster.peer_transport import PeerTransport, cluster_token
 from cluster.replica_client import ReplicaSet
+from cluster.retention import retention_of
+from cluster.retention_keeper import RetentionKeeper, RetentionSettings
 from cluster.server import StorageOperations
-from cluster.state_types import Member
+from cluster.state_types import ClusterState, Member
 from cluster.view import ConsensusViews
 from dashboard import app as dashboard
 from ingestor.admission import Admission
@@ -39,6 +41,7 @@ from ingestor.listeners.http import RUNNER_OPTIONS, HttpIngest
 from ingestor.listeners.slow_clients import ConnectionSweeper
 from ingestor.write_settings import WriteSettings
 from node.files_http import FilesApi
+from node.retention_http import RetentionApi, progress_operation
 from node.settings import Settings
 from query import http as query_http
 from query.context import ContextApi
@@ -128,6 +131,7 @@ class Node:
         self.reader = self._make_reader()
         self.sql = SqlRunner(self.reader, self.metrics) if self.reader else None
         self._registered = False
+        self._hidden: tuple[object, object] | None = None
         self._runner: web.AppRunner | None = None
 
     # -- parts ---------------------------------------------------------------------------------
@@ -140,7 +144,11 @@ class Node:
             return None
         node = self.settings.node
         settings = build(StorageSettings, self.settings.table("storage"), "storage")
-        return StorageService(node.data / STORE_FOLDER, node.id, settings, self.clock, self.metrics)
+        store = StorageService(
+            node.data / STORE_FOLDER, node.id, settings, self.clock, self.metrics
+        )
+        store.hold_reads()
+        return store
 
     def _make_consensus(self, secret: bytes) -> PySyncObjConsensus | FollowerConsensus:
         node, cluster = self.settings.node, self.settings.cluster
@@ -248,6 +256,7 @@ class Node:
         self.supervisor.spawn("events", self._follow_state())
         if self.keeper is not None:
             self.supervisor.spawn("leases", self.keeper.run())
+            self._spawn_retention(self.keeper)
         if self.writer is not None:
             await self.writer.start()
         await self._start_http()
@@ -255,9 +264,19 @@ class Node:
         gc.freeze()  # what lives as long as the process need not be looked at again
         log.info("started", http=self.settings.node.http_port)
 
+    def _spawn_retention(self, keeper: LeaseKeeper) -> None:
+        settings = build(RetentionSettings, self.settings.table("retention"), "retention")
+        most = len(self.settings.cluster.managers) // 2 + 1
+        loop = RetentionKeeper(
+            self.consensus, lambda: keeper.median_wall_micros(most), settings, self.metrics
+        )
+        pause = lambda: settings.interval_seconds  # noqa: E731
+        self.supervisor.spawn("retention", self.supervisor.forever(pause, loop.step))
+
     def _add_operations(self) -> None:
         if self.storage is not None:
             self.peers.add(StorageOperations(self.storage).table())
+            self.peers.add(progress_operation(self.storage))
         if isinstance(self.consensus, PySyncObjConsensus):
             self.peers.add(FollowerOperations(self.consensus, self.clock).table())
         self.peers.add(self.membership.operations())
@@ -266,6 +285,7 @@ class Node:
     async def _register(self) -> None:
         await self.membership.register()
         self._registered = True
+        self._observe_retention(self.consensus.snapshot())
         await self.supervisor.forever(lambda: HEARTBEAT_SECONDS, self.membership.beat)
 
     async def _follow_state(self) -> None:
@@ -276,6 +296,15 @@ class Node:
             if self.storage is not None:
                 shard_epochs = {shard: lead.epoch for shard, lead in state.leaders.items()}
                 self.storage.observe_epochs(state.ring_epoch, shard_epochs)
+                if self._registered:
+                    self._observe_retention(state)
+
+    def _observe_retention(self, state: ClusterState) -> None:
+        """From now on the store hides what this state hides; it holds all from before the registration."""
+        hidden = (state.watermarks, state.deletes)
+        if self.storage is not None and hidden != self._hidden:
+            self.storage.observe_retention(retention_of(state))
+            self._hidden = hidden
 
     def not_ready(self) -> list[str]:
         """What is still missing before every request can be served."""
@@ -314,6 +343,7 @@ class Node:
                 self.settings.node.id, self.storage, self.views, self.replicas, self.clock
             )
             app.router.add_routes(files.routes())
+        app.router.add_routes(self._retention_routes())
         if self._has("dashboard"):
             app.router.add_routes(dashboard.routes())
         self._runner = web.AppRunner(
@@ -329,6 +359,19 @@ class Node:
         self.supervisor.spawn("sweeper", sweeper.run())
         node = self.settings.node
         await web.TCPSite(self._runner, node.host, node.http_port, backlog=1024).start()
+
+    def _retention_routes(self) -> list[web.RouteDef]:
+        api = RetentionApi(
+            self.settings.node.id,
+            self.views,
+            self.consensus,
+            self.transport,
+            self.clock,
+            self.entropy,
+            self.storage,
+            self.reader,
+        )
+        return api.routes()
 
     def _cluster_routes(self) -> list[web.RouteDef]:
         api = ClusterApi(
