@@ -20,9 +20,17 @@ from ring.shards import shard_of, shards_of_service, shards_of_services
 class ClusterView:
     """Ring, quorum, leaders and members at one applied index. Immutable but for `is_alive`."""
 
-    def __init__(self, node_id: str, state: ClusterState, alive: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        node_id: str,
+        state: ClusterState,
+        alive: Callable[[str], bool],
+        hidden_index: int = 0,
+    ) -> None:
+        """`hidden_index`: an applied index by which watermarks and deletes were what they are."""
         self.node_id = node_id
         self.state = state
+        self.hidden_index = hidden_index
         self._alive = alive
         self.ring: Ring | None = from_dict(state.ring) if state.ring is not None else None
         self.shard_count = state.shard_count
@@ -116,8 +124,17 @@ class ConsensusViews:
         """The newest view."""
         state = self._consensus.snapshot()
         if self._view is None or self._view.state is not state:
-            self._view = ClusterView(self._node_id, state, self._alive)
+            hidden = self._hidden_index(state)
+            self._view = ClusterView(self._node_id, state, self._alive, hidden)
         return self._view
+
+    def _hidden_index(self, state: ClusterState) -> int:
+        """Where watermarks or deletes changed last, as far as this node saw; never too early."""
+        known = self._view
+        if known is None or not (state.watermarks or state.deletes):
+            return state.applied_index if state.watermarks or state.deletes else 0
+        same = known.state.watermarks == state.watermarks and known.state.deletes == state.deletes
+        return known.hidden_index if same else state.applied_index
 
     async def changed(self, after_index: int, timeout: float) -> ClusterView:
         """The view once its index exceeds `after_index`, or the current one after `timeout` s."""

@@ -51,7 +51,7 @@ from query.settings import QuerySettings
 from query.sql import SqlRunner
 from query.sql_http import SqlApi
 from query.tail import TailApi
-from records.errors import InvalidSettings
+from records.errors import InvalidSettings, QuorumlogError
 from runtime.clock import SystemClock
 from runtime.entropy import SystemEntropy
 from runtime.logs import get_logger
@@ -302,9 +302,17 @@ class Node:
     def _observe_retention(self, state: ClusterState) -> None:
         """From now on the store hides what this state hides; it holds all from before the registration."""
         hidden = (state.watermarks, state.deletes)
-        if self.storage is not None and hidden != self._hidden:
-            self.storage.observe_retention(retention_of(state))
+        if self.storage is None:
+            return
+        try:
+            if hidden != self._hidden:
+                self.storage.observe_retention(retention_of(state))
             self._hidden = hidden
+            self.storage.observe_index(state.applied_index)
+        except (
+            QuorumlogError
+        ) as error:  # what is known stays hidden; if nothing is, no read is served
+            log.error("the state's deletes cannot be read", error=error)
 
     def not_ready(self) -> list[str]:
         """What is still missing before every request can be served."""

@@ -152,9 +152,12 @@ class RetentionApi:
         limit = now + AHEAD_SECONDS * MICROS_PER_SECOND
         return max([now, *(t for one in told.values() if (t := one["received_max"]) <= limit)])
 
-    async def deletes(self, _: web.Request) -> web.Response:
-        """All deletes in force."""
-        found = retention_of(self.views.current().state).deletes
+    async def deletes(self, request: web.Request) -> web.Response:
+        """The tenant's deletes in force."""
+        tenant = tenant_of(request)
+        found = [
+            one for one in retention_of(self.views.current().state).deletes if one.tenant == tenant
+        ]
         return json_response({"deletes": [_delete_row(one) for one in found]})
 
     async def progress(self, request: web.Request) -> web.Response:

@@ -39,6 +39,8 @@ class Owners(Protocol):
     """What scatter needs of a ClusterView."""
 
     node_id: str
+    #: Where in the replicated state watermarks or deletes changed last; 0 if not known.
+    hidden_index: int
 
     def owners(self, shard: int) -> tuple[str, ...]:
         """Storage nodes of a shard in preference order."""
@@ -260,7 +262,17 @@ class Scatter:
         hidden = tuple((hide or {}).items())
         compared = None if self._slice is None else self.compared
         digests = (*data, *digest)
-        return ScanRequest(self.plan, data, digests, only, hidden, left, True, compared)
+        return ScanRequest(
+            self.plan,
+            data,
+            digests,
+            only,
+            hidden,
+            left,
+            True,
+            compared,
+            hidden_index=self._view.hidden_index,
+        )
 
     async def _unit(
         self, node: str, data: tuple[int, ...], digest: tuple[int, ...], tried: frozenset[str]

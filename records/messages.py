@@ -116,6 +116,8 @@ class ScanRequest:
     the replica's own view of who hides whom does not count. `deadline_ms`: what is left, on arrival.
     `compared`: the range that digests (and `overlaps`) are about where `plan` reads a slice of it.
     `outline`: instead of an answer, tell in at most so many lines what would be read (storage.scan_outline).
+    `hidden_index`: the replica must have applied the replicated state up to here before it answers: the
+    asking node knows of watermarks or deletes that are this new.
     """
 
     plan: ScanPlan
@@ -127,6 +129,7 @@ class ScanRequest:
     counted: bool = False
     compared: TimeRange | None = None
     outline: int = 0
+    hidden_index: int = 0
 
     def to_head(self) -> dict[str, Any]:
         """Plain values."""
@@ -140,6 +143,7 @@ class ScanRequest:
             "counted": self.counted,
             "compared": self.compared and [self.compared.start, self.compared.end],
             "outline": self.outline,
+            "hidden_index": self.hidden_index,
         }
 
     @classmethod
@@ -155,6 +159,7 @@ class ScanRequest:
             bool(head.get("counted", False)),
             TimeRange(*head["compared"]) if head.get("compared") else None,
             int(head.get("outline", 0)),
+            int(head.get("hidden_index", 0)),
         )
 
 

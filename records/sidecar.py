@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from records import envelope
-from records.columns import CORE_TYPES, ERASED_COLUMN, is_erased
+from records.columns import CORE_TYPES, ERASED_COLUMN, is_erased, plain
 from records.errors import BlockCorrupt
 from records.row_filters import RowFilters, from_fields, to_fields
 from records.timestamps import MICROS_PER_MINUTE
@@ -112,7 +112,7 @@ def _rollup_without_erased(table: pa.Table, row_starts: list[int]) -> Rollup | N
         nothing = np.zeros(0, np.int64)
         return Rollup((), (), nothing, nothing, nothing, nothing, nothing)
     rest = table.select(["timestamp", "service", "level"]).take(pa.array(kept))
-    return build_rollup(rest, np.searchsorted(kept, row_starts).tolist())
+    return build_rollup(plain(rest), np.searchsorted(kept, row_starts).tolist())
 
 
 def to_bytes(

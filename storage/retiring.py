@@ -5,6 +5,10 @@ hidden rows are blanked (storage.erase). It runs in turn with the compactor, who
 entry numbers over an await.
 """
 
+import asyncio
+
+from records.errors import NotReady
+from runtime.clock import Clock
 from storage.compaction import Compactor
 from storage.engine import Engine
 from storage.erase import due, erasing, next_blocks
@@ -13,19 +17,30 @@ from storage.retiring_gauges import RetiringGauges
 
 #: Entries that are dropped at a time: 3 ms of the event loop.
 DROP_MAX = 1000
+#: Seconds between two looks when nothing was left to do: rows may come that are hidden already. A look is
+#: a few passes over the entry table for each rule, 10 ms for a million entries.
+LOOK_SECONDS = 5.0
 
 
 class Retiring:
     """Carries out the retention of one node. `step` is called again and again, on the event loop."""
 
-    def __init__(self, engine: Engine, compactor: Compactor, gauges: RetiringGauges) -> None:
+    def __init__(
+        self, engine: Engine, compactor: Compactor, clock: Clock, gauges: RetiringGauges
+    ) -> None:
         self._engine, self._compactor, self._gauges = engine, compactor, gauges
-        #: What was looked at when there was nothing to do: it is not looked at again.
-        self._idle: tuple[object, ...] = ()
+        self._clock = clock
+        #: The newest applied index of the replicated state that was told, and who waits for a newer one.
+        self._seen = -1
+        self._told = asyncio.Event()
+        #: Nothing is left to do of this, as of the last look; the next is at `_look_again`.
+        self._done: Retention | None = None
+        self._look_again = 0.0
 
     def observe(self, retention: Retention) -> None:
         """From now on this is hidden. An older state than the one known changes nothing."""
         holdings = self._engine.holdings
+        self.seen(retention.index)
         if retention.index < holdings.retention.index:
             return
         holdings.retention = retention
@@ -34,10 +49,33 @@ class Retiring:
             del holdings.clean[name]
         self._gauges.deletes.set(len(retention.deletes))
 
+    def seen(self, index: int) -> None:
+        """The replicated state up to `index` is known here."""
+        if index > self._seen:
+            self._seen = index
+            self._told.set()
+            self._told = asyncio.Event()
+
+    async def wait_for(self, index: int, seconds: float) -> None:
+        """Returns when the replicated state up to `index` is known here.
+
+        Raises:
+            NotReady: it is not, after `seconds`.
+        """
+        if self._seen >= index:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                while self._seen < index:
+                    await self._told.wait()
+        except TimeoutError:
+            text = f"newer deletes or watermarks than these are known: {self._seen}, not {index}"
+            raise NotReady(text) from None
+
     @property
     def busy(self) -> bool:
         """Whether the last step left something to do."""
-        return not self._idle
+        return self._done is None
 
     async def step(self, writable: bool = True) -> None:
         """Drops some entries, or else blanks rows of some blocks.
@@ -45,16 +83,15 @@ class Retiring:
         Args:
             writable: blanking writes; without room for it only entries are dropped.
         """
-        holdings = self._engine.holdings
-        now = (holdings.retention, holdings.table.count, holdings.generation, writable)
-        if now == self._idle or not holdings.retention.all_rules:
+        retention, now = self._engine.holdings.retention, self._clock.monotonic()
+        if retention is self._done and now < self._look_again:
             return
-        self._idle = ()
+        self._done = None
         if await self._drop():
             return
         if writable and await self._erase():
             return
-        self._idle = now
+        self._done, self._look_again = retention, now + LOOK_SECONDS
 
     async def _drop(self) -> bool:
         holdings = self._engine.holdings

@@ -65,6 +65,8 @@ T = TypeVar("T")
 FreeBytes = Callable[[Path], int]
 #: Seconds between two steps while hidden rows wait to be removed.
 BUSY_SECONDS = 0.02
+#: Seconds that a scan waits for the replicated state that it names.
+STATE_SECONDS = 1.0
 
 
 class StorageService:
@@ -195,7 +197,9 @@ class StorageService:
             CompactionGauges(self._metrics),
             self._compact_step,
         )
-        self._retiring = Retiring(self._engine, self._compactor, RetiringGauges(self._metrics))
+        self._retiring = Retiring(
+            self._engine, self._compactor, self._clock, RetiringGauges(self._metrics)
+        )
         self._files = files
 
     async def stop(self) -> None:
@@ -279,8 +283,11 @@ class StorageService:
         Raises:
             InvalidRequest: a bad regular expression or aggregate.
             DeadlineExceeded: `deadline_ms` passed.
+            NotReady: the asking node knows of newer deletes than this one.
         """
         self._check_readable()
+        if request.hidden_index:
+            await self._retiring.wait_for(request.hidden_index, STATE_SECONDS)
         return await self._scans.run(request)
 
     async def entries(self, request: EntriesRequest) -> EntriesReply:
@@ -373,6 +380,10 @@ class StorageService:
         """
         self._retiring.observe(retention)
         self._reads_held = False
+
+    def observe_index(self, index: int) -> None:
+        """The replicated state up to `index` is known, and hides nothing more than what was told."""
+        self._retiring.seen(index)
 
     def hold_reads(self) -> None:
         """Refuses reads until `observe_retention`: what was deleted in the meantime must not show."""

@@ -399,6 +399,7 @@ class FakeView:
 
     def __init__(self, nodes: list[str], n: int, w: int, r: int, shard_count: int) -> None:
         self.node_id = nodes[0]
+        self.hidden_index = 0
         self.nodes = nodes
         self.quorum = QuorumPolicy(n, w, r)
         self.shard_count = shard_count

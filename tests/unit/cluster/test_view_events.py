@@ -1,10 +1,11 @@
 """The view of a snapshot, and the events between two."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from cluster.events import EventLog, differences
 from cluster.state_types import ClusterState, Member, Quorum, ShardLeader
-from cluster.view import ClusterView
+from cluster.view import ClusterView, ConsensusViews
 from ring.builder import RingBuilder
 from ring.ring import Ring, RingMember
 from ring.serde import to_dict
@@ -93,3 +94,28 @@ def test_the_event_log_is_bounded() -> None:
 
     assert len(log.listed()) == 1000
     assert log.listed()[-1]["ring_epoch"] == 3001
+
+
+def test_a_view_knows_where_something_was_hidden_last() -> None:
+    """What reads name: an index that has all watermarks and deletes known here, and rises with them only."""
+    states = [
+        ClusterState(applied_index=1),
+        ClusterState(applied_index=2, watermarks={("t", ""): 5}),
+        ClusterState(applied_index=3, watermarks={("t", ""): 5}),
+        ClusterState(applied_index=4, watermarks={("t", ""): 5}, deletes={"d": {}}),
+        ClusterState(applied_index=5, watermarks={("t", ""): 5}),
+    ]
+    now = iter(states)
+    views = ConsensusViews("n1", Fixed(now), alive=lambda _: True)  # type: ignore[arg-type]
+
+    assert [views.current().hidden_index for _ in states] == [0, 2, 2, 4, 5]
+
+
+class Fixed:
+    """A consensus whose state is the next one each time."""
+
+    def __init__(self, states: Iterator[ClusterState]) -> None:
+        self._states = states
+
+    def snapshot(self) -> ClusterState:
+        return next(self._states)

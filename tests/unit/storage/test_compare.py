@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from storage.compare import EntryRows, canonical, differing_entries, differing_seqs, same_values
@@ -103,3 +104,19 @@ def test_values_as_json_gives_them() -> None:
     assert not same_values("9" * 400, 5)
     assert not same_values({"a": 1}, [1])
     assert canonical({"a": 1, "attributes": '{"a": 2, "b": null, "_c": 1}'}) == {"a": 1}
+
+
+def test_blanked_rows_equal_whatever_the_other_side_has() -> None:
+    """Their contents were removed: they cannot be in conflict with anything."""
+    kept, gone = row(1, text="same"), row(2, message="secret")
+    whole = rows_of(1, [kept, gone])
+    mark = {"_erased": pa.array([None, 1], pa.int8())}
+    blanked = rows_of(1, [kept, row(2, message="")])
+    marked = EntryRows(blanked.header, {**blanked.columns, **mark})
+
+    assert differing_seqs(whole, marked, ((1, 2),)) == ()
+    assert differing_seqs(marked, whole, ((1, 2),)) == ()
+    assert differing_entries(whole, marked) == (True, ())
+    assert differing_seqs(whole, blanked, ((1, 2),)) == ((2, 2),)
+    other = rows_of(1, [row(1, text="other"), gone])
+    assert differing_seqs(other, marked, ((1, 2),)) == ((1, 1),)

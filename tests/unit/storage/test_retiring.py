@@ -58,6 +58,7 @@ async def running(directory: Path) -> StorageService:
 
 async def retire(service: StorageService) -> None:
     """Removes all that is hidden, and the files at once."""
+    service._retiring._look_again = 0.0
     for _ in range(200):
         await service._retiring.step()
         if not service._retiring.busy:
@@ -227,6 +228,27 @@ async def test_reads_wait_for_the_state_and_puts_do_not(tmp_path: Path) -> None:
 
     service.observe_retention(Retention(1, {("default", ""): T0 + 9 * HOUR}))
     assert await shown(service) == []
+    await service.stop()
+
+
+async def test_a_scan_waits_for_the_state_that_it_names(tmp_path: Path) -> None:
+    """Whoever asks knows of a delete: a node that was asleep does not answer from before it."""
+    service = await with_store(tmp_path, [entry((0,), ("a",), 5)])
+    service.observe_retention(Retention(3))
+    asked = scan_of(ScanPlan(), hidden_index=4)
+    waiting = asyncio.create_task(service.scan(asked))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    service.observe_retention(Retention(5, {}, (DELETE,)))
+    _, table = await waiting
+    assert table.num_rows == 0
+
+    service._retiring._seen = 3
+    with pytest.raises(NotReady):
+        await service._retiring.wait_for(4, 0.0)
+    service.observe_index(4)
+    await service._retiring.wait_for(4, 0.0)
     await service.stop()
 
 
