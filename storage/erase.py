@@ -12,6 +12,7 @@ than it; entries that will be dropped as a whole (storage.retiring) are left to 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,7 @@ from storage.retention import Rule, floors_of, touched
 from storage.scan_hidden import blanked_rows, hidden_rows, may_match
 
 #: Arrow's kernels are made at import; type checkers cannot see them.
-pc = pyarrow.compute
+pc: Any = pyarrow.compute
 #: What a blanked row keeps. Its message is the empty text: every row has one.
 KEPT = frozenset(("timestamp", "timestamp_ns", "service", "level", "tenant", "received_at")) | {
     "producer",
