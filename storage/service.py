@@ -1,21 +1,17 @@
 """StorageService: one node's disk as the cluster sees it. A shell: it awaits, the engine decides.
 
-The life of a put: check bytes -> engine.decide (wait or compare as long as it says so) -> log.append ->
-(writer thread: write, fdatasync) -> on the loop, in log order: engine.apply -> reply. Applying happens in
-the log's callback, not after an await, so a cancelled caller changes nothing, and a seal that is answered
-has seen every put before it.
+Puts are storage.putting, scans storage.scanning, merges storage.compaction; here they are put together, and
+here a damaged block is set aside.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from records.block import ProducerKey
-from records.block_codec import EncodedBlock, parse_prefix
+from records.block_codec import EncodedBlock
 from records.errors import (
     BlockCorrupt,
     DiskFull,
@@ -42,38 +38,28 @@ from storage.block_files import BlockFiles
 from storage.catalog import Checkpointer, QuarantineNote
 from storage.compaction import Compactor, Host
 from storage.compaction_gauges import CompactionGauges
-from storage.comparing import compare_pairs, held_places
 from storage.disk_floor import DiskFloor
-from storage.engine import Compare, Engine, Verdict, Wait
+from storage.engine import Engine
 from storage.export import Exported
 from storage.exporting import Exports
 from storage.fetch import fetch_blocks, places_of
 from storage.flushing import CatalogFlusher
 from storage.gauges import Gauges
-from storage.holdings import BlockPlace
 from storage.home import Home, free_bytes
 from storage.hot import HotSet, use_steady_memory
-from storage.judge import Pair, Proof
-from storage.log_format import Record, RecordType, check_block
 from storage.opening import Opened
+from storage.putting import PutHost, Puts
 from storage.scanning import Scans
 from storage.segment_write import Step, no_step
 from storage.settings import StorageSettings
 from storage.status import engine_figures
-from storage.wal import LogHooks, Position, Wal, Written
+from storage.wal import LogHooks, Wal
 from storage.warming import Warmer
 
 __all__ = ["StorageService", "StorageSettings"]
 log = get_logger(__name__)
 T = TypeVar("T")
 FreeBytes = Callable[[Path], int]
-
-
-@dataclass(slots=True)
-class _Write:
-    """A put on its way to the disk: others wait on `done`, which never raises."""
-
-    done: asyncio.Future[None]
 
 
 class StorageService:
@@ -98,8 +84,6 @@ class StorageService:
         self._engine = Engine()
         self._ready = False
         self._disk = DiskFloor(settings.disk_floor_bytes, settings.disk_hysteresis_bytes)
-        self._next_put = 0
-        self._writing: dict[int, _Write] = {}
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -173,6 +157,25 @@ class StorageService:
             self._reading,
             lambda: self._disk.free_bytes - self.settings.disk_floor_bytes,
         )
+        self._wal = Wal(
+            self._home.log,
+            self.node_id,
+            self._metrics,
+            file_bytes=self.settings.log_file_bytes,
+            waiting_bytes_max=self.settings.waiting_bytes_max,
+            idle_seconds=self.settings.idle_seconds,
+            hooks=self._hooks,
+        )
+        self._puts = Puts(
+            self._engine,
+            self._wal,
+            self._hot,
+            self._checkpointer,
+            self._chores,
+            self._clock,
+            self._gauges,
+            PutHost(self._reading, self._check_writable, self.settings.verify_puts),
+        )
         self._flusher = CatalogFlusher(
             self._catalog, self._checkpointer, self._chores, self._gauges.catalog_failures.inc
         )
@@ -183,20 +186,11 @@ class StorageService:
             self._hot,
             self.settings,
             self._clock,
-            Host(self._reading, self._flusher.flush_all, self._append, lambda: self.read_only),
+            Host(self._reading, self._flusher.flush_all, self._puts.append, lambda: self.read_only),
             CompactionGauges(self._metrics),
             self._compact_step,
         )
         self._files = files
-        self._wal = Wal(
-            self._home.log,
-            self.node_id,
-            self._metrics,
-            file_bytes=self.settings.log_file_bytes,
-            waiting_bytes_max=self.settings.waiting_bytes_max,
-            idle_seconds=self.settings.idle_seconds,
-            hooks=self._hooks,
-        )
 
     async def stop(self) -> None:
         """Writes what waits, flushes the catalog, gives the directory back."""
@@ -253,90 +247,8 @@ class StorageService:
             BlockCorrupt: the bytes fail a check; nothing was stored.
             StorageFailed: writing or syncing failed (not definite: the block may exist).
         """
-        started = self._clock.monotonic()
         self._check_writable()
-        self._check_bytes(block)
-        verdict = await self._judged(block, options)
-        if verdict.accepted or verdict.records:
-            await self._write(block, verdict)
-        self._gauges.put_seconds.observe(self._clock.monotonic() - started)
-        self._gauges.count_put(block.header, verdict)
-        return verdict.reply(self._engine.producer_replies(block.header))
-
-    def _check_bytes(self, block: EncodedBlock) -> None:
-        parts = parse_prefix(block.data)
-        if parts.total_bytes != len(block.data):
-            raise BlockCorrupt(f"{len(block.data)} bytes, the prefix says {parts.total_bytes}")
-        if block.header.rows and "timestamp" not in block.header.columns:
-            raise BlockCorrupt("a block with rows has no timestamps")
-        if self.settings.verify_puts:
-            check_block(memoryview(block.data))
-
-    async def _judged(self, block: EncodedBlock, options: PutOptions) -> Verdict:
-        """Asks the engine until it knows; ends with its verdict, on which no other put has acted yet."""
-        proofs: dict[Pair, Proof] = {}
-        generation = self._engine.holdings.generation
-        while True:
-            if generation != self._engine.holdings.generation:  # proofs name entries by number
-                proofs, generation = {}, self._engine.holdings.generation
-            decision = self._engine.decide(block.header, options, proofs)
-            if isinstance(decision, Verdict):
-                return decision
-            if isinstance(decision, Wait):
-                writes = [self._writing[put].done for put in decision.puts]
-                await asyncio.wait(writes)
-            else:
-                try:
-                    proofs.update(await self._compared(block, decision))
-                except BlockCorrupt as error:  # the held one is set aside by now: judge again
-                    if "ordinal" not in error.details:
-                        raise
-            self._check_writable()
-
-    def _write(self, block: EncodedBlock, verdict: Verdict) -> "asyncio.Future[None]":
-        """Appends the verdict's records; the future ends when they are durable and applied."""
-        put, header = self._next_put, block.header
-        self._next_put += 1
-        records = list(verdict.records)
-        if verdict.accepted:
-            whole = len(verdict.accepted) == len(header.entries)
-            accepted = None if whole else list(verdict.accepted)
-            records.append(Record(RecordType.BLOCK, accepted, block.data))
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[None] = loop.create_future()
-        write = _Write(loop.create_future())
-
-        def done(places: list[Written] | None, error: StorageFailed | None) -> None:
-            self._written(put, block, verdict, places)
-            write.done.set_result(None)
-            _answer(answer, error)
-
-        self._wal.append(records, done)
-        self._engine.begin(put, header, verdict)
-        self._writing[put] = write
-        return answer
-
-    def _written(
-        self, put: int, block: EncodedBlock, verdict: Verdict, places: list[Written] | None
-    ) -> None:
-        del self._writing[put]
-        if places is None:
-            self._engine.abandon(put)
-            return
-        place = None
-        if verdict.accepted:
-            at, ordinal = places[-1], self._engine.holdings.blocks.end
-            place = BlockPlace.of(ordinal, block.header, at.file, at.body_offset, len(block.data))
-        self._engine.apply(put, place)
-        self._advance(places)
-
-    def _advance(self, places: Sequence[Written]) -> None:
-        self._checkpointer.position = Position(places[-1].file, places[-1].end)
-
-    async def _compared(self, block: EncodedBlock, wanted: Compare) -> dict[Pair, Proof]:
-        held = held_places(self._engine.holdings, wanted)
-        self._gauges.comparisons.inc(len(wanted.pairs))
-        return await self._reading(self._chores, compare_pairs, self._hot, block, wanted, held)
+        return await self._puts.run(block, options)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -423,7 +335,7 @@ class StorageService:
         """
         self._check_writable()
         record = self._engine.seal(request)
-        await self._append([record])
+        await self._puts.append([record])
 
     async def producer_states(self, shard: int, producer: ProducerKey) -> list[ProducerState]:
         """Every epoch known of a producer, ascending."""
@@ -434,19 +346,8 @@ class StorageService:
         """Makes `epoch` the newest if it is greater; durable when it returns the newest."""
         self._check_writable()
         record = self._engine.seal_producer(shard, producer, epoch)
-        await self._append([record])
+        await self._puts.append([record])
         return self._engine.holdings.producers.newest_epoch(shard, producer)
-
-    def _append(self, records: Sequence[Record]) -> "asyncio.Future[None]":
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(places: list[Written] | None, error: StorageFailed | None) -> None:
-            if places:
-                self._advance(places)
-            _answer(answer, error)
-
-        self._wal.append(records, done)
-        return answer
 
     def observe_epochs(self, ring_epoch: int, shard_epochs: dict[int, int]) -> None:
         """Raises what this node knows, from the metadata snapshot."""
@@ -486,12 +387,3 @@ class StorageService:
             "cached_bytes": self._hot.cached_bytes,
             **engine_figures(self._engine),
         }
-
-
-def _answer(answer: "asyncio.Future[None]", error: Exception | None) -> None:
-    if answer.done():  # the caller was cancelled; the write is applied all the same
-        return
-    if error is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(None)

@@ -215,7 +215,7 @@ async def test_proofs_of_entries_that_were_renumbered_are_not_believed(tmp_path:
     table = service._engine.holdings.table
     assert table.rows["first_seq"][[119, 179]].tolist() == [59, 61]
     rows = [row(59, "59"), row(60, "60"), row(61, "another"), row(62, "another")]
-    compared, asked = service._compared, []
+    compared, asked = service._puts._compared, []
 
     async def slow(block, decision):  # type: ignore[no-untyped-def]
         asked.append(sorted(number for (_, number), _ in decision.pairs))
@@ -224,7 +224,7 @@ async def test_proofs_of_entries_that_were_renumbered_are_not_believed(tmp_path:
             await service._compactor.repack()
         return proofs
 
-    service._compared = slow  # type: ignore[method-assign]
+    service._puts._compared = slow  # type: ignore[method-assign]
     both = Entry(rows, producer="p", seqs=((59, 62),))
     reply = await service.put(block_of(600, both), OPTIONS)
 
