@@ -27,10 +27,9 @@ from cluster.membership import HEARTBEAT_SECONDS, Membership
 from cluster.peer_server import PeerServer
 from cluster.peer_transport import PeerTransport, cluster_token
 from cluster.replica_client import ReplicaSet
-from cluster.retention import retention_of
-from cluster.retention_keeper import RetentionKeeper, RetentionSettings
+from cluster.retention_keeper import RetentionSettings
 from cluster.server import StorageOperations
-from cluster.state_types import ClusterState, Member
+from cluster.state_types import Member
 from cluster.view import ConsensusViews
 from dashboard import app as dashboard
 from ingestor.admission import Admission
@@ -41,7 +40,8 @@ from ingestor.listeners.http import RUNNER_OPTIONS, HttpIngest
 from ingestor.listeners.slow_clients import ConnectionSweeper
 from ingestor.write_settings import WriteSettings
 from node.files_http import FilesApi
-from node.retention_http import RetentionApi, progress_operation
+from node.retaining import NodeRetention, spawn_keeper
+from node.retention_http import progress_operation
 from node.settings import Settings
 from query import http as query_http
 from query.context import ContextApi
@@ -51,7 +51,7 @@ from query.settings import QuerySettings
 from query.sql import SqlRunner
 from query.sql_http import SqlApi
 from query.tail import TailApi
-from records.errors import InvalidSettings, QuorumlogError
+from records.errors import InvalidSettings
 from runtime.clock import SystemClock
 from runtime.entropy import SystemEntropy
 from runtime.logs import get_logger
@@ -112,6 +112,7 @@ class Node:
         self.transport = PeerTransport(node.id, token, self._address_of, self._observed)
         self.peers = PeerServer(token, self.clock)
         self.storage = self._make_storage()
+        self.retention = NodeRetention(self.storage)
         self.consensus = self._make_consensus(secret)
         self.keeper = self._make_keeper()
         self.membership = Membership(
@@ -131,7 +132,6 @@ class Node:
         self.reader = self._make_reader()
         self.sql = SqlRunner(self.reader, self.metrics) if self.reader else None
         self._registered = False
-        self._hidden: tuple[object, object] | None = None
         self._runner: web.AppRunner | None = None
 
     # -- parts ---------------------------------------------------------------------------------
@@ -144,11 +144,7 @@ class Node:
             return None
         node = self.settings.node
         settings = build(StorageSettings, self.settings.table("storage"), "storage")
-        store = StorageService(
-            node.data / STORE_FOLDER, node.id, settings, self.clock, self.metrics
-        )
-        store.hold_reads()
-        return store
+        return StorageService(node.data / STORE_FOLDER, node.id, settings, self.clock, self.metrics)
 
     def _make_consensus(self, secret: bytes) -> PySyncObjConsensus | FollowerConsensus:
         node, cluster = self.settings.node, self.settings.cluster
@@ -266,12 +262,8 @@ class Node:
 
     def _spawn_retention(self, keeper: LeaseKeeper) -> None:
         settings = build(RetentionSettings, self.settings.table("retention"), "retention")
-        most = len(self.settings.cluster.managers) // 2 + 1
-        loop = RetentionKeeper(
-            self.consensus, lambda: keeper.median_wall_micros(most), settings, self.metrics
-        )
-        pause = lambda: settings.interval_seconds  # noqa: E731
-        self.supervisor.spawn("retention", self.supervisor.forever(pause, loop.step))
+        managers = len(self.settings.cluster.managers)
+        spawn_keeper(self.supervisor, self.consensus, keeper, managers, settings, self.metrics)
 
     def _add_operations(self) -> None:
         if self.storage is not None:
@@ -285,7 +277,7 @@ class Node:
     async def _register(self) -> None:
         await self.membership.register()
         self._registered = True
-        self._observe_retention(self.consensus.snapshot())
+        self.retention.observe(self.consensus.snapshot())
         await self.supervisor.forever(lambda: HEARTBEAT_SECONDS, self.membership.beat)
 
     async def _follow_state(self) -> None:
@@ -297,22 +289,7 @@ class Node:
                 shard_epochs = {shard: lead.epoch for shard, lead in state.leaders.items()}
                 self.storage.observe_epochs(state.ring_epoch, shard_epochs)
                 if self._registered:
-                    self._observe_retention(state)
-
-    def _observe_retention(self, state: ClusterState) -> None:
-        """From now on the store hides what this state hides; it holds all from before the registration."""
-        hidden = (state.watermarks, state.deletes)
-        if self.storage is None:
-            return
-        try:
-            if hidden != self._hidden:
-                self.storage.observe_retention(retention_of(state))
-            self._hidden = hidden
-            self.storage.observe_index(state.applied_index)
-        except (
-            QuorumlogError
-        ) as error:  # what is known stays hidden; if nothing is, no read is served
-            log.error("the state's deletes cannot be read", error=error)
+                    self.retention.observe(state)
 
     def not_ready(self) -> list[str]:
         """What is still missing before every request can be served."""
@@ -369,17 +346,9 @@ class Node:
         await web.TCPSite(self._runner, node.host, node.http_port, backlog=1024).start()
 
     def _retention_routes(self) -> list[web.RouteDef]:
-        api = RetentionApi(
-            self.settings.node.id,
-            self.views,
-            self.consensus,
-            self.transport,
-            self.clock,
-            self.entropy,
-            self.storage,
-            self.reader,
-        )
-        return api.routes()
+        views, consensus, transport = self.views, self.consensus, self.transport
+        node, clock, entropy = self.settings.node.id, self.clock, self.entropy
+        return self.retention.routes(node, views, consensus, transport, clock, entropy, self.reader)
 
     def _cluster_routes(self) -> list[web.RouteDef]:
         api = ClusterApi(

@@ -151,6 +151,11 @@ class Compactor:
         self._superseded.log_dirty = True
         self._count_pieces()
 
+    @property
+    def interval_seconds(self) -> float:
+        """Seconds between two steps when there is nothing to do."""
+        return self._settings.compact_interval_seconds
+
     def close(self) -> None:
         """Waits for a merge that runs."""
         self._pool.close()

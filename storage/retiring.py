@@ -6,6 +6,7 @@ entry numbers over an await.
 """
 
 import asyncio
+from typing import Any
 
 from records.errors import NotReady
 from runtime.clock import Clock
@@ -17,6 +18,8 @@ from storage.retiring_gauges import RetiringGauges
 
 #: Entries that are dropped at a time: 3 ms of the event loop.
 DROP_MAX = 1000
+#: Seconds between two steps while hidden rows wait to be removed.
+BUSY_SECONDS = 0.02
 #: Seconds between two looks when nothing was left to do: rows may come that are hidden already. A look is
 #: a few passes over the entry table for each rule, 10 ms for a million entries.
 LOOK_SECONDS = 5.0
@@ -77,6 +80,12 @@ class Retiring:
         """Whether the last step left something to do."""
         return self._done is None
 
+    def pause(self, usual: float) -> float:
+        """Seconds until the next step, given the compactor's: while there is work, only its rest."""
+        if not self.busy:
+            return usual
+        return max(BUSY_SECONDS, usual - self._compactor.interval_seconds)
+
     async def step(self, writable: bool = True) -> None:
         """Drops some entries, or else blanks rows of some blocks.
 
@@ -114,6 +123,12 @@ class Retiring:
             for ordinal in (*ordinals, *(place.ordinal for place in written)):
                 holdings.mark_clean(rule.name, ordinal)
         return True
+
+    def progress(self) -> dict[str, Any]:
+        """See StorageService.retention_progress."""
+        holdings = self._engine.holdings
+        index = holdings.retention.index
+        return {"index": index, "left": self.left(), "received_max": holdings.received_max}
 
     def left(self) -> dict[str, int]:
         """By delete, how many blocks may still hold contents of its rows."""

@@ -63,8 +63,6 @@ __all__ = ["Delete", "Retention", "StorageService", "StorageSettings"]
 log = get_logger(__name__)
 T = TypeVar("T")
 FreeBytes = Callable[[Path], int]
-#: Seconds between two steps while hidden rows wait to be removed.
-BUSY_SECONDS = 0.02
 #: Seconds that a scan waits for the replicated state that it names.
 STATE_SECONDS = 1.0
 
@@ -403,13 +401,7 @@ class StorageService:
     def retention_progress(self) -> dict[str, Any]:
         """How far this node is: the state it follows, and by delete how many blocks are to be cleared."""
         self._check_readable()
-        holdings = self._engine.holdings
-        left = self._retiring.left()
-        return {
-            "index": holdings.retention.index,
-            "left": left,
-            "received_max": holdings.received_max,
-        }
+        return self._retiring.progress()
 
     # -- housekeeping -----------------------------------------------------------------------------
 
@@ -417,10 +409,7 @@ class StorageService:
         """In turn: merges what is small, removes what is hidden. Both hold entry numbers while they wait."""
         await self._compactor.step()
         await self._retiring.step(writable=not self.read_only)
-        if self._retiring.busy:  # no longer than the share of CPU wants
-            usual = self.settings.compact_interval_seconds
-            pause = self._compactor.pause_seconds - usual
-            self._compactor.pause_seconds = max(BUSY_SECONDS, pause)
+        self._compactor.pause_seconds = self._retiring.pause(self._compactor.pause_seconds)
 
     async def _watch_disk(self) -> None:
         self._look_at_disk()

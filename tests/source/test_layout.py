@@ -45,6 +45,7 @@ HOMES = {
         "node/node.py",
         "node/cli_api.py",
         "node/files_http.py",
+        "node/retaining.py",
         "node/retention_http.py",
         "client/quorumlog/*.py",
     ),

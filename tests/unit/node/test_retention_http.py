@@ -1,0 +1,89 @@
+"""With which receive time a delete ends: what the owners hold, our clock, and no clock that is far ahead."""
+
+from typing import Any
+
+import pytest
+
+from node.retention_http import AHEAD_SECONDS, RetentionApi
+from records.consistency import QuorumPolicy
+from records.errors import ConnectionLost, InvalidRequest, NotReady
+
+NOW = 1_000_000_000_000
+SECOND = 1_000_000
+
+
+class View:
+    """Three storage nodes that own everything."""
+
+    quorum = QuorumPolicy(3, 2, 2)
+
+    def storage_nodes(self) -> tuple[str, ...]:
+        return ("n1", "n2", "n3")
+
+    def owners(self, shard: int) -> tuple[str, ...]:
+        return ("n1", "n2", "n3")
+
+
+class Peers:
+    """Nodes that tell the largest receive time they hold; None is down."""
+
+    def __init__(self, *told: int | None) -> None:
+        self._told = dict(zip(("n1", "n2", "n3"), told, strict=True))
+
+    async def call(self, node: str, *_: Any) -> tuple[dict[str, Any], bytes]:
+        received = self._told[node]
+        if received is None:
+            raise ConnectionLost("down")
+        return {"index": 1, "left": {}, "received_max": received}, b""
+
+
+class Clock:
+    """It is always the same time."""
+
+    def wall_micros(self) -> int:
+        return NOW
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+async def until(*told: int | None) -> int:
+    """The end of a delete with these answers."""
+    nothing: Any = None
+    peers: Any = Peers(*told)
+    clock: Any = Clock()
+    view: Any = View()
+    api = RetentionApi("q", nothing, nothing, peers, clock, nothing, None, None)
+    return await api._received_until(view, (0, 7))
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ((5, 6, 7), NOW),
+        ((5, NOW + 3 * SECOND, 7), NOW + 3 * SECOND),
+        ((None, NOW + 3 * SECOND, 7), NOW + 3 * SECOND),
+        ((5, NOW + AHEAD_SECONDS * SECOND, 7), NOW + AHEAD_SECONDS * SECOND),
+        ((5, NOW + AHEAD_SECONDS * SECOND + 1, 7), NOW),
+    ],
+)
+async def test_a_delete_ends_with_what_is_there(
+    told: tuple[int | None, ...], expected: int
+) -> None:
+    """A row that was received in a year hides no rows of the months to come."""
+    assert await until(*told) == expected
+
+
+async def test_a_delete_needs_owners_that_have_every_acknowledged_row() -> None:
+    """N - W + 1 of each shard: one of two lost owners may have had the row alone with the third."""
+    with pytest.raises(NotReady):
+        await until(None, None, 7)
+
+
+@pytest.mark.parametrize("body", [{"service": 7}, {"service": "a", "level": "x"}, {"limit": "5"}])
+def test_a_delete_has_no_other_parameters(body: dict[str, Any]) -> None:
+    """What a question may have beside, a delete would not heed."""
+    from node.retention_http import _pairs
+
+    with pytest.raises(InvalidRequest):
+        _pairs(body)
