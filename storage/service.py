@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from records.block import ProducerKey
+from records.block import EntryHeader, ProducerKey
 from records.block_codec import EncodedBlock
 from records.errors import (
     BlockCorrupt,
@@ -390,13 +390,14 @@ class StorageService:
     def may_take(self, tenant: str, service: str, max_ts: int) -> bool:
         """Whether an entry may be taken as a repair or a hint; False if it is below the watermark.
 
-        A put looks as well, and ignores what may not: to ask before spares sending it.
-
-        Args:
-            service: of a sequenced entry; "" for others, which may hold several.
-            max_ts: of its last row, microseconds.
+        A put looks as well: to ask before spares sending. `service`: of a sequenced entry; "" for others,
+        which may hold several. `max_ts`: of its last row, microseconds.
         """
         return not self._engine.holdings.retention.expired(tenant, service, max_ts)
+
+    def admits(self, entry: EntryHeader) -> bool:
+        """`may_take` of an entry by its header."""
+        return self.may_take(entry.tenant, entry.service if entry.sequenced else "", entry.max_ts)
 
     def retention_progress(self) -> dict[str, Any]:
         """How far this node is: the state it follows, and by delete how many blocks are to be cleared."""

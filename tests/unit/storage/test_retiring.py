@@ -23,6 +23,7 @@ from tests.unit.storage.samples import (
     Entry,
     block_of,
     entry_id,
+    header_of,
     row,
     scan_of,
     service_on,
@@ -261,6 +262,8 @@ async def test_an_older_state_changes_nothing(tmp_path: Path) -> None:
     assert await shown(service) == []
     assert not service.may_take("default", "", T0)
     assert service.may_take("default", "", T0 + 9 * HOUR)
+    below, above = (header_of(entry((hour,), ("a",)), 0) for hour in (0, 9))
+    assert (service.admits(below), service.admits(above)) == (False, True)
     await service.stop()
 
 
@@ -300,10 +303,10 @@ HOURS = st.lists(st.integers(0, 6), min_size=1, max_size=4)
 
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
-    """An entry of one or two services, or of a producer (each sequence is used once)."""
+    """An entry of one or two services, or of a producer."""
     hours = draw(HOURS)
     services = draw(st.lists(NAMES, min_size=len(hours), max_size=len(hours)))
-    return entry(hours, services, draw(st.integers(0, 9)))
+    return entry(hours, services, draw(st.integers(0, 9)), draw(st.integers(0, 1)))
 
 
 STEPS = st.one_of(
@@ -391,11 +394,12 @@ class Run:
 
 
 def unique(found: list[Entry]) -> list[Entry]:
-    """Entries with distinct rows: a message names its entry."""
+    """Entries with distinct rows and sequences: a message names its entry."""
     named = []
     for number, one in enumerate(found):
         rows = [{**r, "message": f"{number} {r['message']}"} for r in one.rows]
-        named.append(replace(one, rows=rows))
+        seqs = ((100 * number + 1, 100 * number + len(rows)),) if one.seqs else ()
+        named.append(replace(one, rows=rows, seqs=seqs))
     return named
 
 
