@@ -1,0 +1,94 @@
+"""Invariants that are judged from inside: restart, equality of owners, the control history."""
+
+from collections.abc import Iterable
+
+from chaos.history import FINAL, OK, Op
+from chaos.sim.consensus import SimLog
+from chaos.sim.node import SimNode
+from records.intervals import SeqIntervals
+from storage.producers import group_key
+
+Broken = list[tuple[str, str]]
+
+
+def check_restart(node: SimNode, broken: Broken) -> None:
+    """I15: what was synced is there, and what is known of producers is what the stored entries say."""
+    holdings = node.storage._engine.holdings
+    for one in node.disk.on_platter():
+        if not one.synced:
+            continue
+        for entry in one.entries:
+            if holdings.table.find(entry.entry_id) is None:
+                text = f"{node.id} lost an entry of {entry.producer or entry.service} in {one.name}"
+                broken.append(("I15", f"{text} that fdatasync had returned for"))
+    lost = [one for one in node.disk.written if one.synced]
+    names = {id(one) for one in node.disk.on_platter()}
+    for one in lost:
+        if id(one) not in names:
+            broken.append(("I15", f"{node.id}: synced bytes of {one.name} are gone"))
+    recomputed: dict[tuple, SeqIntervals] = {}
+    for one in node.disk.on_platter():
+        for entry in one.entries:
+            if entry.sequenced and holdings.table.find(entry.entry_id) is not None:
+                spans = recomputed.setdefault(group_key(entry), SeqIntervals())
+                spans.update(entry.seqs)
+                spans.update(entry.skips)
+    for key, spans in recomputed.items():
+        held = holdings.producers.held.get(key)
+        known = SeqIntervals(held.spans()) if held else SeqIntervals()
+        lacking = [gap for a, b in spans for gap in known.gaps(a, b)]
+        if lacking:
+            broken.append(("I15", f"{node.id} forgot {lacking} of {key} after a restart"))
+
+
+def equal_owners(nodes: Iterable[SimNode], shards: int) -> list[str]:
+    """I8: the owners of each shard have the same digests and the same entries; what differs."""
+    found = []
+    up = [node for node in nodes if node.up]
+    for shard in range(shards):
+        digests = {node.id: node.storage.digest(shard) for node in up}
+        entries = {node.id: _entries(node, shard) for node in up}
+        first = next(iter(entries.values()))
+        if any(one != first for one in entries.values()):
+            sizes = {id: len(one) for id, one in entries.items()}
+            found.append(f"shard {shard}: owners hold different entries, {sizes}")
+        elif len(set(digests.values())) > 1:
+            found.append(f"shard {shard}: equal entries, other digests: {digests}")
+        for id, one in entries.items():
+            if digests[id][0] != len(one):
+                found.append(f"shard {shard}: {id} counts {digests[id][0]} of {len(one)} entries")
+    return found
+
+
+def _entries(node: SimNode, shard: int) -> frozenset[tuple[bytes, bytes]]:
+    holdings = node.storage._engine.holdings
+    numbers = holdings.entries_in_hours(shard, -(1 << 62), 1 << 62)
+    refs = [holdings.ref(number) for number in numbers]
+    return frozenset((bytes(ref.entry_id), ref.content_hash) for ref in refs)
+
+
+def check_control(log: SimLog, broken: Broken) -> None:
+    """I10: ring epoch and shard epochs rise by one, each shard epoch has one leader."""
+    leaders: dict[tuple[int, int], str] = {}
+    for before, after in zip(log.states, log.states[1:], strict=False):
+        if after.ring_epoch not in (before.ring_epoch, before.ring_epoch + 1):
+            broken.append(("I10", f"ring epoch {before.ring_epoch} became {after.ring_epoch}"))
+        if after.ring != before.ring and after.ring_epoch == before.ring_epoch:
+            broken.append(("I10", f"two rings of epoch {after.ring_epoch}"))
+        for shard, lead in after.leaders.items():
+            known = before.leaders.get(shard)
+            if known is not None and lead != known and lead.epoch != known.epoch + 1:
+                broken.append(("I10", f"shard {shard}: epoch {known.epoch} became {lead.epoch}"))
+            if leaders.setdefault((shard, lead.epoch), lead.node) != lead.node:
+                broken.append(("I10", f"shard {shard}: two leaders of epoch {lead.epoch}"))
+
+
+def check_order(ops: Iterable[Op], broken: Broken) -> None:
+    """I17: the last reads, of the same rows, have the same order through each node."""
+    finals = [op for op in ops if op.kind == FINAL and op.outcome == OK and op.resp["complete"]]
+    for op in finals[1:]:
+        if op.resp["rows"] != finals[0].resp["rows"]:
+            nodes = f"{finals[0].node} and {op.node}"
+            same = sorted(op.resp["rows"]) == sorted(finals[0].resp["rows"])
+            what = "the same rows in another order" if same else "other rows"
+            broken.append(("I17" if same else "I4", f"through {nodes}: {what}"))
