@@ -13,15 +13,14 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from chaos.corpus import LEVELS, Corpus, row_name, time_text
-from chaos.facts import Facts
+from chaos.corpus import row_name
 from chaos.history import APPEND, FAIL, OK, READ, UNKNOWN, Op, Range
 from chaos.sim.clock import WALL_MICROS, Dice
+from chaos.sim.corpus import SERVICES, SimCorpus
 from chaos.sim.network import SimNetwork
 from chaos.sim.node import SimNode
 from ingestor.batch import Batch, Identity
@@ -33,48 +32,6 @@ from runtime.deadline import Deadline
 T = TypeVar("T")
 #: Seconds that a node may hold a request, and that a client waits for the answer.
 HOLD_SECONDS, ANSWER_SECONDS = 1.5, 2.5
-SERVICES = ("shop", "pay", "mail")
-HOUR = 3_600_000_000
-#: Rows made already, of this run mostly: a function of their keys, so it does not matter who made them.
-ROWS: dict[tuple[int, str, int], dict[str, Any]] = {}
-ROWS_KEPT = 4096
-
-
-class SimCorpus(Corpus):
-    """Rows that are a function of (seed, client, number), small ones; neighbours share their time."""
-
-    def row(self, client: str, number: int, service: str) -> dict[str, Any]:
-        """The row."""
-        known = ROWS.get((self.seed, client, number))
-        if known is None:
-            if len(ROWS) >= ROWS_KEPT:
-                ROWS.clear()
-            known = ROWS[self.seed, client, number] = self._made(client, number, service)
-        return dict(known)
-
-    def _made(self, client: str, number: int, service: str) -> dict[str, Any]:
-        name = f"{self.seed}:{client}:{number}".encode()
-        bits = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest())
-        where = int.from_bytes(hashlib.blake2b(client.encode(), digest_size=2).digest())
-        micros = self.start_micros - where % 3 * HOUR + number // 4 * 1000
-        return {
-            "timestamp": time_text(micros),
-            "service": service,
-            "level": LEVELS[bits % len(LEVELS)],
-            "message": f"{number} of {client}: {bits:x}",
-            "chaos_client": client,
-            "chaos_number": number,
-            "_micros": micros,
-        }
-
-
-class SimFacts(Facts):
-    """Facts about a simulated run."""
-
-    @cached_property
-    def corpus(self) -> Corpus:
-        """The run's rows."""
-        return SimCorpus(self.history.head.seed, self.history.head.start_micros)
 
 
 @dataclass(slots=True)
@@ -266,7 +223,9 @@ async def agent(traffic: Traffic, name: str, posts: int) -> int:
                 return last - first + 1
             content = hashlib.sha256(f"{traffic.corpus.seed} {name} {first} {generation}".encode())
             batch = Batch("default", table, Identity(b"scope", content.digest()[:16]))
-            outcome = await _post(traffic, name, dice.pick(list(traffic.nodes)), batch, (first, last))
+            outcome = await _post(
+                traffic, name, dice.pick(list(traffic.nodes)), batch, (first, last)
+            )
             if outcome == OK:
                 tries += 1
                 if tries > 1 or not dice.chance(0.1):  # now and then once more, without any doubt
@@ -331,7 +290,9 @@ def _named(traffic: Traffic, row: dict[str, Any]) -> list[str]:
     sent = traffic.corpus.row(client, number, traffic.services[client])
     micros = sent.pop("_micros")
     time = row["timestamp"]
-    same = getattr(time, "timestamp", lambda: 0)() * 1_000_000 == micros or time == sent["timestamp"]
+    same = (
+        getattr(time, "timestamp", lambda: 0)() * 1_000_000 == micros or time == sent["timestamp"]
+    )
     equal = same and all(row.get(key) == sent[key] for key in sent if key != "timestamp")
     digest = traffic.corpus.digest(client, number, traffic.services[client]) if equal else "altered"
     return [row_name(client, number), digest]

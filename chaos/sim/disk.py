@@ -119,6 +119,8 @@ class SimDisk:
         self.handles: dict[int, str] = {}
         self.blocks: list[tuple[SimFile, str, int, int]] = []
         self.cut_in: str = ""
+        #: Seconds from an append to its fdatasync, at most.
+        self.sync_seconds = 0.004
 
     def path(self, name: str) -> "SimPath":
         """A path on this disk."""

@@ -39,7 +39,7 @@ class SimNetwork:
         self.cut: set[tuple[str, str]] = set()
         self.slow: dict[str, float] = {}
         self.counts: Counter[str] = Counter()
-        self.spawn: dict[str, Callable[[Serve, tuple[Any, ...]], "asyncio.Task[Answer]"]] = {}
+        self.spawn: dict[str, Callable[[Serve, tuple[Any, ...]], asyncio.Task[Answer]]] = {}
         self.serve: dict[str, Serve] = {}
 
     def delay(self, one: str, other: str) -> float:

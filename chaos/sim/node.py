@@ -32,7 +32,9 @@ WRITE = WriteSettings(
     filters="off", put_timeout_seconds=0.4, backoff_first_seconds=0.02, backoff_max_seconds=0.2,
     linger_seconds=0.01, recovery_grace_seconds=0.02, disk_full_hold_seconds=0.3,
 )  # fmt: skip
-QUERY = QuerySettings(spread="off", repair_delay_seconds=0.3, timeout_seconds=3.0, queue_seconds=2.0)
+QUERY = QuerySettings(
+    spread="off", repair_delay_seconds=0.3, timeout_seconds=3.0, queue_seconds=2.0
+)
 
 #: "node/life" of the task that runs; empty for the world's own.
 OWNER: contextvars.ContextVar[str] = contextvars.ContextVar("sim_owner", default="")

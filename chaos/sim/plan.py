@@ -17,7 +17,7 @@ KINDS = (
     "slow", "leader", "ring", "leaderless", "eio", "eio silent", "enospc", "full", "newer producer",
 )  # fmt: skip
 #: Numbers of a plan that a shrinking may set to nothing.
-WEATHER = ("loss", "repeat", "corrupt", "delay", "lose_answers", "skew")
+WEATHER = ("loss", "repeat", "corrupt", "delay", "lose_answers", "skew", "sync")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run's troubles. Probabilities are of one message; `delay` and `skew` are seconds."""
+    """One run's troubles. Probabilities are of one message; `delay`, `skew` and `sync` (an fdatasync) are seconds."""
 
     loss: float = 0.0
     repeat: float = 0.0
@@ -43,6 +43,7 @@ class Plan:
     delay: float = 0.002
     lose_answers: float = 0.0
     skew: float = 0.0
+    sync: float = 0.004
     faults: tuple[Fault, ...] = field(default=())
 
     def without(self, *indexes: int) -> "Plan":
@@ -68,6 +69,6 @@ def draw(dice: Dice, nodes: int) -> Plan:
         return dice.uniform(0, most) if dice.chance(0.4) else 0.0
 
     return Plan(
-        some(0.3), some(0.5), some(0.02), 0.002 + some(0.1), some(0.5), some(3.0),
+        some(0.3), some(0.5), some(0.02), 0.002 + some(0.1), some(0.5), some(3.0), 0.004 + some(0.1),
         tuple(sorted(faults, key=lambda one: one.at)),
     )  # fmt: skip

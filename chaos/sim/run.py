@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from chaos.facts import Facts
-from chaos.sim.cluster import World, judge, line
 from chaos.sim.clock import Dice, Stuck, VirtualLoop
+from chaos.sim.cluster import World, judge, line
 from chaos.sim.plan import WEATHER, Plan, draw
 from chaos.sim.twins import installed
 
@@ -27,6 +27,8 @@ class Outcome:
     reads: int = 0
     bitten: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    #: Findings that are known and open, so no failures: see chaos.sim.checks.ties_apart.
+    open: tuple[str, ...] = ()
 
     @property
     def invariants(self) -> set[str]:
@@ -59,7 +61,7 @@ def simulate(seed: int, plan: Plan | None = None) -> Outcome:
     trace = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     return Outcome(
         seed, plan, broken, trace, facts.acked_count, len(facts.reads), bitten,
-        time.process_time() - begun,
+        time.process_time() - begun, tuple(world.open),
     )  # fmt: skip
 
 

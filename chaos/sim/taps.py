@@ -1,4 +1,4 @@
-"""What a node's store did, seen from beside it: fences that were broken, blocks that are truly on the platter.
+"""What a node's store did, seen from beside it: fences that were broken, blocks truly on the platter.
 
 The taps keep their own books and ask nothing of the code under test: a fence counts from when its answer was
 given, a block is durable when the platter holds its bytes and its name.
