@@ -73,7 +73,14 @@ def _() -> Sequence[Place]:
     return [(storage.engine.Engine, "decide", decide)]
 
 
-@mutant("owner ignores the shard epoch", "I11", "I5", "I9", delay=0.1, faults=("leader",) * 6)
+@mutant(
+    "owner ignores the shard epoch",
+    "I11",
+    "I5",
+    "I9",
+    delay=0.1,
+    faults=("deaf", "leader", "leader") * 2,
+)
 def _() -> Sequence[Place]:
     real = Judge._fenced
 

@@ -37,7 +37,13 @@ def _() -> Sequence[Place]:
     return [(ingestor.answers.AckRule, "needed", lambda self, _owners: self.w - 1)]
 
 
-@mutant("refusal counted as an ack", "I9", "I11")
+@mutant(
+    "refusal counted as an ack",
+    "I9",
+    "I11",
+    delay=0.1,
+    faults=("deaf", "leader", "leader", "leader") * 3,
+)
 def _() -> Sequence[Place]:
     real = ingestor.outcomes.EntryTally.take
 
@@ -47,9 +53,7 @@ def _() -> Sequence[Place]:
     return [(ingestor.outcomes.EntryTally, "take", take)]
 
 
-@mutant(
-    "seal on N-W owners only", "I5", "I9", "I11", "I1", faults=("leader", "partition", "power") * 3
-)
+@mutant("seal on N-W owners only", "I5", "I9", "I11", "I1", faults=("deaf", "leader", "leader") * 4)
 def _() -> Sequence[Place]:
     return [(ingestor.leases.Led, "overlap", property(lambda _self: 1))]
 

@@ -1,8 +1,8 @@
 """The clients of a simulated run. What they ask and are told becomes a history for chaos.checkers.
 
 numbered   numbers its rows: batches that overlap, come twice, or out of order; follows the leader
-agent      blind: the same batch again on any doubt; under a new name only after an error that says
-           `definite`, as a shipper may that was told "surely not stored"
+agent      blind: the same batch again on any doubt, or through two nodes at once; under a new name only
+           after an error that says `definite`, as a shipper may that was told "surely not stored"
 rogue      sends other bytes under sequences that were acknowledged: each must be refused
 reader     all rows, or those of one client, through any node
 
@@ -223,14 +223,15 @@ async def agent(traffic: Traffic, name: str, posts: int) -> int:
                 return last - first + 1
             content = hashlib.sha256(f"{traffic.corpus.seed} {name} {first} {generation}".encode())
             batch = Batch("default", table, Identity(b"scope", content.digest()[:16]))
-            outcome = await _post(
-                traffic, name, dice.pick(list(traffic.nodes)), batch, (first, last)
-            )
+            targets = dice.shuffled(list(traffic.nodes))[: 2 if dice.chance(0.25) else 1]
+            posts_now = [_post(traffic, name, one, batch, (first, last)) for one in targets]
+            told = await asyncio.gather(*posts_now)
+            outcome = OK if OK in told else UNKNOWN if UNKNOWN in told else FAIL
             if outcome == OK:
                 tries += 1
                 if tries > 1 or not dice.chance(0.1):  # now and then once more, without any doubt
                     break
-            doubt = doubt or outcome != FAIL
+            doubt = doubt or any(one != FAIL for one in told)
             if outcome == FAIL and not doubt:  # no request of this name may have stored anything
                 generation += 1
             await asyncio.sleep(dice.uniform(0.01, 0.2))

@@ -53,6 +53,7 @@ class World:
         self.writers: list[Writer] = []
         self.unfinished: dict[str, int] = {}
         self._down: dict[str, int] = {}
+        self._deaf: set[str] = set()
         self._downtimes: list[FaultRecord] = []
         self._restart_seconds = 1.0
 
@@ -107,6 +108,8 @@ class World:
         self.log.commit("Assign", {"assignments": rows}, "world")
 
     def _reaches_majority(self, node: str) -> bool:
+        if node in self._deaf:
+            return False
         others = [one for one in NODES if one != node]
         cut = sum(
             (node, one) in self.network.cut or (one, node) in self.network.cut for one in others
@@ -180,6 +183,11 @@ class World:
             self._decide(kind, fault)
         elif kind == "newer producer":
             await self._newer_producer(fault.who % 2)
+        elif kind == "deaf":  # hears of no decision, and works on: a zombie, if it led
+            self.bitten[kind] += 1
+            self._deaf.add(node.id)
+            await asyncio.sleep(fault.seconds)
+            self._deaf.discard(node.id)
         elif kind in ("partition", "one way", "slow"):
             await self._trouble_links(kind, node.id, fault)
         else:
@@ -299,6 +307,7 @@ class World:
     async def _heal(self) -> None:
         self.network.cut.clear()
         self.network.slow.clear()
+        self._deaf.clear()
         self._weather(Plan())
         self.log.leaderless_until = 0.0
         for node in self.nodes.values():

@@ -14,7 +14,7 @@ from chaos.sim.clock import Dice
 SECONDS = 5.0
 KINDS = (
     "kill", "power", "cut in sync", "cut after sync", "cut in write", "power all", "partition", "one way",
-    "slow", "leader", "ring", "leaderless", "eio", "eio silent", "enospc", "full", "newer producer",
+    "slow", "deaf", "leader", "ring", "leaderless", "eio", "eio silent", "enospc", "full", "newer producer",
 )  # fmt: skip
 #: Numbers of a plan that a shrinking may set to nothing.
 WEATHER = ("loss", "repeat", "corrupt", "delay", "lose_answers", "skew", "sync")
@@ -35,7 +35,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run's troubles. Probabilities are of one message; `delay`, `skew` and `sync` (an fdatasync) are seconds."""
+    """One run's troubles. Probabilities are of one message; `delay`, `skew`, `sync` are seconds."""
 
     loss: float = 0.0
     repeat: float = 0.0
