@@ -79,7 +79,7 @@ def _() -> Sequence[Place]:
     "I5",
     "I9",
     delay=0.1,
-    faults=("deaf", "leader", "leader") * 2,
+    faults=("zombie",) * 3,
 )
 def _() -> Sequence[Place]:
     real = Judge._fenced
@@ -109,7 +109,7 @@ def _() -> Sequence[Place]:
 
 
 @mutant(
-    "seal answered before it is durable", "I11", loss=0.3, faults=("leader", "power", "power") * 4
+    "seal answered before it is durable", "I11", loss=0.3, faults=("zombie", "power", "power") * 3
 )
 def _() -> Sequence[Place]:
     async def seal(self: Any, request: Any) -> None:

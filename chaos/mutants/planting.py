@@ -35,7 +35,7 @@ class Mutant:
         """The plan of a seed, stressed."""
         plan, dice = draw(Dice("plan", seed), 3), Dice("stress", seed)
         more = [
-            Fault(dice.uniform(0.3, SECONDS), kind, dice.number(0, 2), dice.uniform(0.1, 1.0))
+            Fault(dice.uniform(0.3, SECONDS), kind, dice.number(0, 2), dice.uniform(0.2, 1.5))
             for kind in self.faults
         ]
         faults = sorted([*plan.faults, *more], key=lambda one: one.at)

@@ -42,7 +42,7 @@ def _() -> Sequence[Place]:
     "I9",
     "I11",
     delay=0.1,
-    faults=("deaf", "leader", "leader", "leader") * 3,
+    faults=("zombie",) * 5,
 )
 def _() -> Sequence[Place]:
     real = ingestor.outcomes.EntryTally.take
@@ -53,7 +53,7 @@ def _() -> Sequence[Place]:
     return [(ingestor.outcomes.EntryTally, "take", take)]
 
 
-@mutant("seal on N-W owners only", "I5", "I9", "I11", "I1", faults=("deaf", "leader", "leader") * 4)
+@mutant("seal on N-W owners only", "I5", "I9", "I11", "I1", faults=("zombie", "partition") * 3)
 def _() -> Sequence[Place]:
     return [(ingestor.leases.Led, "overlap", property(lambda _self: 1))]
 

@@ -183,15 +183,22 @@ class World:
             self._decide(kind, fault)
         elif kind == "newer producer":
             await self._newer_producer(fault.who % 2)
-        elif kind == "deaf":  # hears of no decision, and works on: a zombie, if it led
-            self.bitten[kind] += 1
-            self._deaf.add(node.id)
-            await asyncio.sleep(fault.seconds)
-            self._deaf.discard(node.id)
+        elif kind == "zombie":
+            await self._zombie(fault.who % SHARDS, fault.seconds)
         elif kind in ("partition", "one way", "slow"):
             await self._trouble_links(kind, node.id, fault)
         else:
             await self._trouble_disk(kind, node, fault.seconds)
+
+    async def _zombie(self, shard: int, seconds: float) -> None:
+        """A shard's leader is deposed, hears of no decision for a while, and works on."""
+        lead = self.log.newest.leaders[shard]
+        self.bitten["zombie"] += 1
+        self._deaf.add(lead.node)
+        other = self.dice.pick([node for node in NODES if node != lead.node])
+        self.log.commit("Assign", {"assignments": [[shard, other, lead.epoch]]}, "world")
+        await asyncio.sleep(seconds)
+        self._deaf.discard(lead.node)
 
     async def _trouble_links(self, kind: str, id: str, fault: Fault) -> None:
         others = [one for one in NODES if one != id]

@@ -14,7 +14,7 @@ from chaos.sim.clock import Dice
 SECONDS = 5.0
 KINDS = (
     "kill", "power", "cut in sync", "cut after sync", "cut in write", "power all", "partition", "one way",
-    "slow", "deaf", "leader", "ring", "leaderless", "eio", "eio silent", "enospc", "full", "newer producer",
+    "slow", "zombie", "leader", "ring", "leaderless", "eio", "eio silent", "enospc", "full", "newer producer",
 )  # fmt: skip
 #: Numbers of a plan that a shrinking may set to nothing.
 WEATHER = ("loss", "repeat", "corrupt", "delay", "lose_answers", "skew", "sync")

@@ -95,8 +95,7 @@ class SimWal(Wal):
     """The log, whose writer is a callback of the loop instead of a thread."""
 
     _disk: SimDisk
-    _on_cut: Callable[[], None]
-    _scheduled = False
+    _next: asyncio.TimerHandle | None = None
     dead = False
 
     def start(self, previous: storage.wal.Position) -> None:
@@ -111,19 +110,22 @@ class SimWal(Wal):
     def append(self, records: Sequence[Any], done: storage.wal.Done) -> None:
         """As the real one; then the writer is called."""
         super().append(records, done)
-        self._schedule(self._sync_seconds())
+        self._schedule(self._latency())
 
-    def _sync_seconds(self) -> float:
+    def _latency(self) -> float:
         return self._disk.dice.uniform(SYNC_SECONDS_MIN, self._disk.sync_seconds)
 
     def _schedule(self, seconds: float) -> None:
-        if not self._scheduled and self._loop is not None:
-            self._scheduled = True
-            self._loop.call_later(seconds, self._turn)
+        assert self._loop is not None
+        if self._next is not None:
+            if self._next.when() <= self._loop.time() + seconds:
+                return
+            self._next.cancel()
+        self._next = self._loop.call_later(seconds, self._turn)
 
     def _turn(self) -> None:
         """One turn of the real writer's loop."""
-        self._scheduled = False
+        self._next = None
         if self.dead:
             return
         batch = list(self._waiting)
@@ -137,7 +139,7 @@ class SimWal(Wal):
             self._lose_power()
             return
         if self._waiting:
-            self._schedule(self._sync_seconds())
+            self._schedule(self._latency())
         elif self._marks_wait():
             self._schedule(self._idle)
 
