@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
+import cluster.state
 import cluster.state_ops
 import ingestor.answers
 import ingestor.dedupe
@@ -121,10 +122,5 @@ def _() -> Sequence[Place]:
         }
         return replace(after, leaders=leaders), value
 
-    return [(cluster.state_ops, "OPS", {**cluster.state_ops.OPS, "Assign": assign}), *_ops(assign)]
-
-
-def _ops(assign: Any) -> Sequence[Place]:
-    import cluster.state
-
-    return [(cluster.state, "OPS", {**cluster.state_ops.OPS, "Assign": assign})]
+    ops = {**cluster.state_ops.OPS, "Assign": assign}
+    return [(cluster.state_ops, "OPS", ops), (cluster.state, "OPS", ops)]

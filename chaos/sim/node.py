@@ -46,7 +46,8 @@ class Tasks:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._by_owner: dict[str, dict[asyncio.Task[Any], None]] = {}
         self._dead: set[str] = set()
-        loop.set_task_factory(self._make)
+        make: Any = self._make
+        loop.set_task_factory(make)
 
     def _make(
         self,

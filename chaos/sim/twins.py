@@ -261,7 +261,7 @@ def installed(bugs: list[str]) -> Iterator[None]:
         (service, "use_steady_memory", lambda: None),
         (Logger, "_emit", emit),
     ]
-    patches = [mock.patch.object(*place) for place in places]
+    patches: list[Any] = [mock.patch.object(*place) for place in places]
     absent = {name: None for name in ("pandas", "dateutil") if name not in sys.modules}
     patches.append(mock.patch.dict(sys.modules, absent))  # Arrow looks for them again and again
     for one in patches:
