@@ -109,22 +109,6 @@ def _() -> Sequence[Place]:
 
 
 @mutant(
-    "seal answered before it is durable", "I11", loss=0.3, faults=("zombie", "power", "power") * 3
-)
-def _() -> Sequence[Place]:
-    async def seal(self: Any, request: Any) -> None:
-        self._engine.seal(request)
-
-    def observe(self: Any, ring_epoch: int, _: Any) -> None:
-        self.ring_epoch = max(self.ring_epoch, ring_epoch)
-
-    return [
-        (storage.service.StorageService, "seal", seal),
-        (storage.engine.Engine, "observe", observe),
-    ]
-
-
-@mutant(
     "producer epoch answered before it is durable", "I11",
     faults=("newer producer", "newer producer", "power all", "power all", "leader"),
 )  # fmt: skip

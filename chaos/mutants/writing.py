@@ -54,12 +54,12 @@ def _() -> Sequence[Place]:
     return [(ingestor.outcomes.EntryTally, "take", take)]
 
 
-@mutant("seal on N-W owners only", "I5", "I9", "I11", "I1", faults=("zombie", "partition") * 3)
-def _() -> Sequence[Place]:
-    return [(ingestor.leases.Led, "overlap", property(lambda _self: 1))]
-
-
-@mutant("new shard leader starts with empty sequences", "I5", quick=True)
+@mutant(
+    "new shard leader starts with empty sequences",
+    "I5",
+    quick=True,
+    faults=("zombie", "leader") * 3,
+)
 def _() -> Sequence[Place]:
     async def refresh(*_: object) -> list[str]:
         return []
@@ -110,7 +110,7 @@ def _no_repeats() -> Sequence[Place]:
     return [(records.visibility, "_repeats", lambda _listed: [])]
 
 
-@mutant("two leaders of one shard epoch", "I10", "I11", "I5", quick=True)
+@mutant("two leaders of one shard epoch", "I10", "I11", "I5", quick=True, faults=("leader",) * 3)
 def _() -> Sequence[Place]:
     real = cluster.state_ops.assign
 

@@ -39,6 +39,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Virtual seconds."""
         return self._now
 
+    def begin_again(self) -> None:
+        """Counts turns from zero."""
+        self._turns = 0
+
     def select(self, timeout: float | None) -> list[Any]:
         """Jumps to the next timer instead of waiting for it.
 

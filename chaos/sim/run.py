@@ -1,5 +1,6 @@
 """Runs of seeds: one seed is one run, the same each time; a failing one is made smaller where it can be."""
 
+import asyncio
 import hashlib
 import time
 from collections import Counter
@@ -51,6 +52,7 @@ def simulate(seed: int, plan: Plan | None = None) -> Outcome:
             world.broken.append(("L2", f"stuck: {error}"))
             return Outcome(seed, plan, world.broken, "", seconds=time.process_time() - begun)
         finally:
+            _drain(loop)
             loop.close()
     broken = [*world.broken, *judge(history), *(("BUG", text) for text in bugs)]
     facts = Facts(history)
@@ -63,6 +65,18 @@ def simulate(seed: int, plan: Plan | None = None) -> Outcome:
         seed, plan, broken, trace, facts.acked_count, len(facts.reads), bitten,
         time.process_time() - begun, tuple(world.open),
     )  # fmt: skip
+
+
+def _drain(loop: VirtualLoop) -> None:
+    """Ends what a run left behind, also one that got stuck."""
+    loop.begin_again()
+    for _ in range(20):
+        tasks = asyncio.all_tasks(loop)
+        if not tasks:
+            return
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(tasks, timeout=0.1))
 
 
 def shrink(outcome: Outcome) -> Outcome:
