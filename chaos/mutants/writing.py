@@ -54,12 +54,7 @@ def _() -> Sequence[Place]:
     return [(ingestor.outcomes.EntryTally, "take", take)]
 
 
-@mutant(
-    "new shard leader starts with empty sequences",
-    "I5",
-    quick=True,
-    faults=("zombie", "leader") * 3,
-)
+@mutant("new shard leader starts with empty sequences", "I5", loss=0.2, faults=("leader",) * 5)
 def _() -> Sequence[Place]:
     async def refresh(*_: object) -> list[str]:
         return []
