@@ -71,11 +71,15 @@ class Caught:
 
 
 def hunt(mutant: Mutant, first: int, seeds: int) -> Caught:
-    """Runs seeds from `first` on until one catches the mutant, `seeds` of them at most."""
+    """Runs seeds from `first` on until one catches the mutant, `seeds` of them at most.
+
+    It is caught only if the same seed under the same plan keeps the invariant without the bug.
+    """
     for tried in range(seeds):
+        seed, aims = first + tried, set(mutant.aims)
         with mutant.planted():
-            outcome = simulate(first + tried, mutant.plan(first + tried))
-        if outcome.invariants & set(mutant.aims):
+            outcome = simulate(seed, mutant.plan(seed))
+        if outcome.invariants & aims and not simulate(seed, mutant.plan(seed)).invariants & aims:
             return Caught(mutant, tried + 1, outcome)
     return Caught(mutant, seeds, None)
 

@@ -107,6 +107,13 @@ class SimWal(Wal):
         except PowerCut:
             self._lose_power()
 
+    def resume(self) -> None:
+        """As the real one; the power may go meanwhile."""
+        try:
+            super().resume()
+        except PowerCut:
+            self._lose_power()
+
     def append(self, records: Sequence[Any], done: storage.wal.Done) -> None:
         """As the real one; then the writer is called."""
         super().append(records, done)
