@@ -25,6 +25,7 @@ from records.messages import (
     ScanRequest,
     SealRequest,
 )
+from records.sync import TreeRequest
 from runtime.deadline import Deadline
 from storage.service import StorageService
 
@@ -41,6 +42,8 @@ class Replica(Protocol):
     ) -> tuple[ScanReply, pa.Table]: ...
 
     async def entries(self, request: EntriesRequest, deadline: Deadline) -> EntriesReply: ...
+
+    async def tree(self, request: TreeRequest, deadline: Deadline) -> list[bytes]: ...
 
     async def fetch(
         self, entry_ids: tuple[EntryId, ...], deadline: Deadline
@@ -79,6 +82,9 @@ class LocalReplica:
 
     async def entries(self, request: EntriesRequest, deadline: Deadline) -> EntriesReply:
         return await deadline.wait(self._service.entries(request))
+
+    async def tree(self, request: TreeRequest, deadline: Deadline) -> list[bytes]:
+        return await deadline.wait(self._service.tree(request))
 
     async def fetch(self, entry_ids: tuple[EntryId, ...], deadline: Deadline) -> list[EncodedBlock]:
         return await deadline.wait(self._service.fetch(entry_ids))
@@ -120,6 +126,16 @@ class HttpReplica:
         fields = {"shard": request.shard, "start": request.start, "end": request.end}
         head, _ = await self._transport.call(self._node, "entries", fields, b"", deadline)
         return EntriesReply.from_head(head)
+
+    async def tree(self, request: TreeRequest, deadline: Deadline) -> list[bytes]:
+        head, payload = await self._transport.call(
+            self._node, "tree", request.to_head(), b"", deadline
+        )
+        answers, at = [], 0
+        for length in head["n"]:
+            answers.append(bytes(payload[at : at + length]))
+            at += length
+        return answers
 
     async def fetch(self, entry_ids: tuple[EntryId, ...], deadline: Deadline) -> list[EncodedBlock]:
         head, payload = await self._transport.call(

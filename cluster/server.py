@@ -6,6 +6,7 @@ from typing import Any
 from cluster.replica_client import table_to_ipc
 from records.block_codec import EncodedBlock, decode_header
 from records.messages import EntriesRequest, PutOptions, ScanRequest, SealRequest
+from records.sync import TreeRequest
 from runtime.deadline import Deadline
 from storage.service import StorageService
 
@@ -25,6 +26,7 @@ class StorageOperations:
             "put": self.put,
             "scan": self.scan,
             "entries": self.entries,
+            "tree": self.tree,
             "fetch": self.fetch,
             "seal": self.seal,
             "producer_states": self.producer_states,
@@ -47,6 +49,11 @@ class StorageOperations:
         request = EntriesRequest(int(head["shard"]), int(head["start"]), int(head["end"]))
         reply = await deadline.wait(self._storage.entries(request))
         return reply.to_head(), b""
+
+    async def tree(self, head: dict[str, Any], _: memoryview, deadline: Deadline) -> Answer:
+        """Answers about Merkle trees; their lengths in the head."""
+        answers = await deadline.wait(self._storage.tree(TreeRequest.from_head(head)))
+        return {"n": [len(one) for one in answers]}, b"".join(answers)
 
     async def fetch(self, head: dict[str, Any], _: memoryview, deadline: Deadline) -> Answer:
         """Sends blocks restricted to entries."""

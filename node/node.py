@@ -26,9 +26,12 @@ from cluster.lease_keeper import LeaseKeeper
 from cluster.membership import HEARTBEAT_SECONDS, Membership
 from cluster.peer_server import PeerServer
 from cluster.peer_transport import PeerTransport, cluster_token
+from cluster.repair_http import RepairApi, repair_operations
 from cluster.replica_client import ReplicaSet
 from cluster.server import StorageOperations
 from cluster.state_types import Member
+from cluster.sync_loop import STEP_SECONDS, SyncLoop
+from cluster.sync_settings import RepairSettings
 from cluster.view import ConsensusViews
 from dashboard import app as dashboard
 from ingestor.admission import Admission
@@ -123,6 +126,7 @@ class Node:
         self.views = ConsensusViews(node.id, self.consensus, self.membership.alive)
         known = self._is_known
         self.replicas = ReplicaSet(node.id, self.storage, self.transport, known)
+        self.sync = self._make_sync(self.storage) if self.storage is not None else None
         self.writer = self._make_writer()
         self.ingest = self._make_ingest(self.writer) if self.writer else None
         self.reader = self._make_reader()
@@ -177,6 +181,18 @@ class Node:
             self.clock,
             founding,
             expected_ingestors=frozenset(cluster.managers),
+        )
+
+    def _make_sync(self, storage: StorageService) -> SyncLoop:
+        settings = build(RepairSettings, self.settings.table("repair"), "repair")
+        return SyncLoop(
+            self.settings.node.id,
+            storage,
+            self.views,
+            self.replicas,
+            self.clock,
+            self.metrics,
+            settings,
         )
 
     def _make_writer(self) -> WriteCoordinator | None:
@@ -248,6 +264,9 @@ class Node:
         self.supervisor.spawn("events", self._follow_state())
         if self.keeper is not None:
             self.supervisor.spawn("leases", self.keeper.run())
+        if self.sync is not None:
+            steps = self.supervisor.forever(lambda: STEP_SECONDS, self.sync.step)
+            self.supervisor.spawn("sync", steps)
         if self.writer is not None:
             await self.writer.start()
         await self._start_http()
@@ -258,6 +277,8 @@ class Node:
     def _add_operations(self) -> None:
         if self.storage is not None:
             self.peers.add(StorageOperations(self.storage).table())
+        if self.sync is not None:
+            self.peers.add(repair_operations(self.sync))
         if isinstance(self.consensus, PySyncObjConsensus):
             self.peers.add(FollowerOperations(self.consensus, self.clock).table())
         self.peers.add(self.membership.operations())
@@ -292,6 +313,8 @@ class Node:
         body: dict[str, Any] = {"consensus": self.consensus.status()}
         if self.storage is not None:
             body["storage"] = self.storage.status()
+        if self.sync is not None:
+            body["repair"] = self.sync.status()
         if self.keeper is not None:
             body["leases"] = self.keeper.status()
         return body
@@ -342,7 +365,8 @@ class Node:
             self.not_ready,
             self.local_status,
         )
-        return api.routes()
+        repair = RepairApi(self.settings.node.id, self.views, self.transport, self.clock, self.sync)
+        return [*api.routes(), *repair.routes()]
 
     async def stop(self) -> None:
         """Ends in the reverse order; what was acknowledged is on disk anyway."""

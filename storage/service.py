@@ -29,6 +29,7 @@ from records.messages import (
     ScanRequest,
     SealRequest,
 )
+from records.sync import TreeRequest
 from records.timestamps import MAX_MICROS, MIN_MICROS
 from runtime.clock import Clock
 from runtime.logs import get_logger
@@ -53,6 +54,7 @@ from storage.scanning import Scans
 from storage.segment_write import Step, no_step
 from storage.settings import StorageSettings
 from storage.status import engine_figures
+from storage.tree_reads import TreeReads
 from storage.wal import LogHooks, Wal
 from storage.warming import Warmer
 
@@ -148,6 +150,7 @@ class StorageService:
             self._clock,
             self._gauges,
         )
+        self._trees = TreeReads(self._engine, self._workers)
         self._exports = Exports(
             self.directory / "export",
             self._engine,
@@ -278,6 +281,20 @@ class StorageService:
         holdings = self._engine.holdings
         numbers = holdings.entries_in_hours(request.shard, request.start, request.end)
         return EntriesReply(tuple(holdings.ref(number) for number in numbers))
+
+    async def tree(self, request: TreeRequest) -> list[bytes]:
+        """Answers about the Merkle trees, in the order of the questions; fewer if they are many bytes.
+
+        Raises:
+            StaleRingEpoch: a newer ring is known here.
+        """
+        self._check_ready()
+        return await self._trees.answer(request)
+
+    def absent(self, entry_ids: Sequence[EntryId]) -> list[EntryId]:
+        """Those entries that are not held here. About 2 µs each."""
+        self._check_ready()
+        return self._trees.absent(entry_ids)
 
     async def fetch(self, entry_ids: tuple[EntryId, ...]) -> list[EncodedBlock]:
         """Blocks restricted to these entries, about 32 MiB of them; unknown ids are left out.
