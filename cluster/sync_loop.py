@@ -77,7 +77,7 @@ class SyncLoop:
         now = self._clock.monotonic()
         if error is None and (report.stored or not report.compared):
             self._turns.copied(peer, now)
-        elif error is None and not report.conflicts and not report.surplus and report.complete:
+        elif error is None and report.complete and not _hopeless(report):
             self._turns.equal(peer, now)
         else:
             self._turns.fruitless(peer, now)
@@ -170,9 +170,17 @@ class SyncLoop:
         }
 
     def _age_seconds(self) -> float:
-        oldest = self._book.compared_at(self._shared(self._views.current()))
+        shared = self._shared(self._views.current())
+        if not any(shared.values()):  # nobody to compare with
+            return 0.0
+        oldest = self._book.compared_at(shared)
         since = self._since if oldest is None else oldest
         return max(0.0, (self._clock.wall_micros() - since) / 1e6)
+
+
+def _hopeless(report: SyncReport) -> bool:
+    """Whether there is a difference that copying from this peer does not mend."""
+    return bool(report.conflicts or report.surplus or report.refused)
 
 
 def _shards_with(shared: Shared, peer: str) -> list[int]:

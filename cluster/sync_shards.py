@@ -7,6 +7,7 @@ each block before it sends it, this store before it keeps it. Repeating a call a
 where it ended: the trees tell.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -209,11 +210,8 @@ class _Sync:
             chunk = _whole_blocks(waiting, places, entries_wanted)
             deadline = Deadline.after(self.clock, self.limits.fetch_seconds)
             blocks = await self.peer.fetch(tuple(chunk), deadline)
-            got: set[EntryId] = set()
-            size = 0
-            for block in blocks:
-                size += len(block.data)
-                got |= await self._put(block)
+            size = sum(len(block.data) for block in blocks)
+            got = await self._put_all(blocks)
             if not got:
                 self.report.vanished += len(chunk)
                 got.update(chunk)
@@ -221,6 +219,14 @@ class _Sync:
             entries_wanted = max(1, len(got) * FETCH_BYTES // max(size, 1))
             waiting = [one for one in chunk if one not in got] + waiting[len(chunk) :]
             await self.pace.spend(size)
+
+    async def _put_all(self, blocks: Sequence[EncodedBlock]) -> set[EntryId]:
+        """Puts what one fetch brought, together, so that they share their syncs."""
+        done = await asyncio.gather(*map(self._put, blocks), return_exceptions=True)
+        for one in done:
+            if isinstance(one, BaseException):
+                raise one
+        return {entry_id for one in done if isinstance(one, set) for entry_id in one}
 
     async def _put(self, block: EncodedBlock) -> set[EntryId]:
         """Puts a block; the ids that are done with. One with refused entries is left to be fetched without
