@@ -1,10 +1,11 @@
 """What a replica tells of its Merkle trees: the answers to `records.sync` questions.
 
 Trees hold every entry; an answer is about those received by a moment, so the few that came later are looked
-for in the entry table and taken off. Roots and hours cost a pass over one column of it; buckets and lists a
-pass over three, and a hash of each entry in the hours concerned. The passes run on a worker, over a view of
-the table as it was when the question came. What changes meanwhile (a merge moves entries) can make an answer
-differ from any state there was: then the asker sees a difference that is gone when it looks again.
+for in the entry table and taken off. Roots and hours cost a pass over its newest rows; buckets and lists a
+pass over three columns, and a hash of each entry in the hours concerned. The passes run on a worker, over a
+view of the table as it was when the question came. What changes meanwhile (a merge moves entries) can make
+an answer differ from any state there was: then the asker sees a difference that is gone when it looks
+again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,7 @@ from storage.engine import Engine
 from storage.entry_table import COMPLEX, GONE
 from storage.holdings import Extra
 from storage.merkle import sums
+from storage.newest import Mark, Newest, received_after
 
 #: Bytes of one reply; the questions after it are left unanswered, and asked again.
 #: 1 MiB is 52,000 entries listed: the asker's event loop compares them at once, in some 50 ms.
@@ -53,6 +55,7 @@ class TreeReads:
 
     def __init__(self, engine: Engine, workers: Workers) -> None:
         self._engine, self._workers = engine, workers
+        self._newest = Newest()
 
     async def answer(self, request: TreeRequest) -> list[bytes]:
         """An answer for each question, in order; fewer if they are many bytes, but at least one.
@@ -62,8 +65,10 @@ class TreeReads:
         """
         if request.ring_epoch < self._engine.ring_epoch:
             raise StaleRingEpoch("a newer ring is known here", epoch=self._engine.ring_epoch)
-        seen = self._seen(request)
-        return await self._workers.run(lambda: list(_capped(seen, request.questions)))
+        seen, generation = self._seen(request), self._engine.holdings.generation
+        answers = await self._workers.run(lambda: list(_capped(seen, request.questions)))
+        self._newest.keep(generation, seen.mark)
+        return answers
 
     def _seen(self, request: TreeRequest) -> "Seen":
         holdings = self._engine.holdings
@@ -78,6 +83,7 @@ class TreeReads:
             {shard: trees[shard].nodes() for shard in hours if shard in trees},
             request.until,
             asked,
+            self._newest.begin(holdings.generation, request.until),
         )
 
     def absent(self, ids: Sequence[EntryId]) -> list[EntryId]:
@@ -114,6 +120,8 @@ class Seen:
     hours: dict[int, dict[int, int]]
     until: int
     questions: tuple[Question, ...]
+    begin: Mark
+    mark: Mark | None = None
 
     def answer(self, question: Question) -> bytes:
         """The bytes of one answer."""
@@ -134,9 +142,7 @@ class Seen:
     @cached_property
     def _recent(self) -> dict[int, tuple[int, int]]:
         """(count, sum) of the recent entries by shard and hour."""
-        received = self.rows["received"]
-        hit = (received > self.until) & (received <= self.until + RECENT_MICROS)
-        numbers = np.flatnonzero(hit)
+        numbers, self.mark = received_after(self.rows["received"], self.until, self.begin)
         numbers = numbers[(self.rows["flags"][numbers] & GONE) == 0]
         numbers, keys = self._filed(numbers)
         ids, hashes = self._names(numbers)
