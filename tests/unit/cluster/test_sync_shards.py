@@ -15,7 +15,7 @@ from cluster.sync_shards import SyncLimits, SyncReport, sync_shards
 from records.block_codec import EncodedBlock
 from records.errors import ConnectionLost, StaleRingEpoch
 from records.ids import EntryId
-from records.messages import PutOptions
+from records.messages import PutOptions, SealRequest
 from records.sync import TreeRequest
 from runtime.clock import SystemClock
 from runtime.deadline import Deadline
@@ -29,6 +29,7 @@ from tests.unit.storage.samples import (
     entry_id,
     messages,
     plain,
+    sequenced,
     service_on,
 )
 
@@ -373,3 +374,14 @@ async def test_sequenced_rows_that_overlap_show_the_same_afterwards(pair: Pair) 
 
     assert sorted(await messages(pair.here)) == sorted(await messages(pair.there))
     assert len(await messages(pair.here)) == 30
+
+
+async def test_rows_acknowledged_under_an_older_leader_are_copied_all_the_same(pair: Pair) -> None:
+    """Fences stop writers, not repairs: the shard has a newer leader here, the rows are from before."""
+    await put_all(pair.there, [block_of(1, sequenced(1, 5))])
+    await pair.here.seal(SealRequest(0, 7, "n9"))
+
+    report = await pair.sync()
+
+    assert report.stored == 1
+    assert len(await messages(pair.here)) == 5

@@ -65,8 +65,8 @@ def test_in_vain_means_later_and_later_up_to_the_most() -> None:
 def test_a_peer_that_is_back_is_due_at_once() -> None:
     """However long it was left alone; while it is away nobody asks it."""
     made = turns()
-    for now in (5.0, 10.0, 20.0):
-        made.fruitless("a", now)
+    for now in (5.0, 10.0, 20.0, 999.0):
+        made.fruitless("a", now)  # due again at 1039
     assert made.due({"a": False, "b": True}, 1000.0) == "b"
     made.equal("b", 1000.0)
     assert made.due({"a": False, "b": True}, 1001.0) is None
