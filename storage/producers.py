@@ -41,7 +41,7 @@ class Held:
         if not len(self.skips):
             return self.rows.contiguous_end < self.rows.largest
         spans = self.spans()
-        return len(spans) > 1 or spans[0][0] > 1
+        return len(spans) > 1 or min(first for first, _ in spans) > 1
 
 
 class ProducerBook:
