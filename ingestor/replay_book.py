@@ -17,7 +17,7 @@ Source: reliability.md 2.2 ("Gap that will never be filled"); Kafka's and RELP's
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -129,7 +129,7 @@ class ReplayBook:
         self._gaps: dict[ProducerEpochKey, ReplayRequest] = {}
         self._asked: dict[ProducerEpochKey, list[ReplayRequest]] = {}
         self._finished: OrderedDict[str, ReplayRequest] = OrderedDict()
-        self._open = 0
+        self._open: dict[str, ReplayRequest] = {}
         #: Gaps for which there was no room.
         self.refused = 0
         self.totals = Rows()
@@ -137,7 +137,7 @@ class ReplayBook:
 
     def __len__(self) -> int:
         """Requests that are not finished; an expired gap's is not."""
-        return self._open
+        return len(self._open)
 
     # -- what happens ------------------------------------------------------------------------------
 
@@ -163,13 +163,12 @@ class ReplayBook:
             self._advance_asked(one, missing, now, came, skips)
 
     def _open_gap(self, key: ProducerEpochKey, missing: Spans, now: int) -> None:
-        if self._open >= self._limits.open_max:
+        if len(self._open) >= self._limits.open_max:
             self.refused += 1
             return
         one = ReplayRequest(gap_id(key), key, Kind.GAP, now, missing, missing, changed=now)
         self._count(one, "asked", size(missing))
-        self._gaps[key] = one
-        self._open += 1
+        self._gaps[key] = self._open[one.id] = one
 
     def _advance_gap(
         self, one: ReplayRequest, missing: Spans, now: int, skips: Spans, heard: bool
@@ -223,14 +222,14 @@ class ReplayBook:
             return known
         if not spans:
             raise InvalidRequest("no sequences of this producer are in that range")
-        if self._open >= self._limits.open_max:
+        if len(self._open) >= self._limits.open_max:
             self.refused += 1
-            raise Overloaded(f"{self._open} replay requests are open", retry_after_seconds=10)
+            raise Overloaded(f"{len(self)} replay requests are open", retry_after_seconds=10)
         lacking = common(spans, missing)
         one = ReplayRequest(name, key, Kind.ASKED, now, spans, lacking, reason, changed=now)
         self._count(one, "asked", size(spans))
         self._asked.setdefault(key, []).append(one)
-        self._open += 1
+        self._open[name] = one
         return one
 
     def gone(self, name: str, spans: Spans, now: int) -> ReplayRequest | None:
@@ -260,7 +259,7 @@ class ReplayBook:
 
     def expire(self, now: int) -> None:
         """Ends the waiting for whom nothing has come for the limit's age."""
-        for one in list(self._opened()):
+        for one in list(self._open.values()):
             if now - one.changed < self._limits.age_micros or one.state is State.EXPIRED:
                 continue
             if one.kind is Kind.GAP:
@@ -268,17 +267,23 @@ class ReplayBook:
             else:
                 self._finish(one, State.EXPIRED, now)
 
-    def keep(self, leads: Callable[[ProducerEpochKey], bool]) -> None:
-        """Forgets the open requests of producers that are led elsewhere now; nothing ended by that."""
+    def keep(self, leads: Callable[[ProducerEpochKey], bool]) -> list[ReplayRequest]:
+        """Forgets the open requests of producers that are led elsewhere now; nothing ended by that.
+
+        Returns the operators' requests among them.
+        """
         for key in [key for key in self._gaps if not leads(key)]:
-            del self._gaps[key]
-            self._open -= 1
+            del self._open[self._gaps.pop(key).id]
+        moved: list[ReplayRequest] = []
         for key in [key for key in self._asked if not leads(key)]:
-            self._open -= len(self._asked.pop(key))
+            moved += self._asked.pop(key)
+        for one in moved:
+            del self._open[one.id]
+        return moved
 
     def _finish(self, one: ReplayRequest, state: State, now: int) -> None:
         one.state, one.changed = state, now
-        self._open -= 1
+        del self._open[one.id]
         if one.kind is Kind.GAP:
             del self._gaps[one.key]
         else:
@@ -321,7 +326,7 @@ class ReplayBook:
         """The tenant's requests that fit, the newest first; finished ones among them."""
         found = [
             one
-            for one in (*self._opened(), *self._finished.values())
+            for one in (*self._open.values(), *self._finished.values())
             if one.key[0] == tenant
             and service in ("", one.key[1])
             and producer in ("", one.key[2])
@@ -337,18 +342,12 @@ class ReplayBook:
     def counts(self) -> dict[str, int]:
         """How many open requests are in each state."""
         found = {str(state): 0 for state in (State.PENDING, State.STREAMING, State.EXPIRED)}
-        for one in self._opened():
+        for one in self._open.values():
             found[str(one.state)] += 1
         return found
 
-    def _opened(self) -> Iterator[ReplayRequest]:
-        yield from self._gaps.values()
-        for several in self._asked.values():
-            yield from several
-
     def _of_id(self, name: str) -> ReplayRequest | None:
-        found = next((one for one in self._opened() if one.id == name), None)
-        return found or self._finished.get(name)
+        return self._open.get(name) or self._finished.get(name)
 
 
 _ENDS = frozenset({State.COMPLETED, State.EXPIRED, State.CANCELLED})

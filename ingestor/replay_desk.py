@@ -103,11 +103,12 @@ class ReplayDesk:
         self._show()
         return found
 
-    def tidy(self, leads: Callable[[ProducerEpochKey], bool]) -> None:
-        """Forgets what is led elsewhere, lets what is too old expire."""
-        self.book.keep(leads)
+    def tidy(self, leads: Callable[[ProducerEpochKey], bool]) -> list[ReplayRequest]:
+        """Lets what is too old expire, forgets what is led elsewhere; operators' requests of that."""
+        moved = self.book.keep(leads)
         self.book.expire(self._clock.wall_micros())
         self._show()
+        return moved
 
     def figures(self, tenant: str) -> dict[str, object]:
         """Requests by state and sums of rows, of one tenant by service."""

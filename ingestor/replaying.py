@@ -143,7 +143,8 @@ class Replays:
         view, sealed = self._views.current(), frozenset(self._leases.sealed_shards())
         if not view.ready:
             return
-        self.desk.tidy(lambda key: view.shard_of(*key[:3]) in sealed)
+        moved = self.desk.tidy(lambda key: view.shard_of(*key[:3]) in sealed)
+        self.remember(Note(one.id, one.key, one.waiting, one.reason) for one in moved)
         ended = self.desk.take_ended()
         if ended and self.on_ended is not None:
             await self.on_ended(ended)

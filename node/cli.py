@@ -21,6 +21,7 @@ GROUPS = (
     "searching",
     "sql",
     "files",
+    "replaying",
     "simulating",
     "benching",
     "chaosing",

@@ -190,7 +190,13 @@ class ReplayApi:
 
         answers = await asyncio.gather(*(one(node) for node in nodes))
         missing = [node for node, answer in zip(nodes, answers, strict=True) if answer is None]
-        found = [request for answer in answers for request in answer or ()]
+        # A node may remember how a request ended that has been opened again by the next leader.
+        newest: dict[str, dict[str, Any]] = {}
+        for request in (one for answer in answers for one in answer or ()):
+            known = newest.get(request["id"])
+            if known is None or known["createdMicros"] < request["createdMicros"]:
+                newest[request["id"]] = request
+        found = list(newest.values())
         found.sort(key=lambda one: (one["createdMicros"], one["id"]), reverse=True)
         return found, missing
 

@@ -189,8 +189,9 @@ def test_what_moved_to_another_leader_is_forgotten_without_an_end() -> None:
     one.observe(KEY, ((1, 1),), 10)
     one.ask("ask-1", KEY, ((1, 1),), (), 10, "")
 
-    one.keep(lambda _: False)
+    moved = one.keep(lambda _: False)
 
+    assert [request.id for request in moved] == ["ask-1"]
     assert (len(one), one.listed("default"), ended) == (0, [], [])
 
 

@@ -178,6 +178,29 @@ async def test_a_noted_request_is_opened_again_by_the_next_leader() -> None:
         assert replays.desk.take_ended() == ["ask-1"]
 
 
+async def test_a_leader_that_is_deposed_keeps_a_note() -> None:
+    """Leadership goes and comes back: the request is open again, for what had not come."""
+    views = FakeViews(FakeView("b", everything_led_by=("b", 1)))
+    async with write_path(views=views, settings=QUIET) as path:
+        replays = path.writer.replays
+        shard = await led(path)
+        await path.write(numbered_batch([1, 2, 3]), ack="all")
+        ask = Ask("default", "shop", "p1", spans=((1, 3),))
+        (opened,) = await replays.ask(shard, ask, path.deadline())
+        await path.write(numbered_batch([1]))
+        views.put(FakeView("b", index=2, everything_led_by=("a", 2)))
+        await until(lambda: not replays.leads(KEY))
+        await replays.look()
+        assert states(path) == []
+
+        views.put(FakeView("b", index=3, everything_led_by=("b", 3)))
+        await led(path)
+        await replays.look()
+
+        (again,) = replays.desk.book.listed("default")
+        assert (again.id, again.waiting) == (opened.id, ((2, 3),))
+
+
 async def test_notes_are_bounded() -> None:
     """The oldest go."""
     views = FakeViews(FakeView("b", everything_led_by=("a", 1)))
