@@ -311,3 +311,13 @@ def test_any_history_ends_with_each_sequence_stored_once_or_skipped(
     assert len(world.book) == 0
     assert len(world.stored) == len(set(world.stored))
     assert not world.skipped & kept
+
+
+def test_what_was_filled_meanwhile_counts_as_a_duplicate_when_it_comes() -> None:
+    """1 was lacking when asked; another path brought it; then the producer sends it too."""
+    one = book()
+    asked = one.ask("ask-1", KEY, ((1, 2),), ((1, 1),), 10, "")
+    one.observe(KEY, (), 20, heard=False)
+    one.observe(KEY, (), 30, came=((1, 2),))
+
+    assert (asked.rows.replayed, asked.rows.duplicate) == (0, 2)
