@@ -223,13 +223,18 @@ class Buffer:
         if rows is not None:
             return rows
         assert self._file is not None, "rows leave memory only with a file"
+        return frames.decode_rows(self._read_frame(self._file, group)[1].payload)[1]
+
+    def _read_frame(self, file: BufferFile, group: Group) -> tuple[bytes, frames.Frame]:
+        """The bytes of the frame of a group that is only in the file, and the frame. Holds `_io`."""
         try:
-            frame = frames.frame_at(self._file.read(group.offset, group.length), 0)
+            data = file.read(group.offset, group.length)
         except OSError as error:
             raise BufferFailed(f"buffer cannot be read: {error}") from error
+        frame = frames.frame_at(data, 0)
         if frame is None:
-            raise BufferFailed(f"buffer {self._file.path} is damaged at {group.offset}")
-        return frames.decode_rows(frame.payload)[1]
+            raise BufferFailed(f"buffer {file.path} is damaged at {group.offset}")
+        return data, frame
 
     def ack(self, till: int) -> None:
         """Rows up to `till` are durable on a quorum: forget them."""
@@ -343,7 +348,11 @@ class Buffer:
         def content() -> Iterator[bytes]:
             yield frames.encode_meta(meta)
             for group in groups:
-                yield frames.encode_rows(group.first, self._load(group))
+                rows = group.rows
+                if rows is None:
+                    yield self._read_frame(file, group)[0]  # as it is: already checked, no decoding
+                else:
+                    yield frames.encode_rows(group.first, rows)
 
         try:
             offsets = file.replace(content())[1:]
@@ -422,6 +431,17 @@ class Buffer:
 
     def _compact(self, file: BufferFile) -> None:
         """Writes the file anew with the rows that are still needed. Holds `_io`."""
+        try:
+            self._rewrite(file)
+        except BufferFailed as error:
+            if not self._kept.size_bytes:
+                raise
+            log.warning("acked rows are no longer kept for replay: %s", error)
+            with self._lock:
+                self._kept.clear()
+            self._rewrite(file)
+
+    def _rewrite(self, file: BufferFile) -> None:
         with self._lock:
             groups = [*self._kept.groups(), *self._groups]
             first_pending = self._next_seq - len(self._pending)

@@ -102,3 +102,21 @@ def test_a_new_epoch_keeps_no_rows_of_the_old_one(tmp_path: Path) -> None:
 
     assert found.again(1, 2, 100) == (3, [])
     found.close()
+
+
+def test_damage_to_kept_rows_costs_them_alone(tmp_path: Path) -> None:
+    """A flipped byte in an acked frame: the file is still written anew, what has no ack is there."""
+    found = opened(tmp_path / "b", keep_bytes=1000)
+    fill(found, 1, 2)
+    at = (tmp_path / "b").read_bytes().index(b'"m"')
+    with (tmp_path / "b").open("r+b") as file:
+        file.seek(at)
+        file.write(b"X")
+
+    found.close()
+
+    again = opened(tmp_path / "b", keep_bytes=1000)
+    assert again.failure is None
+    assert (again.meta.ack_till, again.lost, again.again(1, 2, 100)) == (2, [], (3, []))
+    assert again.append(b'{"m":"next"}') == 3
+    again.close()
