@@ -18,6 +18,7 @@ from records.ids import EntryId
 from records.messages import (
     EntriesReply,
     EntriesRequest,
+    ProducersRequest,
     ProducerState,
     PutOptions,
     PutReply,
@@ -54,6 +55,10 @@ class Replica(Protocol):
     async def producer_states(
         self, shard: int, producer: ProducerKey, deadline: Deadline
     ) -> list[ProducerState]: ...
+
+    async def producers(
+        self, request: ProducersRequest, deadline: Deadline
+    ) -> list[tuple[int, ProducerState]]: ...
 
     async def seal_producer_epoch(
         self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
@@ -96,6 +101,11 @@ class LocalReplica:
         self, shard: int, producer: ProducerKey, deadline: Deadline
     ) -> list[ProducerState]:
         return await deadline.wait(self._service.producer_states(shard, producer))
+
+    async def producers(
+        self, request: ProducersRequest, deadline: Deadline
+    ) -> list[tuple[int, ProducerState]]:
+        return await deadline.wait(self._service.producers(request))
 
     async def seal_producer_epoch(
         self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
@@ -157,6 +167,14 @@ class HttpReplica:
         fields = {"shard": shard, "producer": producer}
         head, _ = await self._transport.call(self._node, "producer_states", fields, b"", deadline)
         return [ProducerState.from_list(one) for one in head["states"]]
+
+    async def producers(
+        self, request: ProducersRequest, deadline: Deadline
+    ) -> list[tuple[int, ProducerState]]:
+        head, _ = await self._transport.call(
+            self._node, "producers", request.to_head(), b"", deadline
+        )
+        return [(int(shard), ProducerState.from_list(one)) for shard, one in head["states"]]
 
     async def seal_producer_epoch(
         self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline

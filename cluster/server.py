@@ -5,7 +5,13 @@ from typing import Any
 
 from cluster.replica_client import table_to_ipc
 from records.block_codec import EncodedBlock, decode_header
-from records.messages import EntriesRequest, PutOptions, ScanRequest, SealRequest
+from records.messages import (
+    EntriesRequest,
+    ProducersRequest,
+    PutOptions,
+    ScanRequest,
+    SealRequest,
+)
 from records.sync import TreeRequest
 from runtime.deadline import Deadline
 from storage.service import StorageService
@@ -30,6 +36,7 @@ class StorageOperations:
             "fetch": self.fetch,
             "seal": self.seal,
             "producer_states": self.producer_states,
+            "producers": self.producers,
             "seal_producer_epoch": self.seal_producer_epoch,
         }
 
@@ -74,6 +81,11 @@ class StorageOperations:
             int(head["shard"]), (tenant, service, producer)
         )
         return {"states": [one.to_list() for one in states]}, b""
+
+    async def producers(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
+        """Producers with gaps, or of a service."""
+        found = await self._storage.producers(ProducersRequest.from_head(head))
+        return {"states": [[shard, one.to_list()] for shard, one in found]}, b""
 
     async def seal_producer_epoch(
         self, head: dict[str, Any], _: memoryview, __: Deadline

@@ -22,6 +22,7 @@ GROUPS = (
     "searching",
     "sql",
     "files",
+    "replaying",
     "simulating",
     "benching",
     "chaosing",

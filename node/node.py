@@ -39,6 +39,7 @@ from ingestor.coordinator import WriteCoordinator
 from ingestor.enrich import EnrichSettings
 from ingestor.limits import Limits
 from ingestor.listeners.http import RUNNER_OPTIONS, HttpIngest
+from ingestor.listeners.replay_http import ReplayApi
 from ingestor.listeners.slow_clients import ConnectionSweeper
 from ingestor.write_settings import WriteSettings
 from node.files_http import FilesApi
@@ -129,6 +130,9 @@ class Node:
         self.sync = self._make_sync(self.storage) if self.storage is not None else None
         self.writer = self._make_writer()
         self.ingest = self._make_ingest(self.writer) if self.writer else None
+        self.replay_api = self._make_replay_api(self.writer) if self.writer else None
+        if self.ingest is not None:
+            self.ingest.asks = self.replay_api
         self.reader = self._make_reader()
         self.sql = SqlRunner(self.reader, self.metrics) if self.reader else None
         self._registered = False
@@ -222,6 +226,11 @@ class Node:
             enrich.detected(os.environ),
         )
 
+    def _make_replay_api(self, writer: WriteCoordinator) -> ReplayApi:
+        limits = build(Limits, self.settings.table("ingest"), "ingest")
+        node = self.settings.node.id
+        return ReplayApi(node, writer.replays, self.views, self.transport, self.clock, limits)
+
     def _make_reader(self) -> ReadCoordinator | None:
         if not self._has("query"):
             return None
@@ -283,6 +292,8 @@ class Node:
             self.peers.add(FollowerOperations(self.consensus, self.clock).table())
         self.peers.add(self.membership.operations())
         self.peers.add({"status": status_operation(self.local_status)})
+        if self.replay_api is not None:
+            self.peers.add(self.replay_api.operations())
 
     async def _register(self) -> None:
         await self.membership.register()
@@ -325,6 +336,8 @@ class Node:
         app.router.add_routes(self._cluster_routes())
         if self.ingest is not None:
             app.router.add_routes(self.ingest.routes())
+        if self.replay_api is not None:
+            app.router.add_routes(self.replay_api.routes())
         if self.reader is not None:
             app.router.add_routes(query_http.routes(self.reader))
         if self.reader is not None and self.sql is not None:

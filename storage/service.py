@@ -22,6 +22,7 @@ from records.ids import EntryId
 from records.messages import (
     EntriesReply,
     EntriesRequest,
+    ProducersRequest,
     ProducerState,
     PutOptions,
     PutReply,
@@ -358,6 +359,11 @@ class StorageService:
         """Every epoch known of a producer, ascending."""
         self._check_ready()
         return self._engine.holdings.producers.states(shard, producer)
+
+    async def producers(self, request: ProducersRequest) -> list[tuple[int, ProducerState]]:
+        """(shard, state) of producer epochs: those with gaps, or of one service."""
+        self._check_ready()
+        return self._engine.holdings.producers.listed(request)
 
     async def seal_producer_epoch(self, shard: int, producer: ProducerKey, epoch: int) -> int:
         """Makes `epoch` the newest if it is greater; durable when it returns the newest."""
