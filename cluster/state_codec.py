@@ -16,7 +16,9 @@ from cluster.state_types import (
     DedupeRow,
     Member,
     Quorum,
+    RingChange,
     ShardLeader,
+    ShardMove,
     Versioned,
 )
 from records.envelope import packb, unpackb
@@ -88,6 +90,8 @@ def to_bytes(state: ClusterState, *, full: bool = True) -> bytes:
             "ring_epoch": state.ring_epoch,
             "ring_stage": state.ring_stage,
             "moves": sorted(state.moves),
+            "change": _change_row(state.change),
+            "moving": [[s, *move] for s, move in sorted(state.moving.items())],
             "leaders": [[s, *lead] for s, lead in sorted(state.leaders.items())],
             "splits": [[*key, factor] for key, factor in sorted(state.splits.items())],
             "schemas": _versioned_rows(state.schemas),
@@ -102,7 +106,32 @@ def to_bytes(state: ClusterState, *, full: bool = True) -> bytes:
 
 
 def _member_row(m: Member) -> list[Any]:
-    return [m.id, list(m.roles), m.incarnation, m.http, m.peer, m.raft, m.zone, m.weight]
+    return [m.id, list(m.roles), m.incarnation, m.http, m.peer, m.raft, m.zone, m.weight, m.store]
+
+
+def _change_row(change: RingChange | None) -> list[Any] | None:
+    if change is None:
+        return None
+    return [
+        change.id,
+        change.reason,
+        dict(change.target),
+        dict(change.before),
+        list(change.quorum),
+        change.parallel,
+        change.bytes_per_second,
+        change.aborting,
+        change.retire,
+        change.settle,
+        sorted(change.settled),
+    ]
+
+
+def _change(row: list[Any] | None) -> RingChange | None:
+    if row is None:
+        return None
+    quorum, settled = Quorum(*row[4]), frozenset(row[10])
+    return RingChange(*row[:4], quorum, *row[5:10], settled)
 
 
 def _versioned_rows(rows: Mapping[str, Versioned]) -> list[Any]:
@@ -139,6 +168,8 @@ def from_bytes(data: bytes | memoryview) -> ClusterState:
             ring_epoch=raw["ring_epoch"],
             ring_stage=raw["ring_stage"],
             moves=frozenset(raw["moves"]),
+            change=_change(raw.get("change")),  # absent in dumps of the first version
+            moving={row[0]: ShardMove(*row[1:]) for row in raw.get("moving", [])},
             leaders={row[0]: ShardLeader(*row[1:]) for row in raw["leaders"]},
             splits={(t, s): factor for t, s, factor in raw["splits"]},
             schemas={name: Versioned(v, body) for name, v, body in raw["schemas"]},

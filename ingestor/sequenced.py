@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from cluster.quorum_tally import Group
 from cluster.view import ViewSource
 from ingestor.answers import ack_rule, batch_id, counted
 from ingestor.batch import Batch, RejectedRow, Sequence, WriteResult
@@ -223,7 +224,7 @@ class SequencedWriter:
     ) -> WriteResult:
         result = counted(entries, led.view, self._metrics)
         sequence = work.sequence
-        progress = session.progress(sequence.epoch, led.owners, led.view.quorum.w)
+        progress = session.progress(sequence.epoch, led.writers)
         return replace(
             result,
             conflicts=tuple(work.conflicts),
@@ -254,10 +255,11 @@ class SequencedWriter:
     ) -> WriteResult:
         """Where a producer stands, from what the owners say now; epoch 0 means its newest."""
         led, session = await self._led(tenant, Sequence(service, producer, 0), deadline)
-        needed = max(led.overlap, led.view.quorum.w)
+        w = led.view.quorum.w
+        needed = [Group(one.members, max(one.needed, w)) for one in led.overlap]
         heard = await self._recovery.refresh(led, session, needed, deadline)
         chosen = epoch or max(1, session.newest_epoch)
-        found = session.progress(chosen, led.owners, led.view.quorum.w)
+        found = session.progress(chosen, led.writers)
         return WriteResult(
             batch_id(()),
             0,

@@ -48,7 +48,7 @@ def reply(*statuses: EntryStatus, held: int = 0) -> PutReply:
 async def test_the_verdict_of_an_entry(answers: list, verdict: Verdict) -> None:
     """W acks win; before that any refusal decides, and what is decided stays."""
     entry = submission().piece.entries[0]
-    tally = EntryTally(entry, Group(frozenset("abc"), 2), 2)
+    tally = EntryTally(entry, [Group(frozenset("abc"), 2)], 2)
     for owner, status in answers:
         tally.take(owner, status, 0, ())
 
