@@ -89,7 +89,7 @@ def begin_change(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     )
     members = {member.id: member for member in (*ring.members, *target.members)}
     n = max(ring.n, target.n)
-    changed = replace(state, change=change, quorum=meanwhile)
+    changed = replace(state, change=change, quorum=meanwhile, w_floor=state.acked_on)
     if meanwhile != state.quorum:
         changed = replace(changed, cluster_epoch=state.cluster_epoch + 1)
     next_ring = Ring(_next(state), n, sorted_members(members.values()), ring.table)
@@ -158,7 +158,7 @@ def _quorums(
         if needed > held and needed > fewest:
             text_ = f"{name}={needed} cannot be met while a shard has {fewest} owners"
             raise CommandError("INVALID", text_)
-    return final, meanwhile, final.r + before.w <= largest
+    return final, meanwhile, final.r + state.acked_on <= largest
 
 
 def step_change(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
@@ -260,7 +260,9 @@ def end_change(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     if change.settle and len(change.settled) < state.shard_count:
         raise CommandError("INVALID", "not all shards are settled")
     epoch = state.cluster_epoch + (change.quorum != state.quorum)
-    changed = replace(state, change=None, quorum=change.quorum, cluster_epoch=epoch)
+    final = change.quorum
+    floor = final.w if change.settle else min(state.acked_on, final.w)
+    changed = replace(state, change=None, quorum=final, cluster_epoch=epoch, w_floor=floor)
     if change.retire:
         changed = _retired(changed, change.retire)
     last = Ring(_next(state), target.n, target.members, target.table)

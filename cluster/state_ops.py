@@ -122,6 +122,8 @@ def set_quorum(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     if r + w <= n:
         raise CommandError("INVALID", f"r + w must be more than n, got {r} + {w} and {n}")
     first = state.cluster_epoch == 0
+    if state.ring is not None:
+        _check_quorums_meet(state, n, w, r)
     cluster_id, shards = state.cluster_id, state.shard_count
     if "cluster_id" in args:
         cluster_id = _text(args, "cluster_id")
@@ -133,11 +135,20 @@ def set_quorum(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     changed = replace(
         state,
         quorum=Quorum(n, w, r),
+        w_floor=w if state.ring is None else min(w, state.acked_on),
         cluster_epoch=epoch,
         cluster_id=cluster_id,
         shard_count=shards,
     )
     return changed, epoch
+
+
+def _check_quorums_meet(state: ClusterState, n: int, w: int, r: int) -> None:
+    """Old writes meet new reads, and new writes meet reads under way; else it is a change of the ring."""
+    if n != state.quorum.n:
+        raise CommandError("NEEDS_CHANGE", "another n is a change of the ring")
+    if r + state.acked_on <= n or w + state.quorum.r <= n:
+        raise CommandError("NEEDS_CHANGE", "reads would miss rows acknowledged before")
 
 
 def set_ring(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:

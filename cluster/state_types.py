@@ -139,6 +139,8 @@ class ClusterState:
     cluster_epoch: int = 0
     feature_level: int = 1
     quorum: Quorum = _DEFAULT_QUORUM
+    #: The least W that rows may have been acknowledged with and not been filled up since; 0: W.
+    w_floor: int = 0
     shard_count: int = 32
     members: Mapping[str, Member] = field(default_factory=dict)
     retired: Mapping[str, int] = field(default_factory=dict)
@@ -161,6 +163,11 @@ class ClusterState:
     def with_role(self, role: str) -> list[Member]:
         """Members that run `role`, by id."""
         return [m for _, m in sorted(self.members.items()) if m.has(role)]
+
+    @property
+    def acked_on(self) -> int:
+        """On how many owners each acknowledged row is, at least."""
+        return self.w_floor or self.quorum.w
 
     def shards_of(self, node: str) -> dict[int, int]:
         """Shards that `node` leads, with their epochs."""

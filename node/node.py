@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import signal
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -24,6 +25,7 @@ from cluster.http_front import front_middleware, http_logger
 from cluster.lease_founding import FoundingSettings
 from cluster.lease_keeper import LeaseKeeper
 from cluster.membership import HEARTBEAT_SECONDS, Membership
+from cluster.moves_http import MovesApi
 from cluster.peer_server import PeerServer
 from cluster.peer_transport import PeerTransport, cluster_token
 from cluster.replica_client import ReplicaSet
@@ -38,7 +40,9 @@ from ingestor.limits import Limits
 from ingestor.listeners.http import RUNNER_OPTIONS, HttpIngest
 from ingestor.listeners.slow_clients import ConnectionSweeper
 from ingestor.write_settings import WriteSettings
+from node import joining
 from node.files_http import FilesApi
+from node.moving import Moving
 from node.settings import Settings
 from query import http as query_http
 from query.context import ContextApi
@@ -76,24 +80,27 @@ def _check_not_wiped(settings: Settings) -> None:
     folder = settings.node.data / STORE_FOLDER
     if "storage" in settings.node.roles and not (folder / "node.json").exists():
         raise InvalidSettings(
-            f"{folder} holds no store. If this is the node's first start, add --bootstrap; if its disk"
-            " was lost, it is a new node: give it a new id"
+            f"{folder} holds no store. If this is the first start of a new cluster, add --bootstrap; if it"
+            " joins a cluster, or its disk was lost, add --join (see docs/operations.md)"
         )
 
 
 class Node:
     """A running node. `start` returns when the HTTP port is open; readiness follows by itself."""
 
-    def __init__(self, settings: Settings, bootstrap: bool = False) -> None:
-        """`bootstrap`: this is the node's first start, so its data folder may be empty.
+    def __init__(self, settings: Settings, bootstrap: bool = False, join: bool = False) -> None:
+        """`bootstrap`: this is a new cluster's first start, so its data folder may be empty.
+
+        `join`: the store may be empty, as the node is new or lost its disk; Raft's folder may not.
 
         Raises:
             StartRefused, InvalidSettings: what a part refuses to start with.
         """
         self.settings = settings
         self._bootstrap = bootstrap
-        if not bootstrap:
+        if not (bootstrap or join):
             _check_not_wiped(settings)
+        self._joining = joining.is_joining(settings.node.data / STORE_FOLDER)
         self.clock = SystemClock()
         self.entropy = SystemEntropy()
         self.metrics = Metrics()
@@ -122,7 +129,19 @@ class Node:
         )
         self.views = ConsensusViews(node.id, self.consensus, self.membership.alive)
         known = self._is_known
-        self.replicas = ReplicaSet(node.id, self.storage, self.transport, known)
+        local = None if self._joining else self.storage
+        self.replicas = ReplicaSet(node.id, local, self.transport, known)
+        self.moving = Moving(
+            settings,
+            self.consensus,
+            self.storage,
+            self.replicas,
+            self.transport,
+            self.membership,
+            self.keeper,
+            self.clock,
+            self.metrics,
+        )
         self.writer = self._make_writer()
         self.ingest = self._make_ingest(self.writer) if self.writer else None
         self.reader = self._make_reader()
@@ -239,7 +258,9 @@ class Node:
             "quorumlog_tasks", "Tasks of the event loop: one for each connection, and our own"
         ).set_function(lambda: len(asyncio.all_tasks(loop)))
         if self.storage is not None:
+            joining.mark_if_new(self.settings.node.data / STORE_FOLDER)
             await self.storage.start()
+            self.membership.me = replace(self.membership.me, store=self.storage.incarnation)
         await self.transport.start()
         self._add_operations()
         await self.peers.start(self.settings.node.host, self.settings.node.peer_port)
@@ -248,6 +269,7 @@ class Node:
         self.supervisor.spawn("events", self._follow_state())
         if self.keeper is not None:
             self.supervisor.spawn("leases", self.keeper.run())
+        self.moving.start(self.supervisor)
         if self.writer is not None:
             await self.writer.start()
         await self._start_http()
@@ -256,15 +278,25 @@ class Node:
         log.info("started", http=self.settings.node.http_port)
 
     def _add_operations(self) -> None:
-        if self.storage is not None:
-            self.peers.add(StorageOperations(self.storage).table())
+        if self.storage is not None and not self._joining:
+            self._open_store(self.storage)
         if isinstance(self.consensus, PySyncObjConsensus):
             self.peers.add(FollowerOperations(self.consensus, self.clock).table())
         self.peers.add(self.membership.operations())
         self.peers.add({"status": status_operation(self.local_status)})
 
+    def _open_store(self, storage: StorageService) -> None:
+        """Peers, and this node's own coordinators, may read and write the store."""
+        self.peers.add(StorageOperations(storage).table())
+        self.peers.add(self.moving.operations())
+        self.replicas.open_local(self.settings.node.id, storage)
+
     async def _register(self) -> None:
         await self.membership.register()
+        if self.storage is not None and self._joining:
+            joining.admitted(self.settings.node.data / STORE_FOLDER)
+            self._open_store(self.storage)
+            self._joining = False
         self._registered = True
         await self.supervisor.forever(lambda: HEARTBEAT_SECONDS, self.membership.beat)
 
@@ -280,7 +312,7 @@ class Node:
     def not_ready(self) -> list[str]:
         """What is still missing before every request can be served."""
         view = self.views.current()
-        missing = [] if self._registered else ["registration"]
+        missing = [] if self._registered else [self.membership.refused or "registration"]
         if not view.ready:
             missing.append("ring")
         elif not all(view.leader(shard) for shard in range(view.shard_count)):
@@ -294,6 +326,7 @@ class Node:
             body["storage"] = self.storage.status()
         if self.keeper is not None:
             body["leases"] = self.keeper.status()
+        body["moves"] = self.moving.status()
         return body
 
     async def _start_http(self) -> None:
@@ -342,7 +375,8 @@ class Node:
             self.not_ready,
             self.local_status,
         )
-        return api.routes()
+        settings = self.moving.settings
+        return [*api.routes(), *MovesApi(self.consensus, settings, self.moving.figures).routes()]
 
     async def stop(self) -> None:
         """Ends in the reverse order; what was acknowledged is on disk anyway."""
@@ -357,6 +391,7 @@ class Node:
         if self.writer is not None:
             await self.writer.stop()
         await self.supervisor.stop()
+        await self.moving.stop()
         await self.peers.stop()
         await self.consensus.stop()
         await self.transport.stop()
@@ -366,9 +401,9 @@ class Node:
         self.query_workers.close()
 
 
-async def run_node(settings: Settings, bootstrap: bool = False) -> None:
+async def run_node(settings: Settings, bootstrap: bool = False, join: bool = False) -> None:
     """Runs a node until SIGTERM or SIGINT."""
-    node = Node(settings, bootstrap)
+    node = Node(settings, bootstrap, join)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

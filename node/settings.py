@@ -97,7 +97,7 @@ class Settings:
         return self.tables.get(name, {})
 
 
-PACKAGE_TABLES = ("storage", "write", "query", "ingest", "enrich")
+PACKAGE_TABLES = ("storage", "write", "query", "ingest", "enrich", "rebalance")
 
 
 def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
