@@ -89,7 +89,7 @@ class MovesApi:
         else:
             ring = ring_without(state, node, instead)
         if action in ("remove", "replace"):
-            body["retire"] = node if node in state.members else ""
+            body["retire"] = _retiring(state, node)
         reason = f"{action} {node}" + (f" with {instead}" if instead else "")
         return await self._change(request, state, ring, reason, body)
 
@@ -130,6 +130,12 @@ class MovesApi:
             return json_response({**told, "dry_run": True})
         number = await self.consensus.propose(command.op, command.args)
         return json_response({**told, "change": number}, 202)
+
+
+def _retiring(state: ClusterState, node: str) -> str:
+    """The node if it leaves for good; a manager stays a member, as Raft's group is in the settings."""
+    member = state.members.get(node)
+    return node if member is not None and not member.raft else ""
 
 
 def _meets(state: ClusterState, wanted: Quorum) -> bool:

@@ -17,6 +17,7 @@ from node.cli_errors import FAILED, INTERRUPTED, CliError, hint_for
 GROUPS = (
     "serving",
     "inspecting",
+    "membering",
     "sending",
     "searching",
     "sql",
