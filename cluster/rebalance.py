@@ -122,13 +122,16 @@ class Rebalancer:
         self._figures = _Figures()
         self._waiting: list[str] = []
         self._steps = metrics.counter(
-            "quorumlog_ring_steps_total", "Steps of ring changes that were committed, by command.", ["op"]
+            "quorumlog_ring_steps_total",
+            "Steps of ring changes that were committed, by command.",
+            ["op"],
         )
         self._bytes = metrics.counter(
             "quorumlog_ring_copied_bytes_total", "Bytes of entries copied to new owners of shards."
         )
         self._failed = metrics.counter(
-            "quorumlog_ring_copy_failures_total", "Copies of a shard that failed and are made again."
+            "quorumlog_ring_copy_failures_total",
+            "Copies of a shard that failed and are made again.",
         )
 
     async def run(self) -> None:

@@ -185,5 +185,7 @@ def ring_replicated(state: ClusterState, n: int) -> Ring:
     """
     ring = RingBuilder(current_ring(state)).replicate(n).build()
     if ring.effective_n < n and n > state.quorum.n:
-        raise InvalidRequest(f"n={n} needs as many storage nodes in the ring, not {ring.effective_n}")
+        raise InvalidRequest(
+            f"n={n} needs as many storage nodes in the ring, not {ring.effective_n}"
+        )
     return ring

@@ -131,8 +131,20 @@ def _change_row(change: RingChange | None) -> list[Any] | None:
 def _change(row: list[Any] | None) -> RingChange | None:
     if row is None:
         return None
-    quorum, settled = Quorum(*row[4]), frozenset(row[10])
-    return RingChange(*row[:4], quorum, *row[5:10], settled)
+    number, reason, target, before, quorum, parallel, rate, aborting, retire, settle, settled = row
+    return RingChange(
+        number,
+        reason,
+        target,
+        before,
+        Quorum(*quorum),
+        parallel,
+        rate,
+        aborting,
+        retire,
+        settle,
+        frozenset(settled),
+    )
 
 
 def _versioned_rows(rows: Mapping[str, Versioned]) -> list[Any]:

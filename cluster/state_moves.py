@@ -142,7 +142,7 @@ def _quorums(
     wanted: Any = args.get("quorum", [target.n, before.w, before.r])
     if not isinstance(wanted, list) or len(wanted) != 3:
         raise CommandError("INVALID", "quorum must be [n, w, r]")
-    named = dict(zip(("n", "w", "r"), wanted, strict=True))
+    named: Args = {"n": wanted[0], "w": wanted[1], "r": wanted[2]}
     n = count(named, "n", 1, 16)
     final = Quorum(n, count(named, "w", 1, n), count(named, "r", 1, n))
     if final.n != target.n:
@@ -152,7 +152,9 @@ def _quorums(
     largest = max(before.n, final.n)
     meanwhile = Quorum(largest, max(before.w, final.w), max(before.r, final.r))
     if meanwhile.w + meanwhile.r <= largest:
-        raise CommandError("INVALID", "the quorums of before and after do not meet: go by two steps")
+        raise CommandError(
+            "INVALID", "the quorums of before and after do not meet: go by two steps"
+        )
     fewest = min(len(row) for row in (*ring.table, *target.table))
     for name, held, needed in (("w", before.w, meanwhile.w), ("r", before.r, meanwhile.r)):
         if needed > held and needed > fewest:
@@ -269,9 +271,7 @@ def end_change(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     return _with_ring(changed, last), int(last.epoch)
 
 
-def _given_up(
-    state: ClusterState, change: RingChange, ring: Ring
-) -> tuple[ClusterState, Any]:
+def _given_up(state: ClusterState, change: RingChange, ring: Ring) -> tuple[ClusterState, Any]:
     """An aborted change ends: members as before, and those that own something by now.
 
     W and R stay the greater ones: lowering them is a change of its own.

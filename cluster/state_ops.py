@@ -347,6 +347,15 @@ OPS: dict[str, Op] = {
 }
 #: Operations that can make the state larger; only these are checked against STATE_BYTES_MAX.
 GROWING = frozenset(
-    {"RegisterNode", "SetRing", "SetWatermark", "AddDelete", "PutSchema", "PutGrant", "SetSplit",
-     "BeginChange", "StepChange"}
+    {
+        "RegisterNode",
+        "SetRing",
+        "SetWatermark",
+        "AddDelete",
+        "PutSchema",
+        "PutGrant",
+        "SetSplit",
+        "BeginChange",
+        "StepChange",
+    }
 )

@@ -227,9 +227,7 @@ def _sorted_by_shard(
     return table.take(pa.array(order)), np.bincount(ranks, minlength=len(shards))
 
 
-def _entry_spans(
-    shards: list[int], groups: dict[int, Groups], counts: np.ndarray
-) -> list[_Span]:
+def _entry_spans(shards: list[int], groups: dict[int, Groups], counts: np.ndarray) -> list[_Span]:
     spans: list[_Span] = []
     at = 0
     for shard, count in zip(shards, counts.tolist(), strict=True):

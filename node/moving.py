@@ -56,14 +56,10 @@ class Moving:
                 self._told,
             )
             around = Surroundings(membership.lagging, membership.heard_alive, keeper.drain_only)
-            self._rebalancer = Rebalancer(
-                consensus, copier, around, clock, metrics, self.settings
-            )
+            self._rebalancer = Rebalancer(consensus, copier, around, clock, metrics, self.settings)
         if storage is not None:
             after = self.settings.let_go_after_seconds
-            self._letting_go = LettingGo(
-                self._node_id, consensus, storage, clock, metrics, after
-            )
+            self._letting_go = LettingGo(self._node_id, consensus, storage, clock, metrics, after)
 
     def _told(self, report: Any) -> None:
         if self._rebalancer is not None:

@@ -23,11 +23,15 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     nodes.add_argument("action", choices=("add", "drain", "remove", "replace"))
     nodes.add_argument("node", metavar="NODE", help="the node's id")
-    nodes.add_argument("--with", dest="instead", metavar="NODE", help="who takes its place (replace)")
+    nodes.add_argument(
+        "--with", dest="instead", metavar="NODE", help="who takes its place (replace)"
+    )
     _how(nodes)
     nodes.set_defaults(run=lambda options: asyncio.run(run_nodes(options)))
     quorum = commands.add_parser(
-        "quorum", parents=[common], help="change how many copies there are, and how many must answer"
+        "quorum",
+        parents=[common],
+        help="change how many copies there are, and how many must answer",
     )
     for name, what in (("n", "copies"), ("w", "to acknowledge"), ("r", "to read")):
         quorum.add_argument(f"--{name}", type=int, metavar="COUNT", help=what)
@@ -57,7 +61,9 @@ def add_to_ring(ring: argparse.ArgumentParser) -> None:
 async def run_nodes(options: argparse.Namespace) -> int:
     """The command `nodes`."""
     if bool(options.instead) != (options.action == "replace"):
-        raise CliError("--with NODE goes with replace", f"nodes replace {options.node} --with NODE", USAGE)
+        raise CliError(
+            "--with NODE goes with replace", f"nodes replace {options.node} --with NODE", USAGE
+        )
     body = {"with": options.instead} if options.instead else {}
     return await _change(options, f"/cluster/nodes/{options.node}/{options.action}", body)
 
@@ -155,7 +161,9 @@ async def _wait(api: Api, options: argparse.Namespace) -> int:
         change = answer.get("change")
         if not change:
             if not options.json:
-                print(f"done after {time.monotonic() - begun:.0f} s, ring epoch {answer['ring_epoch']}")
+                print(
+                    f"done after {time.monotonic() - begun:.0f} s, ring epoch {answer['ring_epoch']}"
+                )
             return OK
         left = (change["moves_left"], len(change["moving"]))
         if left != last:

@@ -37,7 +37,9 @@ from ring.serde import from_dict, to_dict
 SHARDS = 4
 
 
-def cluster(*nodes: str, n: int = 3, w: int = 2, r: int = 2, spare: tuple[str, ...] = ()) -> ClusterState:
+def cluster(
+    *nodes: str, n: int = 3, w: int = 2, r: int = 2, spare: tuple[str, ...] = ()
+) -> ClusterState:
     """A founded cluster; `spare`: registered, not in the ring."""
     ring = build_ring([RingMember(one) for one in nodes], n=n, shard_count=SHARDS)
     members = {one: Member(one, ("ingestor", "storage"), 1) for one in (*nodes, *spare)}
@@ -287,7 +289,9 @@ def test_a_second_change_is_refused_until_the_first_has_ended() -> None:
     second = begin(running, ring_drained(running, "a"), "second")
 
     assert refused(running, second.op, second.args) == "CHANGE_RUNNING"
-    assert refused(running, "SetRing", {"expected_ring_epoch": running.ring_epoch}) == "CHANGE_RUNNING"
+    assert (
+        refused(running, "SetRing", {"expected_ring_epoch": running.ring_epoch}) == "CHANGE_RUNNING"
+    )
     done = finished(running)
     third = begin(done, ring_drained(done, "a"), "third")
     assert do(done, third.op, third.args).change is not None
