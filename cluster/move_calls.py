@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from cluster.server import Answer, Operation
 from cluster.transport import Transport
 from records.errors import NotReady
@@ -9,9 +11,13 @@ from records.handover import Handover
 from runtime.deadline import Deadline
 from storage.service import StorageService
 
+#: An entry id as a column has it. Ids have one length, so the zeros that numpy hides at the end of a text
+#: make no two of them alike.
+ENTRY_ID = np.dtype("S16")
+
 
 class MoveCalls:
-    """hand_over and take_over by node; the operations that answer them."""
+    """hand_over, entry_ids and take_over by node; the operations that answer them."""
 
     def __init__(self, node_id: str, local: StorageService | None, transport: Transport) -> None:
         self._node_id, self._local, self._transport = node_id, local, transport
@@ -26,6 +32,14 @@ class MoveCalls:
         head, _ = await self._transport.call(node, "hand_over", fields, b"", deadline)
         return Handover.from_head(head)
 
+    async def entry_ids(self, node: str, shard: int, deadline: Deadline) -> np.ndarray:
+        """The ids of the entries that `node` holds of `shard`, in the order of their blocks."""
+        if node == self._node_id and self._local is not None:
+            data: Any = self._local.moves.entry_ids(shard)
+        else:
+            _, data = await self._transport.call(node, "entry_ids", {"shard": shard}, b"", deadline)
+        return np.frombuffer(data, ENTRY_ID)
+
     async def take_over(
         self, node: str, handed: Handover, ring_epoch: int, deadline: Deadline
     ) -> None:
@@ -38,7 +52,11 @@ class MoveCalls:
 
     def operations(self) -> dict[str, Operation]:
         """What peers may ask of the store here."""
-        return {"hand_over": self._hand_over, "take_over": self._take_over}
+        return {
+            "hand_over": self._hand_over,
+            "take_over": self._take_over,
+            "entry_ids": self._entry_ids,
+        }
 
     def _store(self) -> StorageService:
         if self._local is None:
@@ -48,6 +66,9 @@ class MoveCalls:
     async def _hand_over(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
         shard, ring_epoch = int(head["shard"]), int(head["ring_epoch"])
         return (await self._store().moves.hand_over(shard, ring_epoch)).to_head(), b""
+
+    async def _entry_ids(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
+        return {}, self._store().moves.entry_ids(int(head["shard"]))
 
     async def _take_over(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
         await self._store().moves.take_over(Handover.from_head(head), int(head["ring_epoch"]))

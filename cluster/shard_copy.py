@@ -12,16 +12,18 @@ An entry that its holders have no more (a watermark, a damaged block) drops out 
 per second are bounded by `Pacer`; each call has a deadline; a failed copy is simply made again.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
 
 from cluster.replica_client import Replicas
 from records.errors import QuorumlogError, QuorumUnavailable, Unknown
 from records.handover import Handover, united
 from records.ids import EntryId
-from records.messages import EntriesRequest, EntryStatus, PutOptions
-from records.timestamps import MAX_MICROS, MIN_MICROS
+from records.messages import EntryStatus, PutOptions
 from runtime.clock import Clock
 from runtime.deadline import Deadline
 from runtime.logs import get_logger
@@ -42,9 +44,15 @@ class Calls(Protocol):
         self, node: str, shard: int, ring_epoch: int, deadline: Deadline
     ) -> Handover: ...
 
+    async def entry_ids(self, node: str, shard: int, deadline: Deadline) -> np.ndarray: ...
+
     async def take_over(
         self, node: str, handed: Handover, ring_epoch: int, deadline: Deadline
     ) -> None: ...
+
+
+def _union(lists: list[np.ndarray]) -> np.ndarray:
+    return np.unique(np.concatenate(lists))
 
 
 @dataclass(slots=True)
@@ -112,10 +120,7 @@ class ShardCopier:
         for _ in range(ROUNDS_MAX):
             report.rounds += 1
             lists = await self._lists(task, answering)
-            wanted: dict[EntryId, str] = {}
-            for owner, entries in lists.items():
-                for entry in entries:
-                    wanted.setdefault(entry, owner)
+            wanted = await asyncio.to_thread(_union, list(lists.values()))
             report.listed = len(wanted)
             lacking = [await self._fill(task, one, wanted, lists, report) for one in task.targets]
             self.told(report)
@@ -151,8 +156,8 @@ class ShardCopier:
                 needed=task.needed,
             )
 
-    async def _lists(self, task: CopyTask, owners: Sequence[str]) -> dict[str, list[EntryId]]:
-        lists: dict[str, list[EntryId]] = {}
+    async def _lists(self, task: CopyTask, owners: Sequence[str]) -> dict[str, np.ndarray]:
+        lists: dict[str, np.ndarray] = {}
         for owner in owners:
             try:
                 lists[owner] = await self._list(owner, task.shard)
@@ -161,32 +166,30 @@ class ShardCopier:
         self._check(task, lists)
         return lists
 
-    async def _list(self, node: str, shard: int) -> list[EntryId]:
-        request = EntriesRequest(shard, MIN_MICROS, MAX_MICROS)
-        deadline = Deadline.after(self.clock, CALL_SECONDS)
-        reply = await self.replicas.get(node).entries(request, deadline)
-        return [ref.entry_id for ref in reply.entries]
+    async def _list(self, node: str, shard: int) -> np.ndarray:
+        return await self.calls.entry_ids(node, shard, Deadline.after(self.clock, CALL_SECONDS))
 
     async def _fill(
         self,
         task: CopyTask,
         target: str,
-        wanted: dict[EntryId, str],
-        lists: dict[str, list[EntryId]],
+        wanted: np.ndarray,
+        lists: dict[str, np.ndarray],
         report: CopyReport,
     ) -> int:
-        """Puts to `target` what it lacks of `wanted` (entry -> a holder); how many it lacked."""
+        """Puts to `target` what it lacks of `wanted`; how many it lacked."""
         held = lists[target] if target in lists else await self._list(target, task.shard)
-        lacking = wanted.keys() - set(held)
-        by_holder: dict[str, list[EntryId]] = {}
-        for entry in wanted:
-            if entry in lacking:
-                by_holder.setdefault(wanted[entry], []).append(entry)
-        for holder, entries in by_holder.items():
-            for start in range(0, len(entries), FETCH_ENTRIES):
-                await self._carry(
-                    task, target, holder, entries[start : start + FETCH_ENTRIES], report
-                )
+        lacking = await asyncio.to_thread(np.setdiff1d, wanted, held)
+        left = lacking
+        for holder, entries in lists.items():
+            chosen = entries[await asyncio.to_thread(np.isin, entries, left)]
+            for start in range(0, len(chosen), FETCH_ENTRIES):
+                part = chosen[start : start + FETCH_ENTRIES].tobytes()
+                ids = [EntryId(part[at : at + 16]) for at in range(0, len(part), 16)]
+                await self._carry(task, target, holder, ids, report)
+            left = np.setdiff1d(left, chosen)
+            if not len(left):
+                break
         return len(lacking)
 
     async def _carry(

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from records.handover import Handover
 from runtime.logs import get_logger
 from storage.engine import Engine
-from storage.handing import give, raise_ring_epoch, shed, take
+from storage.handing import give, ids_of, raise_ring_epoch, shed, take
 from storage.log_format import Record
 
 log = get_logger(__name__)
@@ -35,6 +35,10 @@ class ShardMoves:
         self._check()
         await self._append([raise_ring_epoch(self._engine, ring_epoch)])
         return give(self._engine, shard)
+
+    def entry_ids(self, shard: int) -> bytes:
+        """The 16-byte ids of the entries held of `shard`, in the order of their blocks."""
+        return ids_of(self._engine, shard)
 
     async def take_over(self, handed: Handover, ring_epoch: int) -> None:
         """Takes what the owners before had; durable when it returns. Repeating it changes nothing.

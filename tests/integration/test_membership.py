@@ -189,7 +189,7 @@ def _lose_a_disk(cluster: LocalCluster) -> None:
     shutil.rmtree(cluster.node("node3").folder / "store")
     refused = up_process.start(cluster.node("node3"))
     assert refused.child is not None
-    assert refused.child.wait(30) != 0
+    assert refused.child.wait(60) != 0
     cluster.running["node3"] = up_process.start(cluster.node("node3"), join=True)
     waits = eventually(lambda: _waits_for(cluster, "node3"), 60.0)
     assert "store is not the one it had" in waits
