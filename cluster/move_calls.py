@@ -32,6 +32,13 @@ class MoveCalls:
         head, _ = await self._transport.call(node, "hand_over", fields, b"", deadline)
         return Handover.from_head(head)
 
+    async def raise_ring(self, node: str, ring_epoch: int, deadline: Deadline) -> None:
+        """See storage.moving."""
+        if node == self._node_id and self._local is not None:
+            await deadline.wait(self._local.moves.raise_ring(ring_epoch))
+            return
+        await self._transport.call(node, "raise_ring", {"ring_epoch": ring_epoch}, b"", deadline)
+
     async def entry_ids(self, node: str, shard: int, deadline: Deadline) -> np.ndarray:
         """The ids of the entries that `node` holds of `shard`, in the order of their blocks."""
         if node == self._node_id and self._local is not None:
@@ -56,6 +63,7 @@ class MoveCalls:
             "hand_over": self._hand_over,
             "take_over": self._take_over,
             "entry_ids": self._entry_ids,
+            "raise_ring": self._raise_ring,
         }
 
     def _store(self) -> StorageService:
@@ -66,6 +74,10 @@ class MoveCalls:
     async def _hand_over(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
         shard, ring_epoch = int(head["shard"]), int(head["ring_epoch"])
         return (await self._store().moves.hand_over(shard, ring_epoch)).to_head(), b""
+
+    async def _raise_ring(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
+        await self._store().moves.raise_ring(int(head["ring_epoch"]))
+        return {}, b""
 
     async def _entry_ids(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
         return {}, self._store().moves.entry_ids(int(head["shard"]))

@@ -5,20 +5,21 @@ looked at, commands are proposed. Each proposal is compare-and-set on the ring e
 one twice, do no harm. A new leader goes on from the state: what had flipped stays, what was being copied
 is compared again.
 
-A step is proposed only when each live member has said that it knows the ring epoch before it, so no live
-reader or writer is two stages behind. A member that is not heard holds up nothing: its writes are refused
-by their epoch. Its reads are not: see docs/consistency.md.
+A step is proposed only when each live member has said that it knows the ring epoch before it, so that few
+writes and reads begin anew. It is not what makes the last stage safe, as a member may be cut off: before a
+shard finishes, N-R+1 of its old owners have durably raised their ring epoch. A writer by an older ring is
+refused by them; a reader of any R old owners is told by one of them that there is a newer ring.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cluster.consensus import CommandRefused, Consensus, NotCommitted, OutcomeUnknown
 from cluster.rebalance_plan import begin, drained, moves_left, next_command, ring_without
 from cluster.shard_copy import CopyReport, CopyTask
-from cluster.state_moves import row_after
+from cluster.state_moves import row_after, row_before
 from cluster.state_types import COPYING, ClusterState, ShardMove
 from records.errors import InvalidRequest, InvalidSettings, QuorumlogError
 from ring.serde import from_dict
@@ -72,11 +73,13 @@ class Surroundings:
     """What the loop asks of the node it runs in.
 
     `lagging(ring_epoch, unheard)`: live members that do not know the epoch; `heard(node)`: whether its
-    heartbeats come; `drain(nodes)`: these lead no shards from now on, all others may.
+    heartbeats come; `raise_ring(node, epoch)`: whether its store knows the epoch, durably;
+    `drain(nodes)`: these lead no shards from now on, all others may.
     """
 
     lagging: Callable[[int, bool], list[str]]
     heard: Callable[[str], bool]
+    raise_ring: Callable[[str, int], Awaitable[bool]]
     drain: Callable[[frozenset[str]], None]
 
 
@@ -170,8 +173,29 @@ class Rebalancer:
         if self._waiting:
             return
         command = next_command(state, [s for s, one in self._copies.items() if one.done])
-        if command is not None:
+        if command is not None and await self._old_owners_know(state, command.args):
             await self._propose(command.op, command.args)
+
+    async def _old_owners_know(self, state: ClusterState, args: dict[str, Any]) -> bool:
+        """Whether N-R+1 old owners of each shard that would finish know the ring that reads the new ones."""
+        assert state.ring is not None
+        table = from_dict(state.ring).table
+        finishing: list[int] = args.get("finish", [])
+        old = {s: row_before(state.moving[s], table[s]) for s in finishing}
+        nodes = sorted({node for owners in old.values() for node in owners})
+        answers = await asyncio.gather(
+            *(self._around.raise_ring(node, state.ring_epoch) for node in nodes)
+        )
+        know = {node for node, ok in zip(nodes, answers, strict=True) if ok}
+        lacking = [
+            s
+            for s, owners in old.items()
+            if len(know & set(owners)) < len(owners) - state.quorum.r + 1
+        ]
+        if lacking:
+            self._waiting = sorted(set(nodes) - know)
+            log.warning("old owners do not answer", shards=lacking, nodes=self._waiting)
+        return not lacking
 
     async def _propose(self, op: str, args: dict[str, Any]) -> None:
         try:

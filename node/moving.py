@@ -13,7 +13,7 @@ from cluster.server import Operation
 from cluster.shard_copy import Pacer, ShardCopier
 from cluster.transport import Transport
 from node.settings import Settings
-from records.errors import QuorumlogError
+from records.errors import QuorumlogError, StaleRingEpoch
 from runtime.clock import Clock
 from runtime.deadline import Deadline
 from runtime.metrics import Metrics
@@ -55,7 +55,9 @@ class Moving:
                 lambda: consensus.snapshot().ring_epoch,
                 self._told,
             )
-            around = Surroundings(membership.lagging, membership.heard_alive, keeper.drain_only)
+            around = Surroundings(
+                membership.lagging, membership.heard_alive, self._raise_ring, keeper.drain_only
+            )
             self._rebalancer = Rebalancer(consensus, copier, around, clock, metrics, self.settings)
         if storage is not None:
             after = self.settings.let_go_after_seconds
@@ -64,6 +66,16 @@ class Moving:
     def _told(self, report: Any) -> None:
         if self._rebalancer is not None:
             self._rebalancer.told(report)
+
+    async def _raise_ring(self, node: str, ring_epoch: int) -> bool:
+        deadline = Deadline.after(self._clock, FIGURES_SECONDS)
+        try:
+            await self._calls.raise_ring(node, ring_epoch, deadline)
+        except StaleRingEpoch:
+            return True  # it knows a newer one
+        except QuorumlogError:
+            return False
+        return True
 
     def operations(self) -> dict[str, Operation]:
         """What peers may ask of the store here."""

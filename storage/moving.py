@@ -36,6 +36,15 @@ class ShardMoves:
         await self._append([raise_ring_epoch(self._engine, ring_epoch)])
         return give(self._engine, shard)
 
+    async def raise_ring(self, ring_epoch: int) -> None:
+        """Takes no put of an older ring, and tells readers of this one; durable when it returns.
+
+        Raises:
+            StaleRingEpoch: a newer ring is known here. DiskFull, StorageFailed.
+        """
+        self._check()
+        await self._append([raise_ring_epoch(self._engine, ring_epoch)])
+
     def entry_ids(self, shard: int) -> bytes:
         """The 16-byte ids of the entries held of `shard`, in the order of their blocks."""
         return ids_of(self._engine, shard)

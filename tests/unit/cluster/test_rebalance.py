@@ -6,7 +6,7 @@ from typing import Any
 from cluster.rebalance import Rebalancer, RebalanceSettings, Surroundings
 from cluster.rebalance_plan import begin, ring_drained, ring_with
 from cluster.shard_copy import CopyReport, CopyTask
-from cluster.state_types import COPYING
+from cluster.state_types import COPYING, SETTLING
 from records.errors import QuorumUnavailable
 from ring.serde import from_dict
 from runtime.metrics import Metrics
@@ -25,6 +25,7 @@ class World:
         self.fail = 0
         self.behind: list[str] = []
         self.dead: set[str] = set()
+        self.raised: list[tuple[str, int]] = []
         self.drained: frozenset[str] = frozenset()
         self.settings = RebalanceSettings(**options)
         self.metrics = Metrics()
@@ -33,9 +34,16 @@ class World:
     def made(self) -> Rebalancer:
         """Another leader's rebalancer: it knows the state and nothing else."""
         around = Surroundings(
-            lambda *_: self.behind, lambda node: node not in self.dead, self._drain
+            lambda *_: self.behind,
+            lambda node: node not in self.dead,
+            self._raise_ring,
+            self._drain,
         )
         return Rebalancer(self.consensus, self, around, self.clock, Metrics(), self.settings)
+
+    async def _raise_ring(self, node: str, ring_epoch: int) -> bool:
+        self.raised.append((node, ring_epoch))
+        return node not in self.dead
 
     def _drain(self, nodes: frozenset[str]) -> None:
         self.drained = nodes
@@ -86,6 +94,23 @@ async def test_no_step_is_taken_while_a_live_member_has_not_heard_of_the_last() 
     assert world.state.moving == {}
     assert world.rebalancer.status()["waiting_for"] == ["c"]
     world.behind = []
+    await world.run(30)
+    assert world.state.change is None
+
+
+async def test_a_shard_finishes_only_when_n_r_plus_1_old_owners_know_the_ring_that_reads_the_new() -> (
+    None
+):
+    """Else a reader cut off with R old owners could take their answer for complete."""
+    world = World()
+    await world.begin(ring_with(world.state, "e"))
+    world.dead = {"a", "b", "c", "d"}
+
+    await world.run(20)
+
+    assert {one.stage for one in world.state.moving.values()} == {SETTLING}
+    assert max(epoch for _, epoch in world.raised) == world.state.ring_epoch
+    world.dead = {"a"}
     await world.run(30)
     assert world.state.change is None
 
