@@ -202,6 +202,10 @@ class ReplicaSet:
         if local is not None:
             self._cache[node_id] = LocalReplica(local)
 
+    def open_local(self, node_id: str, local: StorageService) -> None:
+        """From now on this process's own store is asked directly."""
+        self._cache[node_id] = LocalReplica(local)
+
     def get(self, node: str) -> Replica:
         """The replica on `node`."""
         if node not in self._cache:

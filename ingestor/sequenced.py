@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from cluster.quorum_tally import Group
 from cluster.view import ViewSource
 from ingestor.answers import ack_rule, batch_id, counted
 from ingestor.batch import Batch, RejectedRow, Sequence, WriteResult
@@ -237,7 +238,7 @@ class SequencedWriter:
     ) -> WriteResult:
         result = counted(entries, led.view, self._metrics)
         sequence = work.sequence
-        progress = session.progress(sequence.epoch, led.owners, led.view.quorum.w)
+        progress = session.progress(sequence.epoch, led.writers)
         key = (work.batch.tenant, sequence.service, sequence.producer, sequence.epoch)
         numbered = [one.entry for one in entries if one.entry.sequenced]
         came = tuple(span for one in numbered for span in one.seqs)
@@ -295,10 +296,11 @@ class SequencedWriter:
             NotLeader: ask the shard's leader. QuorumUnavailable, NotReady: ask again.
         """
         led, session = await self._led(tenant, Sequence(service, producer, 0), deadline)
-        needed = max(led.overlap, led.view.quorum.w)
+        w = led.view.quorum.w
+        needed = [Group(one.members, max(one.needed, w)) for one in led.overlap]
         heard = await self._recovery.refresh(led, session, needed, deadline)
         chosen = epoch or max(1, session.newest_epoch)
-        found = session.progress(chosen, led.owners, led.view.quorum.w)
+        found = session.progress(chosen, led.writers)
         return Standing(chosen, found, len(heard), len(led.owners))
 
 

@@ -18,6 +18,7 @@ GROUPS = (
     "serving",
     "inspecting",
     "repairing",
+    "membering",
     "sending",
     "searching",
     "sql",

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import signal
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -24,6 +25,7 @@ from cluster.http_front import front_middleware, http_logger
 from cluster.lease_founding import FoundingSettings
 from cluster.lease_keeper import LeaseKeeper
 from cluster.membership import HEARTBEAT_SECONDS, Membership
+from cluster.moves_http import MovesApi
 from cluster.peer_server import PeerServer
 from cluster.peer_transport import PeerTransport, cluster_token
 from cluster.repair_http import RepairApi, repair_operations
@@ -42,7 +44,9 @@ from ingestor.listeners.http import RUNNER_OPTIONS, HttpIngest
 from ingestor.listeners.replay_http import ReplayApi
 from ingestor.listeners.slow_clients import ConnectionSweeper
 from ingestor.write_settings import WriteSettings
+from node import joining
 from node.files_http import FilesApi
+from node.moving import Moving
 from node.settings import Settings
 from query import http as query_http
 from query.context import ContextApi
@@ -80,24 +84,27 @@ def _check_not_wiped(settings: Settings) -> None:
     folder = settings.node.data / STORE_FOLDER
     if "storage" in settings.node.roles and not (folder / "node.json").exists():
         raise InvalidSettings(
-            f"{folder} holds no store. If this is the node's first start, add --bootstrap; if its disk"
-            " was lost, it is a new node: give it a new id"
+            f"{folder} holds no store. If this is the first start of a new cluster, add --bootstrap; if it"
+            " joins a cluster, or its disk was lost, add --join (see docs/operations.md)"
         )
 
 
 class Node:
     """A running node. `start` returns when the HTTP port is open; readiness follows by itself."""
 
-    def __init__(self, settings: Settings, bootstrap: bool = False) -> None:
-        """`bootstrap`: this is the node's first start, so its data folder may be empty.
+    def __init__(self, settings: Settings, bootstrap: bool = False, join: bool = False) -> None:
+        """`bootstrap`: this is a new cluster's first start, so its data folder may be empty.
+
+        `join`: the store may be empty, as the node is new or lost its disk; Raft's folder may not.
 
         Raises:
             StartRefused, InvalidSettings: what a part refuses to start with.
         """
         self.settings = settings
         self._bootstrap = bootstrap
-        if not bootstrap:
+        if not (bootstrap or join):
             _check_not_wiped(settings)
+        self._joining = joining.is_joining(settings.node.data / STORE_FOLDER)
         self.clock = SystemClock()
         self.entropy = SystemEntropy()
         self.metrics = Metrics()
@@ -126,8 +133,20 @@ class Node:
         )
         self.views = ConsensusViews(node.id, self.consensus, self.membership.alive)
         known = self._is_known
-        self.replicas = ReplicaSet(node.id, self.storage, self.transport, known)
+        local = None if self._joining else self.storage
+        self.replicas = ReplicaSet(node.id, local, self.transport, known)
         self.sync = self._make_sync(self.storage) if self.storage is not None else None
+        self.moving = Moving(
+            settings,
+            self.consensus,
+            self.storage,
+            self.replicas,
+            self.transport,
+            self.membership,
+            self.keeper,
+            self.clock,
+            self.metrics,
+        )
         self.writer = self._make_writer()
         self.ingest = self._make_ingest(self.writer) if self.writer else None
         self.replay_api = self._make_replay_api(self.writer) if self.writer else None
@@ -264,7 +283,9 @@ class Node:
             "quorumlog_tasks", "Tasks of the event loop: one for each connection, and our own"
         ).set_function(lambda: len(asyncio.all_tasks(loop)))
         if self.storage is not None:
+            joining.mark_if_new(self.settings.node.data / STORE_FOLDER)
             await self.storage.start()
+            self.membership.me = replace(self.membership.me, store=self.storage.incarnation)
         await self.transport.start()
         self._add_operations()
         await self.peers.start(self.settings.node.host, self.settings.node.peer_port)
@@ -276,6 +297,7 @@ class Node:
         if self.sync is not None:
             steps = self.supervisor.forever(lambda: STEP_SECONDS, self.sync.step)
             self.supervisor.spawn("sync", steps)
+        self.moving.start(self.supervisor)
         if self.writer is not None:
             await self.writer.start()
         await self._start_http()
@@ -284,10 +306,8 @@ class Node:
         log.info("started", http=self.settings.node.http_port)
 
     def _add_operations(self) -> None:
-        if self.storage is not None:
-            self.peers.add(StorageOperations(self.storage).table())
-        if self.sync is not None:
-            self.peers.add(repair_operations(self.sync))
+        if self.storage is not None and not self._joining:
+            self._open_store(self.storage)
         if isinstance(self.consensus, PySyncObjConsensus):
             self.peers.add(FollowerOperations(self.consensus, self.clock).table())
         self.peers.add(self.membership.operations())
@@ -295,8 +315,20 @@ class Node:
         if self.replay_api is not None:
             self.peers.add(self.replay_api.operations())
 
+    def _open_store(self, storage: StorageService) -> None:
+        """Peers, and this node's own coordinators, may read and write the store."""
+        self.peers.add(StorageOperations(storage).table())
+        self.peers.add(self.moving.operations())
+        if self.sync is not None:
+            self.peers.add(repair_operations(self.sync))
+        self.replicas.open_local(self.settings.node.id, storage)
+
     async def _register(self) -> None:
         await self.membership.register()
+        if self.storage is not None and self._joining:
+            joining.admitted(self.settings.node.data / STORE_FOLDER)
+            self._open_store(self.storage)
+            self._joining = False
         self._registered = True
         await self.supervisor.forever(lambda: HEARTBEAT_SECONDS, self.membership.beat)
 
@@ -312,7 +344,7 @@ class Node:
     def not_ready(self) -> list[str]:
         """What is still missing before every request can be served."""
         view = self.views.current()
-        missing = [] if self._registered else ["registration"]
+        missing = [] if self._registered else [self.membership.refused or "registration"]
         if not view.ready:
             missing.append("ring")
         elif not all(view.leader(shard) for shard in range(view.shard_count)):
@@ -328,6 +360,7 @@ class Node:
             body["repair"] = self.sync.status()
         if self.keeper is not None:
             body["leases"] = self.keeper.status()
+        body["moves"] = self.moving.status()
         return body
 
     async def _start_http(self) -> None:
@@ -379,7 +412,8 @@ class Node:
             self.local_status,
         )
         repair = RepairApi(self.settings.node.id, self.views, self.transport, self.clock, self.sync)
-        return [*api.routes(), *repair.routes()]
+        moves = MovesApi(self.consensus, self.moving.settings, self.moving.figures)
+        return [*api.routes(), *repair.routes(), *moves.routes()]
 
     async def stop(self) -> None:
         """Ends in the reverse order; what was acknowledged is on disk anyway."""
@@ -394,6 +428,7 @@ class Node:
         if self.writer is not None:
             await self.writer.stop()
         await self.supervisor.stop()
+        await self.moving.stop()
         await self.peers.stop()
         await self.consensus.stop()
         await self.transport.stop()
@@ -403,9 +438,9 @@ class Node:
         self.query_workers.close()
 
 
-async def run_node(settings: Settings, bootstrap: bool = False) -> None:
+async def run_node(settings: Settings, bootstrap: bool = False, join: bool = False) -> None:
     """Runs a node until SIGTERM or SIGINT."""
-    node = Node(settings, bootstrap)
+    node = Node(settings, bootstrap, join)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

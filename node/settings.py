@@ -97,7 +97,7 @@ class Settings:
         return self.tables.get(name, {})
 
 
-PACKAGE_TABLES = ("storage", "write", "query", "ingest", "enrich", "repair")
+PACKAGE_TABLES = ("storage", "write", "query", "ingest", "enrich", "repair", "rebalance")
 
 
 def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:

@@ -145,9 +145,15 @@ def start_process(words: list[str], log: Path, tied: bool = False) -> "subproces
         )
 
 
-def start(plan: NodePlan, bootstrap: bool = False, tied: bool = False) -> NodeProcess:
-    """Starts a node; `bootstrap` if the cluster is new, so that empty folders are no lost disks."""
-    words = ["node", "--config", str(plan.config), *(["--bootstrap"] if bootstrap else [])]
+def start(
+    plan: NodePlan, bootstrap: bool = False, tied: bool = False, join: bool = False
+) -> NodeProcess:
+    """Starts a node; `bootstrap` if the cluster is new, so that empty folders are no lost disks.
+
+    `join`: the cluster is there and the node is new to it, or lost its disk.
+    """
+    words = ["node", "--config", str(plan.config)]
+    words += ["--bootstrap"] * bootstrap + ["--join"] * join
     child = start_process(module_command(*words), plan.log, tied)
     plan.pid_file.write_text(f"{child.pid}\n", encoding="ascii")
     return NodeProcess(plan, child.pid, child)

@@ -166,6 +166,8 @@ class ScanReply:
     `truncated`: a memory or row cap cut the answer (never silently: the coordinator must say so).
     `overlaps`: of a slice (`compared`): sequences of the entries in that range overlap, so who hides whom
     may be seen otherwise on a replica that has some of them in blocks of another age.
+    `ring_epoch`: the newest ring that the replica knew before it looked; a reader by an older one may have
+    asked former owners.
     """
 
     digests: dict[int, tuple[int, bytes]]
@@ -175,6 +177,7 @@ class ScanReply:
     blocks_pruned: int
     truncated: bool = False
     overlaps: bool = False
+    ring_epoch: int = 0
 
     def to_head(self) -> dict[str, Any]:
         """Plain values."""

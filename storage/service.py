@@ -49,6 +49,7 @@ from storage.flushing import CatalogFlusher
 from storage.gauges import Gauges
 from storage.home import Home, free_bytes
 from storage.hot import HotSet, use_steady_memory
+from storage.moving import ShardMoves
 from storage.opening import Opened
 from storage.putting import PutHost, Puts
 from storage.scanning import Scans
@@ -193,6 +194,10 @@ class StorageService:
             Host(self._reading, self._flusher.flush_all, self._puts.append, lambda: self.read_only),
             CompactionGauges(self._metrics),
             self._compact_step,
+        )
+        #: What a shard that moves needs of the node it leaves, and of the one it goes to.
+        self.moves = ShardMoves(
+            self._engine, self._puts.append, self._compactor.thinned, self._check_writable
         )
         self._files = files
 

@@ -351,9 +351,13 @@ class FakeView:
     placed: tuple[tuple[int, tuple[str, ...]], ...] = ()
     leaders: tuple[tuple[int, tuple[str, int]], ...] = ()
     everything_led_by: tuple[str, int] | None = ("a", 1)
+    moving: tuple[tuple[int, tuple[tuple[str, ...], ...]], ...] = ()
 
     def owners(self, shard: int) -> tuple[str, ...]:
         return dict(self.placed).get(shard, self.nodes)
+
+    def write_groups(self, shard: int) -> tuple[tuple[str, ...], ...]:
+        return dict(self.moving).get(shard, (self.owners(shard),))
 
     def leader(self, shard: int) -> tuple[str, int] | None:
         return dict(self.leaders).get(shard, self.everything_led_by)

@@ -408,7 +408,7 @@ class FakeView:
         self.nodes = nodes
         self.quorum = QuorumPolicy(n, w, r)
         self.shard_count = shard_count
-        self.ring_epoch = 1
+        self.ring_epoch = self.index = 1
         self.ready = True
         self.down: set[str] = set()
         self.hosts: dict[str, str] = {}
