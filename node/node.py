@@ -20,6 +20,7 @@ from cluster.consensus_follower import FollowerConsensus, FollowerOperations
 from cluster.consensus_pysyncobj import PySyncObjConsensus
 from cluster.consensus_start import load_secret
 from cluster.events import EventLog
+from cluster.handoff import Handoff
 from cluster.http_front import front_middleware, http_logger
 from cluster.lease_founding import FoundingSettings
 from cluster.lease_keeper import LeaseKeeper
@@ -123,6 +124,15 @@ class Node:
         self.views = ConsensusViews(node.id, self.consensus, self.membership.alive)
         known = self._is_known
         self.replicas = ReplicaSet(node.id, self.storage, self.transport, known)
+        self.handoff = Handoff(
+            node.id,
+            self.storage,
+            self.views,
+            self.replicas,
+            self.transport,
+            self.clock,
+            self.metrics,
+        )
         self.writer = self._make_writer()
         self.ingest = self._make_ingest(self.writer) if self.writer else None
         self.reader = self._make_reader()
@@ -191,6 +201,7 @@ class Node:
             self.metrics,
             settings,
             self.write_workers,
+            self.handoff.missed,
         )
 
     def _make_ingest(self, writer: WriteCoordinator) -> HttpIngest:
@@ -246,6 +257,7 @@ class Node:
         await self.consensus.start()
         self.supervisor.spawn("register", self._register())
         self.supervisor.spawn("events", self._follow_state())
+        self.supervisor.spawn("handoff", self.handoff.run())
         if self.keeper is not None:
             self.supervisor.spawn("leases", self.keeper.run())
         if self.writer is not None:
@@ -260,6 +272,7 @@ class Node:
             self.peers.add(StorageOperations(self.storage).table())
         if isinstance(self.consensus, PySyncObjConsensus):
             self.peers.add(FollowerOperations(self.consensus, self.clock).table())
+        self.peers.add(self.handoff.operations())
         self.peers.add(self.membership.operations())
         self.peers.add({"status": status_operation(self.local_status)})
 
@@ -356,6 +369,7 @@ class Node:
             await self.ingest.close()
         if self.writer is not None:
             await self.writer.stop()
+        await self.handoff.stop()
         await self.supervisor.stop()
         await self.peers.stop()
         await self.consensus.stop()

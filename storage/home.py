@@ -2,7 +2,7 @@
 
 node.json   node id and incarnation (random, made with the directory: a lost disk is a new node)
 LOCK        flock'ed while a process runs
-log/ segments/ quarantine/ catalog.sqlite
+log/ segments/ quarantine/ hints/ catalog.sqlite scrub.json
 """
 
 import fcntl
@@ -38,6 +38,7 @@ class Home:
         self.log, self.quarantine = directory / "log", directory / "quarantine"
         self.segments = directory / "segments"
         self.catalog = directory / "catalog.sqlite"
+        self.hints, self.scrub = directory / "hints", directory / "scrub.json"
         try:
             for path in (directory, self.log, self.segments, self.quarantine):
                 path.mkdir(parents=True, exist_ok=True)

@@ -45,6 +45,7 @@ from storage.exporting import Exports
 from storage.fetch import fetch_blocks, places_of
 from storage.flushing import CatalogFlusher
 from storage.gauges import Gauges
+from storage.hinting import FLUSH_SECONDS, Hints
 from storage.home import Home, free_bytes
 from storage.hot import HotSet, use_steady_memory
 from storage.opening import Opened
@@ -84,6 +85,8 @@ class StorageService:
         self._engine = Engine()
         self._ready = False
         self._disk = DiskFloor(settings.disk_floor_bytes, settings.disk_hysteresis_bytes)
+        #: What absent owners missed; cluster.handoff fills and delivers it.
+        self.hints = Hints(directory / "hints", settings, clock, metrics, self._spare_bytes)
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -117,6 +120,9 @@ class StorageService:
         self._compactor.start(self._home.last_segment() + 1)
         pause = lambda: self._compactor.pause_seconds  # noqa: E731
         self._supervisor.spawn("compact", self._supervisor.forever(pause, self._compactor.step))
+        await self.hints.start()
+        flush = self.hints.flush
+        self._supervisor.spawn("hints", self._supervisor.forever(lambda: FLUSH_SECONDS, flush))
         told = self._gauges.warmed.inc
         warmer = Warmer(self._engine, self._hot, self._chores, self._reading, told)
         self._supervisor.spawn("warm", warmer.run(self.settings.warm_cpu_share))
@@ -155,7 +161,7 @@ class StorageService:
             self._hot,
             self._workers,
             self._reading,
-            lambda: self._disk.free_bytes - self.settings.disk_floor_bytes,
+            self._spare_bytes,
         )
         self._wal = Wal(
             self._home.log,
@@ -198,6 +204,7 @@ class StorageService:
             return
         self._ready = False
         await self._supervisor.stop()
+        await self.hints.stop()
         await self._wal.stop()
         self._compactor.close()
         await self._flusher.flush_all()
@@ -217,6 +224,9 @@ class StorageService:
     def read_only(self) -> bool:
         """Whether puts are refused: little disk, or a log that failed twice."""
         return self._disk.low or self._wal.failure is not None
+
+    def _spare_bytes(self) -> int:
+        return self._disk.free_bytes - self.settings.disk_floor_bytes
 
     def _check_ready(self) -> None:
         if not self._ready:
@@ -385,5 +395,6 @@ class StorageService:
             "read_only": self.read_only,
             "waiting_bytes": self._wal.waiting_bytes,
             "cached_bytes": self._hot.cached_bytes,
+            "hint_bytes": self.hints.sizes(),
             **engine_figures(self._engine),
         }
