@@ -51,6 +51,7 @@ from storage.hot import HotSet, use_steady_memory
 from storage.opening import Opened
 from storage.putting import PutHost, Puts
 from storage.scanning import Scans
+from storage.scrub import Scrub, ScrubHost
 from storage.segment_write import Step, no_step
 from storage.settings import StorageSettings
 from storage.status import engine_figures
@@ -123,6 +124,10 @@ class StorageService:
         await self.hints.start()
         flush = self.hints.flush
         self._supervisor.spawn("hints", self._supervisor.forever(lambda: FLUSH_SECONDS, flush))
+        if self.settings.scrub_period_seconds:
+            await self._scrub.start()
+            rest = lambda: self._scrub.pause_seconds  # noqa: E731
+            self._supervisor.spawn("scrub", self._supervisor.forever(rest, self._scrub.step))
         told = self._gauges.warmed.inc
         warmer = Warmer(self._engine, self._hot, self._chores, self._reading, told)
         self._supervisor.spawn("warm", warmer.run(self.settings.warm_cpu_share))
@@ -197,6 +202,20 @@ class StorageService:
             self._compact_step,
         )
         self._files = files
+        self._scrub = Scrub(
+            self._home.scrub,
+            self._engine,
+            files,
+            self.settings,
+            self._clock,
+            self._metrics,
+            ScrubHost(
+                self._quarantine,
+                self._puts.append,
+                lambda: self._checkpointer.position,
+                self._check_catalog,
+            ),
+        )
 
     async def stop(self) -> None:
         """Writes what waits, flushes the catalog, gives the directory back."""
@@ -204,6 +223,7 @@ class StorageService:
             return
         self._ready = False
         await self._supervisor.stop()
+        await self._scrub.stop()
         await self.hints.stop()
         await self._wal.stop()
         self._compactor.close()
@@ -335,6 +355,13 @@ class StorageService:
         path = self._files.path(place)
         await self._chores.run(self._home.keep_damaged, path, place.offset, place.length)
 
+    async def _check_catalog(self) -> str:
+        """Makes the catalog anew if its file is damaged; what was wrong with it."""
+        why = await self._chores.run(self._catalog.damage)
+        if why:
+            await self._flusher.remake()
+        return why
+
     # -- fences and producers ---------------------------------------------------------------------
 
     async def seal(self, request: SealRequest) -> None:
@@ -396,5 +423,6 @@ class StorageService:
             "waiting_bytes": self._wal.waiting_bytes,
             "cached_bytes": self._hot.cached_bytes,
             "hint_bytes": self.hints.sizes(),
+            "scrub": self._scrub.status(),
             **engine_figures(self._engine),
         }
