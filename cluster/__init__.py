@@ -8,6 +8,7 @@
     the wire           transport.py (port) <- peer_transport.py · peer_server.py · server.py: the operations
                        peer_frames.py (pure) <- peer_link.py: one connection, both sides
                        replica_client.py: the typed calls to a storage node, near or far
+    healing            handoff.py: what an owner missed, delivered when it is back
     one operation      quorum_tally.py (pure) <- quorum_call.py: ask N, be content with W
     for clients        http_front.py: errors as answers · cluster_http.py: /cluster, /health, /metrics
 

@@ -1,4 +1,4 @@
-"""The scrub: every damage to what is stored is found, set aside and healed by a put; nothing else is touched."""
+"""The scrub: every damage is found, set aside and healed by a put; nothing else is touched."""
 
 import json
 import sqlite3
@@ -362,7 +362,7 @@ def test_a_pass_goes_through_logs_then_segments() -> None:
 
 
 def test_rests_for_the_cpu_the_disk_and_the_period() -> None:
-    """The longest of the three counts: 5 % of a core, 16 MB/s, and what fills the period; never above a cap."""
+    """The longest of the three counts (CPU, bytes, what fills the period), never above a cap."""
     read = Read(0, 16_000_000, 0.1, {})
     assert rest_seconds(read, 0.05, 16_000_000, 0.0) == pytest.approx(1.9)
     assert rest_seconds(read, 0.5, 16_000_000, 0.0) == pytest.approx(1.0)
