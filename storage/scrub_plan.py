@@ -1,7 +1,7 @@
 """What a scrub decides: what is read next, how long to rest, what of a reading is damage. Pure.
 
 A pass goes through the log files, then the segments, each ascending; its cursor says where it is, so it is
-taken up after a restart. What is filed behind the cursor meanwhile is the next pass's.
+taken up after a restart. Files that come meanwhile are the next pass's.
 
 A block is damaged if a checksum fails where it lies, if no block begins there, or if the block there is not
 the one that the holdings (and so the catalog) name: then this replica does not have what it says it has.

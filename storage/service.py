@@ -202,20 +202,16 @@ class StorageService:
             self._compact_step,
         )
         self._files = files
-        self._scrub = Scrub(
-            self._home.scrub,
-            self._engine,
-            files,
-            self.settings,
-            self._clock,
-            self._metrics,
-            ScrubHost(
-                self._quarantine,
-                self._puts.append,
-                lambda: self._checkpointer.position,
-                self._check_catalog,
-            ),
+        self._scrub = self._make_scrub(self._home.scrub, files)
+
+    def _make_scrub(self, path: Path, files: BlockFiles) -> Scrub:
+        host = ScrubHost(
+            self._quarantine,
+            self._puts.append,
+            lambda: self._checkpointer.position,
+            self._check_catalog,
         )
+        return Scrub(path, self._engine, files, self.settings, self._clock, self._metrics, host)
 
     async def stop(self) -> None:
         """Writes what waits, flushes the catalog, gives the directory back."""

@@ -106,3 +106,20 @@ async def test_rows_that_owners_refused_are_not_hinted() -> None:
     assert result.conflicts
     assert missed.told == [("c", ["a", "b"], 2)]
     assert not any(entry.sequenced for entry in missed.headers[0].entries)
+
+
+async def test_rows_that_one_owner_refused_and_another_stored_are_not_hinted() -> None:
+    """The refusal of one decides, though another stored them: the third must not get them later."""
+    missed = Missed()
+    async with write_path(missed=missed) as path:
+        path.replicas["b"].down = True
+        await path.write(numbered_batch([1, 2, 3]))
+        await until(lambda: path.writer.tasks_running == 0)
+        path.replicas["b"].down, path.replicas["c"].down = False, True
+        result = await path.write(numbered_batch([1, 2, 3], text="other"))
+        await until(lambda: path.writer.tasks_running == 0)
+
+    assert result.conflicts
+    late = [h for (owner, _, _), h in zip(missed.told, missed.headers, strict=True) if owner == "c"]
+    assert late
+    assert not any(entry.sequenced for header in late for entry in header.entries)
