@@ -73,7 +73,12 @@ class Hint:
         """
         try:
             target, ring_epoch, max_ts, shards = values[:4]
-            pairs = tuple((int(shard), bytes(ids)) for shard, ids in shards)
-            return cls(str(target), int(ring_epoch), int(max_ts), pairs)
+            pairs = tuple((shard, ids) for shard, ids in shards)
+            numbers = (ring_epoch, max_ts, *(shard for shard, _ in pairs))
+            if type(target) is not str or any(type(one) is not int for one in numbers):
+                raise ValueError("a value of another type")
+            if any(type(ids) is not bytes for _, ids in pairs):  # bytes(10**12) would be made
+                raise ValueError("ids that are no bytes")
+            return cls(target, ring_epoch, max_ts, pairs)
         except (TypeError, ValueError, KeyError) as error:
             raise InvalidRequest(f"not a hint: {error}") from error

@@ -206,3 +206,11 @@ def test_is_a_queue_that_may_lose_but_never_invents_or_reorders(
     rest = iter(model)
     assert all(one in rest for one in found)  # in order, each once, none from nowhere
     assert lost or found == model
+
+
+def test_hints_for_another_node_are_not_delivered(tmp_path: Path) -> None:
+    """A file that was moved into the folder of another target names nothing there."""
+    data, _ = written(tmp_path, [1, 2])
+
+    assert read_hints(data, 1, "node3") == ([], 2)
+    assert read_hints(data, 2, NODE)[0] == []  # under another name of its own
