@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install native up test fuzz lint types format bench ci lock clean help
+.PHONY: install native up test fuzz chaos lint types format bench ci lock clean help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -37,6 +37,11 @@ MINUTES ?= 5
 fuzz: install  ## hostile inputs for MINUTES (5): the kernel against Python, decoders; cargo-fuzz if it is there
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
 	@native/fuzz/run $(MINUTES)
+
+SEEDS ?= 100
+chaos: install  ## SEEDS (100) fresh seeds of the simulation, then the hunt for all planted bugs
+	$(BIN)/quorumlog chaos sim --seeds $(SEEDS) $(ARGS)
+	$(BIN)/quorumlog chaos sim --mutants --seeds 40 --seed 0
 
 lint: install  ## style, types, import contracts
 	$(BIN)/ruff format --check .

@@ -11,7 +11,7 @@ anti-entropy and counted: shards that have moved, entries that the keeper no lon
 watermark. One target at a time, and after each put a rest in proportion to the time it took: with a share
 of 0.25 the handoff uses a quarter of the link, however fast that is.
 
-Source: DeCandia et al., "Dynamo" (SOSP 2007), section 4.6; why hints name entries: docs/adr/0021.
+Source: DeCandia et al., "Dynamo" (SOSP 2007), section 4.6; why hints name entries: docs/adr/0022.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,7 @@
 """A hint: which entries an owner missed. It names them; the rows are in the keeper's own store.
 
 Whoever keeps a hint is an owner that acknowledged the same entries, so a hint needs no copy of any row: it is
-16 bytes an entry, and what is delivered later is what the keeper holds then (docs/adr/0021). It is never
+16 bytes an entry, and what is delivered later is what the keeper holds then (docs/adr/0022). It is never
 counted as a replica, and losing every hint loses nothing: anti-entropy finds the same difference.
 """
 

@@ -68,7 +68,9 @@ class Hints:
         return self._settings.hint_bytes_max > 0
 
     async def start(self) -> None:
-        """Finds the hints of earlier runs."""
+        """Finds the hints of earlier runs, unless none are kept."""
+        if not self._on:
+            return
         await self._pool.run(self._load)
         self._show()
 

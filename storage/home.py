@@ -38,7 +38,6 @@ class Home:
         self.log, self.quarantine = directory / "log", directory / "quarantine"
         self.segments = directory / "segments"
         self.catalog = directory / "catalog.sqlite"
-        self.hints, self.scrub = directory / "hints", directory / "scrub.json"
         try:
             for path in (directory, self.log, self.segments, self.quarantine):
                 path.mkdir(parents=True, exist_ok=True)

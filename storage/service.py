@@ -202,7 +202,7 @@ class StorageService:
             self._compact_step,
         )
         self._files = files
-        self._scrub = self._make_scrub(self._home.scrub, files)
+        self._scrub = self._make_scrub(self.directory / "scrub.json", files)
 
     def _make_scrub(self, path: Path, files: BlockFiles) -> Scrub:
         host = ScrubHost(
