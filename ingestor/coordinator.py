@@ -16,6 +16,7 @@ from cluster.replica_client import Replicas
 from cluster.view import ClusterView, ViewSource
 from ingestor.answers import ack_rule, counted
 from ingestor.batch import Batch, WriteResult
+from ingestor.block_put import Missed, no_hints
 from ingestor.leases import ShardLeases
 from ingestor.outcomes import EntryTally, Mine, Verdict
 from ingestor.pipeline import Pipeline
@@ -58,7 +59,9 @@ class WriteCoordinator:
         metrics: Metrics,
         settings: WriteSettings,
         workers: Workers,
+        missed: Missed = no_hints,
     ) -> None:
+        """`missed`: told of owners that lack what was acknowledged."""
         self._views = view
         self._clock = clock
         self._settings = settings
@@ -77,6 +80,7 @@ class WriteCoordinator:
             settings,
             workers,
             self._tasks,
+            missed,
         )
         caller = self._pipeline.caller
         self._leases = ShardLeases(view, replicas, caller, clock, self._metrics, self._leading)

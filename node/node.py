@@ -21,6 +21,7 @@ from cluster.consensus_follower import FollowerConsensus, FollowerOperations
 from cluster.consensus_pysyncobj import PySyncObjConsensus
 from cluster.consensus_start import load_secret
 from cluster.events import EventLog
+from cluster.handoff import Handoff
 from cluster.http_front import front_middleware, http_logger
 from cluster.lease_founding import FoundingSettings
 from cluster.lease_keeper import LeaseKeeper
@@ -147,6 +148,15 @@ class Node:
             self.clock,
             self.metrics,
         )
+        self.handoff = Handoff(
+            node.id,
+            self.storage,
+            self.views,
+            self.replicas,
+            self.transport,
+            self.clock,
+            self.metrics,
+        )
         self.writer = self._make_writer()
         self.ingest = self._make_ingest(self.writer) if self.writer else None
         self.replay_api = self._make_replay_api(self.writer) if self.writer else None
@@ -230,6 +240,7 @@ class Node:
             self.metrics,
             settings,
             self.write_workers,
+            self.handoff.missed,
         )
 
     def _make_ingest(self, writer: WriteCoordinator) -> HttpIngest:
@@ -292,6 +303,7 @@ class Node:
         await self.consensus.start()
         self.supervisor.spawn("register", self._register())
         self.supervisor.spawn("events", self._follow_state())
+        self.supervisor.spawn("handoff", self.handoff.run())
         if self.keeper is not None:
             self.supervisor.spawn("leases", self.keeper.run())
         if self.sync is not None:
@@ -310,6 +322,7 @@ class Node:
             self._open_store(self.storage)
         if isinstance(self.consensus, PySyncObjConsensus):
             self.peers.add(FollowerOperations(self.consensus, self.clock).table())
+        self.peers.add(self.handoff.operations())
         self.peers.add(self.membership.operations())
         self.peers.add({"status": status_operation(self.local_status)})
         if self.replay_api is not None:
@@ -427,6 +440,7 @@ class Node:
             await self.ingest.close()
         if self.writer is not None:
             await self.writer.stop()
+        await self.handoff.stop()
         await self.supervisor.stop()
         await self.moving.stop()
         await self.peers.stop()

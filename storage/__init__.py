@@ -6,6 +6,9 @@
 
     small blocks -> compaction (background) -> segments, one Parquet file of an hour -> log files removed
 
+    scrub (background) -> every file read back and verified; what is damaged is set aside, and so missing here
+    hints: entries of our own that another owner missed, named in files of their own; cluster.handoff delivers
+
 The log is the truth: files of framed records, blocks verbatim; until its rows are in a segment that is
 synced, then the segment is. All else is an index over the two: the entry table (numpy, about 150 bytes an
 entry), the Merkle trees (a node an hour), and the catalog, a SQLite checkpoint of both, so that a start reads

@@ -47,12 +47,14 @@ from storage.exporting import Exports
 from storage.fetch import fetch_blocks, places_of
 from storage.flushing import CatalogFlusher
 from storage.gauges import Gauges
+from storage.hinting import FLUSH_SECONDS, Hints
 from storage.home import Home, free_bytes
 from storage.hot import HotSet, use_steady_memory
 from storage.moving import ShardMoves
 from storage.opening import Opened
 from storage.putting import PutHost, Puts
 from storage.scanning import Scans
+from storage.scrub import Scrub, ScrubHost
 from storage.segment_write import Step, no_step
 from storage.settings import StorageSettings
 from storage.status import engine_figures
@@ -88,6 +90,8 @@ class StorageService:
         self._engine = Engine()
         self._ready = False
         self._disk = DiskFloor(settings.disk_floor_bytes, settings.disk_hysteresis_bytes)
+        #: What absent owners missed; cluster.handoff fills and delivers it.
+        self.hints = Hints(directory / "hints", settings, clock, metrics, self._spare_bytes)
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -121,6 +125,13 @@ class StorageService:
         self._compactor.start(self._home.last_segment() + 1)
         pause = lambda: self._compactor.pause_seconds  # noqa: E731
         self._supervisor.spawn("compact", self._supervisor.forever(pause, self._compactor.step))
+        await self.hints.start()
+        flush = self.hints.flush
+        self._supervisor.spawn("hints", self._supervisor.forever(lambda: FLUSH_SECONDS, flush))
+        if self.settings.scrub_period_seconds:
+            await self._scrub.start()
+            rest = lambda: self._scrub.pause_seconds  # noqa: E731
+            self._supervisor.spawn("scrub", self._supervisor.forever(rest, self._scrub.step))
         told = self._gauges.warmed.inc
         warmer = Warmer(self._engine, self._hot, self._chores, self._reading, told)
         self._supervisor.spawn("warm", warmer.run(self.settings.warm_cpu_share))
@@ -160,7 +171,7 @@ class StorageService:
             self._hot,
             self._workers,
             self._reading,
-            lambda: self._disk.free_bytes - self.settings.disk_floor_bytes,
+            self._spare_bytes,
         )
         self._wal = Wal(
             self._home.log,
@@ -200,6 +211,16 @@ class StorageService:
             self._engine, self._puts.append, self._compactor.thinned, self._check_writable
         )
         self._files = files
+        self._scrub = self._make_scrub(self.directory / "scrub.json", files)
+
+    def _make_scrub(self, path: Path, files: BlockFiles) -> Scrub:
+        host = ScrubHost(
+            self._quarantine,
+            self._puts.append,
+            lambda: self._checkpointer.position,
+            self._check_catalog,
+        )
+        return Scrub(path, self._engine, files, self.settings, self._clock, self._metrics, host)
 
     async def stop(self) -> None:
         """Writes what waits, flushes the catalog, gives the directory back."""
@@ -207,6 +228,8 @@ class StorageService:
             return
         self._ready = False
         await self._supervisor.stop()
+        await self._scrub.stop()
+        await self.hints.stop()
         await self._wal.stop()
         self._compactor.close()
         await self._flusher.flush_all()
@@ -226,6 +249,9 @@ class StorageService:
     def read_only(self) -> bool:
         """Whether puts are refused: little disk, or a log that failed twice."""
         return self._disk.low or self._wal.failure is not None
+
+    def _spare_bytes(self) -> int:
+        return self._disk.free_bytes - self.settings.disk_floor_bytes
 
     def _check_ready(self) -> None:
         if not self._ready:
@@ -348,6 +374,13 @@ class StorageService:
         path = self._files.path(place)
         await self._chores.run(self._home.keep_damaged, path, place.offset, place.length)
 
+    async def _check_catalog(self) -> str:
+        """Makes the catalog anew if its file is damaged; what was wrong with it."""
+        why = await self._chores.run(self._catalog.damage)
+        if why:
+            await self._flusher.remake()
+        return why
+
     # -- fences and producers ---------------------------------------------------------------------
 
     async def seal(self, request: SealRequest) -> None:
@@ -413,5 +446,7 @@ class StorageService:
             "read_only": self.read_only,
             "waiting_bytes": self._wal.waiting_bytes,
             "cached_bytes": self._hot.cached_bytes,
+            "hint_bytes": self.hints.sizes(),
+            "scrub": self._scrub.status(),
             **engine_figures(self._engine),
         }
