@@ -11,11 +11,14 @@ import asyncio
 import json
 import logging
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from chaos import report
+from chaos import lab, report
+from chaos.disks import DiskFailed
 from chaos.runner import Run, run
 from chaos.scenarios import Scenario, scenarios
 from node.cli_errors import FAILED, OK, USAGE, CliError
@@ -46,15 +49,59 @@ def run_scenarios(options: argparse.Namespace) -> int:
     seed = options.seed
     if seed is None:
         seed = int.from_bytes(SystemEntropy().bytes(3), "big")
-    done = [_one(scenario, seed, options) for scenario in chosen]
+    if lab.inside():
+        lab.open_loopback()
+    done = [_answer(scenario, seed, options) for scenario in chosen]
     if options.json:
-        print_json([report.as_json(one) for one in done])
-    failed = [one for one in done if not one.passed]
-    if failed:
+        print_json(done)
+    failed = [one for one in done if not one["passed"] and not one.get("skipped")]
+    for one in done:
+        if one.get("skipped") and not lab.inside():
+            note(f"{one['scenario']} skipped: {one['skipped']}")
+    if failed and not lab.inside():
         note(f"{len(failed)} of {len(done)} runs failed")
-        again = f"quorumlog chaos run {failed[0].scenario.name} --seed {seed}"
+        again = f"quorumlog chaos run {failed[0]['scenario']} --seed {seed}"
         note(f"  next: {again} --seconds {options.seconds:g} breaks the same again")
     return FAILED if failed else OK
+
+
+def _answer(scenario: Scenario, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """The verdict of one scenario as a value; run here or in the laboratory, or skipped with a reason."""
+    needs_lab = lab.DISK in scenario.needs or lab.NETWORK in scenario.needs
+    if needs_lab and not lab.inside():
+        reason = lab.reason_against_entering()
+        return _skipped(scenario, reason) if reason else _in_lab(scenario, seed, options)
+    reason = lab.reason_against(scenario.needs)
+    if reason:
+        return _skipped(scenario, reason)
+    return report.as_json(_one(scenario, seed, options))
+
+
+def _skipped(scenario: Scenario, reason: str) -> dict[str, Any]:
+    return {"scenario": scenario.name, "passed": False, "skipped": reason}
+
+
+def _in_lab(scenario: Scenario, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Runs it in a child that has mounts and a network of its own.
+
+    Raises:
+        CliError: the child broke off.
+    """
+    words = ["chaos", "run", scenario.name, "--seed", str(seed), "--seconds", str(options.seconds)]
+    words += ["--data", str(Path(options.data).resolve()), "--json"]
+    words += ["--keep"] if options.keep else []
+    limit = 120 + 4 * options.seconds
+    child = subprocess.run(  # noqa: S603 - our own command
+        lab.words_to_enter(words),
+        env=lab.environment(), stdout=subprocess.PIPE, check=False, timeout=limit,
+    )  # fmt: skip
+    try:
+        (answer,) = json.loads(child.stdout)
+    except ValueError as error:
+        raise CliError(f"{scenario.name} broke off in the laboratory, see above") from error
+    if not options.json and not answer.get("skipped"):
+        print(answer["text"])
+    return answer
 
 
 def _chosen(names: list[str]) -> list[Scenario]:
@@ -73,7 +120,10 @@ def _one(scenario: Scenario, seed: int, options: argparse.Namespace) -> Run:
     note(f"{scenario.name}: seed {seed}, {options.seconds:g} s, in {folder}")
     with _client_log(folder / "clients.log"):
         work = run(scenario, seed, options.seconds, folder, lambda text: note(f"  {text}"))
-        done = asyncio.run(work)
+        try:
+            done = asyncio.run(work)
+        except DiskFailed as error:
+            raise CliError(f"{scenario.name}: {error}") from error
     (folder / "report.json").write_text(json.dumps(report.as_json(done), indent=2) + "\n")
     line = report.ledger_line(done, report.commit_of_source(), SystemClock().wall_micros())
     report.append_line(base / "ledger.jsonl", line)

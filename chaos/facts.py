@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from chaos.corpus import Corpus, group_range
-from chaos.history import APPEND, COUNT, FAIL, FINAL, OK, READ, FaultRecord, History, Op
+from chaos.history import APPEND, AT_REST, COUNT, FAIL, FINAL, OK, READ, FaultRecord, History, Op
 
 #: Time of what never happened.
 NEVER = 1 << 63
@@ -124,9 +124,8 @@ class Facts:
 
 
 def _covers(fault: FaultRecord, start: int, end: int) -> bool:
-    at_rest = fault.what in ("kill", "pause")  # behind a broken link a node works on
-    bitten = fault.t_bitten
-    return at_rest and bitten is not None and bitten <= start and end <= fault.t_heal
+    bitten = fault.t_bitten  # behind a broken link, or on a broken disk, a node works on
+    return fault.what in AT_REST and bitten is not None and bitten <= start and end <= fault.t_heal
 
 
 def _returned(op: Op) -> int:

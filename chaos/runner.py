@@ -14,11 +14,13 @@ from typing import Any
 from chaos import checkers, deadman, workload
 from chaos.breaking import Breaker, Say, break_and_heal
 from chaos.corpus import Corpus
+from chaos.ground import prepared
 from chaos.history import Head, History, Recorder, load
 from chaos.local_cluster import LocalCluster
 from chaos.nemesis import plan
 from chaos.net import Links, fault_server
 from chaos.scenarios import Scenario
+from chaos.states import last_states
 from runtime.clock import SystemClock
 
 #: Clients of each kind. Each has a service of its own, so that they hit different shards.
@@ -54,24 +56,28 @@ async def run(scenario: Scenario, seed: int, seconds: float, folder: Path, say: 
     """
     clock = SystemClock()
     started = clock.monotonic()
-    cluster = LocalCluster(folder / "cluster", scenario.nodes)
+    ground = prepared(scenario, seed, folder)
+    site = await asyncio.to_thread(ground.__enter__)
+    cluster = site.cluster
     watcher = await asyncio.to_thread(deadman.watch, cluster.folder)
     try:
         await asyncio.to_thread(cluster.start)
-        with _links(scenario) as links:
+        with _links(scenario) as site.links:
             recorder, traffic = _prepare(scenario, seed, folder, cluster, clock)
-            breaker = Breaker(cluster, recorder.now, links)
+            breaker = Breaker(cluster, recorder.now, site.links, site)
             try:
                 traffic.urls = await asyncio.to_thread(breaker.link_all)
                 await _load_and_faults(scenario, seed, seconds, folder, traffic, breaker, say)
                 traffic.urls = dict(zip(cluster.ids, cluster.urls, strict=True))
                 await workload.final_reads(traffic)
+                states = await asyncio.to_thread(last_states, cluster, recorder.now)
+                recorder.states(states)
             finally:
                 recorder.close()
         errors = await asyncio.to_thread(cluster.errors_logged)
         await asyncio.to_thread(cluster.stop)
     finally:
-        await asyncio.to_thread(cluster.destroy)
+        await asyncio.to_thread(ground.__exit__, None, None, None)
         assert watcher.stdin is not None, "made with a pipe"
         watcher.stdin.close()
         await asyncio.to_thread(watcher.wait)
