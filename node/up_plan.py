@@ -165,8 +165,8 @@ def existing_cluster(folder: Path, tables: Mapping[str, Mapping[str, Any]]) -> C
     try:
         for name, content in tables.items():
             node = content["node"]
-            ports = (int(node[f"{kind}_port"]) for kind in PORT_NAMES)
-            nodes.append(NodePlan(str(node["id"]), folder / name, *ports))
+            http, peer, raft = (int(node[f"{kind}_port"]) for kind in PORT_NAMES)
+            nodes.append(NodePlan(str(node["id"]), folder / name, http, peer, raft))
         cluster = next(iter(tables.values()))["cluster"]
         nodes.sort(key=lambda one: one.http_port)
         return ClusterPlan(str(cluster["id"]), tuple(nodes), int(cluster["n"]))

@@ -72,7 +72,7 @@ class Full(Kind):
 
     def bite(self, site: Site, targets: Targets) -> Proof:
         """The proof is the error that a write of ours meets."""
-        filled = {target: _disk(site, target).fill() for target in targets}
+        filled, seen = {target: _disk(site, target).fill() for target in targets}, ""
         for target in targets:
             try:
                 (site.disks[target].mount / "probe").write_bytes(bytes(1 << 16))
