@@ -217,7 +217,7 @@ def honest_partial(facts: Facts) -> Verdict:
             bad.append(f"{op.node} says complete and names missing shards (op {op.id})")
         if len(head.nodes) != head.n:
             continue  # not every node owns every shard: who is away says nothing of one shard
-        away = facts.away_throughout(op.t_inv, op.t_ret or NEVER)
+        away = facts.out_of_reach(op.node, op.t_inv, op.t_ret or NEVER)
         if len(head.nodes) - len(away) < head.r:
             judged += 1
             if complete:
@@ -237,7 +237,7 @@ def quorum_at_ack(facts: Facts) -> Verdict:
         for op in facts.appends:
             if op.t_ret is None:
                 continue
-            away = facts.away_throughout(op.t_inv, op.t_ret)
+            away = facts.out_of_reach(op.node, op.t_inv, op.t_ret)
             if len(head.nodes) - len(away) >= head.w:
                 continue
             judged += 1

@@ -24,6 +24,8 @@ APPEND, READ, COUNT, FINAL = "append", "read", "count", "final"
 AT_REST = frozenset(
     ("kill", "pause", "restart", "failpoint", "wipe", "power-cut", "corrupt")
 )  # fmt: skip
+#: Faults during which the targets and all others cannot reach one another, while clients reach them all.
+CUTS = frozenset(("partition", "one-way"))
 
 Range = tuple[int, int]
 

@@ -113,3 +113,31 @@ def test_a_wiped_disk_under_its_old_name_is_caught() -> None:
 
     assert verdicts(with_faults(clean(), wiped))["S6"].status == HOLDS
     assert "node3" in only(with_faults(clean(), taken), "S6").examples[0]
+
+
+CUT = FaultRecord(
+    "partition", ("node1",), 500, 505, 700, 720, {"seen": ["node1 does not reach node2"]}
+)
+
+
+def test_an_answer_from_the_side_without_a_quorum_is_caught() -> None:
+    """I9 and I6: the node cut off from both others acknowledges, or says complete, by itself alone."""
+    acked = clean(append(12, "agent1", (1, 10), 600))
+    lonely = replace(read(13, "agent1:0", seen("agent1", 1, 20), 600), node="node1")
+
+    assert "node1 acknowledged" in only(with_faults(acked, CUT), "I9").examples[0]
+    assert (
+        "complete with node2, node3 away" in only(with_faults(clean(lonely), CUT), "I6").examples[0]
+    )
+
+
+def test_the_side_with_a_quorum_may_answer() -> None:
+    """node2 and node3 are W and R; what the other side was asked and refused is the proof of the rule."""
+    other = replace(append(12, "agent1", (1, 10), 600), node="node2")
+    refused = append(13, "agent1", (1, 10), 620, "unknown")
+    whole = read(14, "agent1:0", seen("agent1", 1, 20), 600)
+
+    found = verdicts(with_faults(clean(other, refused, whole), CUT))
+
+    assert not [one for one in found.values() if one.status == VIOLATED]
+    assert found["I9"].status == HOLDS

@@ -38,11 +38,11 @@ def test_the_named_pass_fails_and_no_other(tmp_path: Path) -> None:
     arm({VARIABLE: "wal.roll=enospc@2; seal.before=eio", LOG_VARIABLE: str(note)})
 
     failpoint("wal.roll")
-    with pytest.raises(OSError, match="No space|failpoint wal.roll") as caught:
+    with pytest.raises(OSError, match="failpoint wal") as caught:
         failpoint("wal.roll")
     failpoint("wal.roll")
     for _ in range(2):
-        with pytest.raises(OSError, match="failpoint seal.before"):
+        with pytest.raises(OSError, match="failpoint seal"):
             failpoint("seal.before")
 
     assert caught.value.errno == 28
