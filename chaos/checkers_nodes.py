@@ -6,7 +6,7 @@ no owner
 
 from chaos.corpus import group_of, split_name
 from chaos.facts import NEVER, Facts
-from chaos.verdicts import Verdict, verdict
+from chaos.verdicts import UNSEEN, Verdict, verdict
 
 #: Faults after which a process starts from what its disk kept.
 CRASHES = ("kill", "failpoint", "power-cut", "corrupt", "wipe")
@@ -51,6 +51,8 @@ def _covers(covers: str, name: str) -> bool:
 def convergence(facts: Facts) -> Verdict:
     """I8: in the end all owners of a shard hold the same entries, each by its own word."""
     head, states = facts.history.head, facts.history.states
+    if not head.converges:
+        return Verdict("I8", "convergence", UNSEEN, "these nodes have no anti-entropy")
     told = {state.node: state for state in states}
     bad = [
         f"{node} does not tell what it holds" for node in head.nodes if states and node not in told

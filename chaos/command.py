@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from chaos import lab, report
+from chaos import failover, lab, ledger, report
 from chaos.disks import DiskFailed
 from chaos.runner import Run, run
 from chaos.scenarios import Scenario, scenarios
@@ -102,6 +102,41 @@ def _in_lab(scenario: Scenario, seed: int, options: argparse.Namespace) -> dict[
     if not options.json and not answer.get("skipped"):
         print(answer["text"])
     return answer
+
+
+def run_failover(options: argparse.Namespace) -> int:
+    """The command `chaos failover`: 0 if nothing was lost or doubled."""
+    if not 1 <= options.kills <= 1000:
+        raise CliError(f"--kills is from 1 to 1000, not {options.kills}", code=USAGE)
+    folder = _new_folder(Path(options.data), f"failover-{options.seed}")
+    note(f"failover: {options.kills} faults, seed {options.seed}, in {folder}")
+    result = asyncio.run(failover.measure(folder, options.kills, options.seed, note))
+    good = not (result.lost or result.doubled)
+    body = {"kills": result.faults, "rows_acked": result.rows, "rows_lost": result.lost}
+    body |= {"rows_doubled": result.doubled, "stall_seconds": result.figures()}
+    (folder / "report.json").write_text(json.dumps(body, indent=2) + "\n")
+    if good:
+        shutil.rmtree(folder / "cluster")
+    if options.json:
+        print_json(body)
+    else:
+        heads = ("seconds without an acknowledgement", "n", "p50", "p99", "longest")
+        print_table("", heads, [list(row) for row in failover.table(result)])
+        lost = f"{result.lost} lost, {result.doubled} doubled"
+        print(f"{result.rows:,} rows acknowledged, {lost}")
+    return OK if good else FAILED
+
+
+def run_ledger(options: argparse.Namespace) -> int:
+    """The command `chaos ledger`."""
+    files = [Path(name) for name in options.files] or [Path(options.data) / "ledger.jsonl"]
+    sums = ledger.sums(files)
+    if options.json:
+        print_json(sums)
+    else:
+        print_table("", ledger.HEADS, ledger.rows(sums))
+        print(ledger.verdict(sums))
+    return OK
 
 
 def _chosen(names: list[str]) -> list[Scenario]:

@@ -78,7 +78,7 @@ class Head:
     """What the run was: where its numbers came from, and the quorum it ran with.
 
     `services` is the service of each writing client; `sequenced` are those that number their rows
-    towards the server by the same numbers.
+    towards the server by the same numbers. `converges`: whether replicas are meant to agree without a read.
     """
 
     scenario: str
@@ -90,6 +90,7 @@ class Head:
     r: int
     services: dict[str, str]
     sequenced: tuple[str, ...] = ()
+    converges: bool = True
 
 
 @dataclass(frozen=True, slots=True)

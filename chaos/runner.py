@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +120,13 @@ def _prepare(
         r=r,
         services=services,
         sequenced=tuple(name for name in writers if name.startswith("numbered")),
+        converges=find_spec("cluster.anti_entropy") is not None,
     )
     recorder = Recorder(folder, head, clock)
     urls = dict(zip(cluster.ids, cluster.urls, strict=True))
     corpus = Corpus(seed, head.start_micros)
-    return recorder, workload.Traffic(urls, corpus, recorder, clock, services)
+    traffic = workload.Traffic(urls, corpus, recorder, clock, services, keys=scenario.clocks)
+    return recorder, traffic
 
 
 async def _load_and_faults(

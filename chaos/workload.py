@@ -39,7 +39,11 @@ NDJSON = "application/x-ndjson"
 
 @dataclass(slots=True)
 class Traffic:
-    """What the clients of a run share. `urls` by node id. `written`: highest number sent, by client."""
+    """What the clients of a run share. `urls` by node id. `written`: highest number sent, by client.
+
+    `keys`: agents name each batch (`Idempotency-Key`). Without, a repeat is known by its bytes, and only as
+    long as the wall clocks of both nodes are within the window that docs/consistency.md tells.
+    """
 
     urls: Mapping[str, str]
     corpus: Corpus
@@ -47,6 +51,7 @@ class Traffic:
     clock: Clock
     services: Mapping[str, str]
     pause: float = 0.05
+    keys: bool = False
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     give_up: asyncio.Event = field(default_factory=asyncio.Event)
     written: dict[str, int] = field(default_factory=dict)
@@ -87,11 +92,14 @@ class _Client:
         """True once in so many times."""
         return self.entropy.uniform(0, one_in) < 1
 
-    async def post(self, op: int, node: str, path: str, body: bytes, kind: str) -> Reply | None:
+    async def post(
+        self, op: int, node: str, path: str, body: bytes, kind: str, key: str = ""
+    ) -> Reply | None:
         """One request; None (and an unknown outcome) if there was no answer."""
         url = self.traffic.urls[node] + path
+        headers = {"Content-Type": kind, **({"Idempotency-Key": key} if key else {})}
         try:
-            return await self.wire.request("POST", url, headers={"Content-Type": kind}, data=body)
+            return await self.wire.request("POST", url, headers=headers, data=body)
         except QuorumlogError as error:
             self.traffic.recorder.returned(op, UNKNOWN, {"error": str(error)[:200]})
             await self.traffic.clock.sleep(0.02)
@@ -159,7 +167,8 @@ async def agent(traffic: Traffic, name: str, seed: int, turn: int) -> None:
 async def _send_lines(client: _Client, node: str, body: bytes, batch: Range) -> bool:
     recorder = client.traffic.recorder
     op = recorder.invoke(client.name, APPEND, node, [batch])
-    reply = await client.post(op, node, "/logs", body, NDJSON)
+    key = f"{client.name}-{batch[0]}-{batch[1]}" if client.traffic.keys else ""
+    reply = await client.post(op, node, "/logs", body, NDJSON, key)
     if reply is None:
         return False
     if reply.status != 200:

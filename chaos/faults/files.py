@@ -25,7 +25,7 @@ class Corrupt(Kind):
         """What was done to which file, and its hashes."""
         (target,) = targets
         site.cluster.kill(target)
-        home = site.cluster.data(target)
+        home = site.cluster.data(target) / "store"
         path = _choose(site, home)
         before = _hash(path)
         way = _ways(path)[site.pick(0, len(_ways(path)) - 1)]

@@ -15,8 +15,8 @@ FAILPOINT_SECONDS = 12.0
 POINTS_UNDER_LOAD = {
     "wal.before-write": 40, "wal.after-write": 40, "wal.after-sync": 40, "put.before-ack": 40,
     "catalog.before-flush": 4, "catalog.after-flush": 4,
-    "compact.write": 3, "compact.sync": 3, "compact.rename": 3, "compact.sync-folders": 3,
-    "compact.apply": 2, "compact.flush": 2, "compact.flushed": 2,
+    "compact.write": 1, "compact.sync": 1, "compact.rename": 1, "compact.sync-folders": 1,
+    "compact.apply": 1, "compact.flush": 1, "compact.flushed": 1,
 }  # fmt: skip
 #: Seconds in which a node that must refuse to start has to end.
 REFUSAL_SECONDS = 20.0

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from chaos.checkers import check
 from chaos.history import FaultRecord, History, NodeState
-from chaos.verdicts import HOLDS, VIOLATED, Verdict
+from chaos.verdicts import HOLDS, UNSEEN, VIOLATED, Verdict
 from tests.unit.chaos.histories import NODES, append, clean, everything, read, seen, with_faults
 
 DIGESTS = {"3": (12, "aa"), "17": (4, "bb")}
@@ -49,6 +49,17 @@ def test_an_owner_that_holds_something_else_is_caught() -> None:
     assert "shard 3" in only(told(clean(), *fewer), "I8").examples[0]
     assert "node2 11" in only(told(clean(), *fewer), "I8").examples[0]
     assert "shard 17" in only(told(clean(), *other), "I8").examples[0]
+
+
+def test_nodes_that_are_not_meant_to_agree_are_not_judged() -> None:
+    """A build without anti-entropy promises nothing, and the verdict says so."""
+    other = states()
+    other[2] = replace(other[2], shards={})
+    history = told(clean(), *other)
+
+    found = verdicts(replace(history, head=replace(history.head, converges=False)))["I8"]
+
+    assert found.status == UNSEEN
 
 
 def test_an_owner_that_lacks_a_shard_or_says_nothing_is_caught() -> None:
