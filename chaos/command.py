@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from typing import Any
 
 from chaos import failover, lab, ledger, report
 from chaos.disks import DiskFailed
+from chaos.remote import is_safe
 from chaos.runner import Run, run
 from chaos.scenarios import Scenario, scenarios
 from node.cli_errors import FAILED, OK, USAGE, CliError
@@ -46,6 +48,17 @@ def run_scenarios(options: argparse.Namespace) -> int:
     if not SECONDS_MIN <= options.seconds <= SECONDS_MAX:
         low, high = f"{SECONDS_MIN:.0f}", f"{SECONDS_MAX:.0f}"
         raise CliError(f"--seconds is from {low} to {high}, not {options.seconds}", code=USAGE)
+    servers = _servers(options)
+    unsafe = [one.name for one in chosen if servers and not is_safe(one)]
+    if servers and not options.scenarios:
+        chosen, unsafe = [one for one in chosen if is_safe(one)], []
+    if unsafe:
+        safe = ", ".join(one.name for one in scenarios().values() if is_safe(one))
+        raise CliError(
+            f"{', '.join(unsafe)} would break nodes that were not started here",
+            f"safe: {safe}",
+            USAGE,
+        )
     seed = options.seed
     if seed is None:
         seed = int.from_bytes(SystemEntropy().bytes(3), "big")
@@ -75,6 +88,12 @@ def _answer(scenario: Scenario, seed: int, options: argparse.Namespace) -> dict[
     if reason:
         return _skipped(scenario, reason)
     return report.as_json(_one(scenario, seed, options))
+
+
+def _servers(options: argparse.Namespace) -> list[str]:
+    """The nodes that were named on the command line; what the environment names is never attacked."""
+    named = [one.strip() for one in os.environ.get("QUORUMLOG_SERVER", "").split(",")]
+    return [one for one in options.server if one not in named]
 
 
 def _skipped(scenario: Scenario, reason: str) -> dict[str, Any]:
@@ -154,7 +173,8 @@ def _one(scenario: Scenario, seed: int, options: argparse.Namespace) -> Run:
     folder = _new_folder(base, f"{scenario.name}-{seed}")
     note(f"{scenario.name}: seed {seed}, {options.seconds:g} s, in {folder}")
     with _client_log(folder / "clients.log"):
-        work = run(scenario, seed, options.seconds, folder, lambda text: note(f"  {text}"))
+        say = lambda text: note(f"  {text}")  # noqa: E731
+        work = run(scenario, seed, options.seconds, folder, say, _servers(options))
         try:
             done = asyncio.run(work)
         except DiskFailed as error:
@@ -163,7 +183,7 @@ def _one(scenario: Scenario, seed: int, options: argparse.Namespace) -> Run:
     line = report.ledger_line(done, report.commit_of_source(), SystemClock().wall_micros())
     report.append_line(base / "ledger.jsonl", line)
     if done.passed and not options.keep:
-        shutil.rmtree(folder / "cluster")
+        shutil.rmtree(folder / "cluster", ignore_errors=bool(_servers(options)))
     if not options.json:
         print(report.as_text(done))
     return done

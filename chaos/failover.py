@@ -3,9 +3,9 @@
 Writers of numbered rows, one a service, send a row at a time through nodes that are not broken just then, so
 what is measured is the cluster, not how soon a client gives up on a dead address. The *stall* of a service
 is the time from the signal to the first acknowledgement of a request that was sent after it; requests that
-the broken node holds are dropped at once and sent to another. Services that the broken node did not lead, and agents without numbers, are measured beside them. A paused node is resumed
-after it was replaced: what it still holds from before must be fenced, so in the end every acknowledged row is
-there, once.
+the broken node holds are dropped at once and sent to another. Services that the broken node did not lead,
+and agents without numbers, are measured beside them. A paused node is resumed after it was replaced: what it
+still holds from before must be fenced, so in the end every acknowledged row is there, once.
 """
 
 import asyncio

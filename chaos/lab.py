@@ -30,11 +30,15 @@ def words_to_enter(words: Sequence[str]) -> list[str]:
     return ["unshare", "--mount", "--net", "--", sys.executable, "-P", "-m", "node", *words]
 
 
-def environment() -> Mapping[str, str]:
-    """The environment of such a child."""
+def environment(outside: bool = False) -> Mapping[str, str]:
+    """The environment of such a child; `outside`: of one that is to enter by itself."""
     home = str(Path(__file__).resolve().parent.parent)
     paths = [home, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return {**os.environ, INSIDE: "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return {
+        **os.environ,
+        INSIDE: "" if outside else "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
 
 
 def reason_against_entering() -> str:

@@ -1,8 +1,7 @@
 """Toxics as values: which kinds there are, what they take, how they look in the API. Pure.
 
-The names, defaults and error texts are those of Toxiproxy's HTTP API, version 2. The kinds are the
-subset that the suite uses: latency, bandwidth, timeout, limit_data, reset_peer, noop. Another kind is
-refused as an unknown one, never taken and ignored.
+The names, defaults and error texts are those of Toxiproxy's HTTP API, version 2, and so are the kinds.
+Another kind is refused as an unknown one, never taken and ignored.
 """
 
 from collections.abc import Mapping
@@ -11,13 +10,16 @@ from typing import Any, Literal
 
 Stream = Literal["upstream", "downstream"]
 STREAMS: tuple[Stream, ...] = ("upstream", "downstream")
-#: The attributes of each kind, integers, 0 unless given. Times in ms, rate in 1000 bytes a second.
+#: The attributes of each kind, integers, 0 unless given. Times in ms (a slicer's in
+#: µs), rate in 1000 bytes a second, sizes in bytes.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "latency": ("latency", "jitter"),
     "bandwidth": ("rate",),
     "timeout": ("timeout",),
     "limit_data": ("bytes",),
     "reset_peer": ("timeout",),
+    "slow_close": ("delay",),
+    "slicer": ("average_size", "size_variation", "delay"),
     "noop": (),
 }
 

@@ -327,13 +327,24 @@ async def _read(client: _Client, node: str, covers: str) -> None:
 async def _rows(
     wire: Wire, traffic: Traffic, op: int, node: str, params: dict[str, str]
 ) -> bool:  # fmt: skip
-    """Reads a stream to its end and notes what was in it."""
+    """Reads a stream to its end and notes what was in it; whether it was complete."""
+    resp = await _stream(wire, traffic, op, node, params)
+    if resp is None:
+        return False
+    traffic.recorder.returned(op, OK, resp)
+    return resp["complete"]
+
+
+async def _stream(
+    wire: Wire, traffic: Traffic, op: int, node: str, params: dict[str, str]
+) -> dict[str, Any] | None:
+    """What was in a stream; None (and an unknown outcome) if it did not come to its end."""
     url, headers = traffic.urls[node] + "/query", {"Accept": NDJSON}
     try:
         reply = await wire.request("GET", url, params=params, headers=headers)
     except QuorumlogError as error:
         traffic.recorder.returned(op, UNKNOWN, {"error": str(error)[:200]})
-        return False
+        return None
     rows = (
         [json.loads(line) for line in reply.body.split(b"\n") if line]
         if reply.status == 200
@@ -342,15 +353,13 @@ async def _rows(
     if reply.status != 200 or any("error" in row and "chaos_client" not in row for row in rows):
         text = reply.body[-300:].decode("utf-8", "replace")
         traffic.recorder.returned(op, UNKNOWN, {"status": reply.status, "error": text})
-        return False
+        return None
     missing = reply.headers.get("X-Quorumlog-Missing", "")
-    resp: dict[str, Any] = {
+    return {
         "complete": reply.headers.get("X-Quorumlog-Complete") == "true",
         "missing": [missing] if missing else [],
         "rows": [[name_in(row), row_digest(row)] for row in rows],
     }
-    traffic.recorder.returned(op, OK, resp)
-    return resp["complete"]
 
 
 async def _count(client: _Client, node: str) -> None:
@@ -366,20 +375,40 @@ async def _count(client: _Client, node: str) -> None:
         client.refused(op, reply)
         return
     body = json.loads(reply.body)
-    counts = {str(row["chaos_client"]): row["count"] for row in body["rows"]}
+    found = {str(row["chaos_client"]): row["count"] for row in body["rows"]}
+    counts = {name: count for name, count in found.items() if name in traffic.services}
     resp = {"complete": body["complete"], "missing": body["missing"], "counts": counts}
     traffic.recorder.returned(op, OK, resp)
 
 
-async def final_reads(traffic: Traffic, tries: int = 5) -> None:
-    """Reads all rows through each node; again, if an answer was not complete."""
+async def final_reads(traffic: Traffic, tries: int = 5, by_client: bool = False) -> None:
+    """Reads all rows through each node; again, if an answer was not complete.
+
+    `by_client`: those of this run's clients, one after the other, where others have rows as well.
+    """
     wire = Wire(WireSettings(request_timeout_seconds=FINAL_SECONDS))
+    parts = [{"chaos_client": name} for name in traffic.services] if by_client else [{}]
     try:
         for node in traffic.urls:
             for _ in range(tries):
-                op = traffic.recorder.invoke("final", FINAL, node)
-                if await _rows(wire, traffic, op, node, {}):
+                if await _final(wire, traffic, node, parts):
                     break
                 await traffic.clock.sleep(1.0)
     finally:
         await wire.close()
+
+
+async def _final(
+    wire: Wire, traffic: Traffic, node: str, parts: list[dict[str, str]]
+) -> bool:  # fmt: skip
+    op = traffic.recorder.invoke("final", FINAL, node)
+    whole: dict[str, Any] = {"complete": True, "missing": [], "rows": []}
+    for params in parts:
+        resp = await _stream(wire, traffic, op, node, params)
+        if resp is None:
+            return False
+        whole["complete"] &= resp["complete"]
+        whole["missing"] += resp["missing"]
+        whole["rows"] += resp["rows"]
+    traffic.recorder.returned(op, OK, whole)
+    return whole["complete"]

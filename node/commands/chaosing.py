@@ -1,4 +1,4 @@
-"""`chaos list`, `run`, `failover`, `ledger`: breaks a cluster of its own on purpose and judges what was promised.
+"""`chaos list`, `run`, `failover`, `ledger`: breaks a cluster of its own and judges what was promised.
 
 The suite lies above the node and may not be imported here; it is found by name when the command runs.
 """
@@ -20,10 +20,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     run = kinds.add_parser(
         "run",
         parents=[common],
-        help="run scenarios, each on a fresh cluster on this machine",
+        help="run scenarios, each on a fresh cluster on this machine, or on yours with --server",
         description="Clients write and read while nodes are killed and paused; then everything"
         " acknowledged is looked for. Exit code 1 if an invariant is violated, or if a run proves"
-        " nothing because no fault bit or too little was written.",
+        " nothing because no fault bit or too little was written. With --server URL, once for each"
+        " node, rows are written into that cluster and stay there; its nodes are left alone, and only"
+        " the links of the clients here are broken.",
         epilog="example: quorumlog chaos run kill-one pause --seconds 60 --seed 7",
     )
     run.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="default: all")
