@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from chaos import checkers, lab
+from chaos.local_cluster import running_cluster
 from chaos.report import as_text
 from chaos.runner import run
 from chaos.scenarios import scenarios
@@ -55,7 +56,7 @@ def test_a_node_that_sleeps_is_judged_by_the_command(
 
 def in_lab(scenario: str, folder: Path, seed: int) -> dict[str, Any]:
     """The verdict of a scenario that needs mounts or a network of its own."""
-    words = ["chaos", "run", scenario, "--seconds", str(SECONDS), "--seed", str(seed)]
+    words = ["chaos", "run", scenario, "--seconds", "8", "--seed", str(seed)]
     done = subprocess.run(
         module_command(*words, "--data", str(folder), "--json"),
         env=lab.environment(outside=True), capture_output=True, text=True, timeout=220, check=False,
@@ -67,10 +68,9 @@ def in_lab(scenario: str, folder: Path, seed: int) -> dict[str, Any]:
     return verdict
 
 
-@pytest.mark.parametrize("scenario", ["power-cut", "power-cut-all"])
-def test_a_power_cut_takes_nothing_that_was_acknowledged(scenario: str, tmp_path: Path) -> None:
+def test_a_power_cut_of_all_takes_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     """What no fsync made durable is proven to be gone; every acknowledged row is there all the same."""
-    verdict = in_lab(scenario, tmp_path, 11)
+    verdict = in_lab("power-cut-all", tmp_path, 11)
 
     assert verdict["rows_lost"] == verdict["rows_doubled"] == 0
     assert all("never synced is lost" in one["proof"]["seen"] for one in verdict["faults"])
@@ -93,3 +93,33 @@ async def test_a_node_with_an_empty_disk_is_refused_under_its_old_name(tmp_path:
     assert done.passed, as_text(done)
     seen = {one.id: one.status for one in done.verdicts}
     assert seen["S6"] == checkers.HOLDS, as_text(done)
+
+
+def test_a_cluster_that_is_not_ours_is_attacked_by_its_links_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--server`: the verdict is of this run's rows, whatever else is stored; the nodes run on, untouched."""
+    with running_cluster(tmp_path / "theirs") as theirs:
+        pids = {node: one.pid for node, one in theirs.running.items()}
+        servers = [word for url in theirs.urls for word in ("--server", url)]
+        words = ["chaos", "run", "cut-answers", *servers, "--seconds", "5", "--seed", "2", "--json"]
+
+        code = main([*words, "--data", str(tmp_path / "runs")])
+        (verdict,) = json.loads(capsys.readouterr().out)
+
+        assert code == 0, verdict["text"]
+        assert verdict["rows_acked"]
+        assert verdict["rows_lost"] == verdict["rows_doubled"] == 0
+        assert {node: one.pid for node, one in theirs.running.items() if one.running} == pids
+
+
+def test_what_would_break_nodes_of_others_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, nothing is started, and the safe ones are named."""
+    words = ["chaos", "run", "kill-one", "--server", "http://127.0.0.1:1", "--data", str(tmp_path)]
+
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert "kill-one would break nodes" in told
+    assert "cut-answers" in told
