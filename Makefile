@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install native up test fuzz lint types format bench ci lock clean help
+.PHONY: install native up test fuzz lint types format bench chaos ci lock clean help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -53,6 +53,10 @@ format: install  ## put the code into shape
 
 bench: install  ## the benchmark: ours beside other stores, a table and bench/out/*.json
 	$(BIN)/python -m bench $(ARGS)
+
+SECONDS_EACH ?= 30
+chaos: install  ## every chaos scenario for SECONDS_EACH (30), then the ledger's sums; root for disks and networks
+	$(BIN)/quorumlog chaos run --seconds $(SECONDS_EACH) $(ARGS); status=$$?; $(BIN)/quorumlog chaos ledger; exit $$status
 
 ci:  ## what the continuous integration runs
 	.ci/run

@@ -111,12 +111,18 @@ def check_toxics_api(probe: Probe) -> None:
     probe.expect(409, "POST", path, {"type": "latency"})
     need(probe.expect(400, "POST", path, {"type": "x"})["error"] == "invalid toxic type", "type")
     probe.expect(400, "POST", path, {"type": "noop", "stream": "sideways"})
-    probe.expect(400, "POST", path, {"type": "latency", "attributes": {"latency": "much"}})
+    told = probe.expect(400, "POST", path, {"type": "x", "stream": "sideways"})
+    need(told["error"].startswith("stream was invalid"), f"says {told}")
+    bad = {"type": "latency", "attributes": {"latency": "much"}}
+    probe.expect(409, "POST", path, bad)  # what is wrong first is said first
+    probe.expect(400, "POST", path, {**bad, "name": "other"})
+    shouted = probe.expect(200, "POST", path, {"type": "noop", "stream": "UPSTREAM"})
+    need(shouted["name"] == "noop_UPSTREAM", f"made {shouted}")
     changed = probe.expect(200, "POST", f"{path}/{made['name']}", {"attributes": {"jitter": 1}})
     need(changed["attributes"] == {"latency": 5, "jitter": 1}, f"changed to {changed}")
     for kind in ("bandwidth", "slow_close", "timeout", "reset_peer", "slicer", "limit_data"):
         probe.expect(200, "POST", path, {"type": kind, "name": kind, "stream": "upstream"})
-    need(len(probe.expect(200, "GET", path)) == 7, "not all toxics are listed")
+    need(len(probe.expect(200, "GET", path)) == 8, "not all toxics are listed")
     probe.expect(204, "DELETE", f"{path}/{made['name']}")
     probe.expect(404, "DELETE", f"{path}/{made['name']}")
 

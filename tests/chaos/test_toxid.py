@@ -185,7 +185,7 @@ def test_toxics_are_made_changed_listed_and_removed(server: str, echo: str) -> N
         assert (changed["name"], changed["type"]) == ("latency_downstream", "latency")
         assert api(server, "POST", base, {"type": "limit_data", "stream": "UPSTREAM"})[0] == 200
         names = [one["name"] for one in api(server, "GET", base)[1]]
-        assert names == ["limit_data_upstream", "latency_downstream"]
+        assert names == ["limit_data_UPSTREAM", "latency_downstream"]
         assert api(server, "POST", base, {"type": "plague"})[1]["error"] == "invalid toxic type"
         assert api(server, "POST", base, {"type": "noop", "stream": "side"})[0] == 400
         wrong = {"type": "latency", "stream": "upstream", "attributes": {"latency": "9"}}
