@@ -71,7 +71,7 @@ class Result:
             name = f"{one.how} {one.whom}" if one.led else "other shards"
             name = "unnumbered appends" if one.service.startswith("agent") else name
             groups.setdefault(name, []).append(one.seconds)
-            if one.led:
+            if one.led and not one.service.startswith("agent"):
                 groups["all shards led"].append(one.seconds)
         return {name: quantiles(values) for name, values in groups.items() if values}
 

@@ -20,11 +20,13 @@ def test_stalls_are_told_apart_by_what_happened_and_to_whom() -> None:
         Stall("kill", "raft leader", "failover1", True, 0.4),
         Stall("kill", "raft leader", "failover2", False, 0.1),
         Stall("kill", "raft leader", "agent0", False, 0.2),
+        Stall("kill", "raft leader", "agent1", True, 0.2),  # any node takes what it sends
         Stall("pause", "shard leader", "failover1", True, 0.8),
     ]
 
     found = Result(stalls, 2, 100, 0, 0)
 
+    assert found.figures()["all shards led"]["n"] == 2
     assert {name: one["max"] for name, one in found.figures().items()} == {
         "all shards led": 0.8, "kill raft leader": 0.4, "other shards": 0.1,
         "unnumbered appends": 0.2, "pause shard leader": 0.8,
