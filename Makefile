@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install native up test fuzz lint types format bench chaos ci lock clean help
+.PHONY: install native up test fuzz chaos lint types format bench ci lock clean help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -38,6 +38,13 @@ fuzz: install  ## hostile inputs for MINUTES (5): the kernel against Python, dec
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
 	@native/fuzz/run $(MINUTES)
 
+SEEDS ?= 100
+SECONDS_EACH ?= 30
+chaos: install  ## SEEDS (100) simulations, all planted bugs, every scenario for SECONDS_EACH (30): needs root for disks
+	$(BIN)/quorumlog chaos sim --seeds $(SEEDS)
+	$(BIN)/quorumlog chaos sim --mutants --seeds 40 --seed 0
+	$(BIN)/quorumlog chaos run --seconds $(SECONDS_EACH) $(ARGS); status=$$?; $(BIN)/quorumlog chaos ledger; exit $$status
+
 lint: install  ## style, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -53,10 +60,6 @@ format: install  ## put the code into shape
 
 bench: install  ## the benchmark: ours beside other stores, a table and bench/out/*.json
 	$(BIN)/python -m bench $(ARGS)
-
-SECONDS_EACH ?= 30
-chaos: install  ## every chaos scenario for SECONDS_EACH (30), then the ledger's sums; root for disks and networks
-	$(BIN)/quorumlog chaos run --seconds $(SECONDS_EACH) $(ARGS); status=$$?; $(BIN)/quorumlog chaos ledger; exit $$status
 
 ci:  ## what the continuous integration runs
 	.ci/run

@@ -1,4 +1,4 @@
-"""`chaos list`, `run`, `failover`, `ledger`: breaks a cluster of its own and judges what was promised.
+"""`chaos list`, `run`, `failover`, `ledger`, `sim`: breaks a cluster and judges what was promised.
 
 The suite lies above the node and may not be imported here; it is found by name when the command runs.
 """
@@ -53,7 +53,26 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     ledger.add_argument("--data", default=DEFAULT_DATA, metavar="DIR", help="where runs are kept")
     ledger.set_defaults(run=lambda options: _command("run_ledger", options))
+    _add_sim(kinds, common)
 
 
-def _command(name: str, options: argparse.Namespace) -> int:
-    return getattr(importlib.import_module("chaos.command"), name)(options)
+def _add_sim(kinds: Any, common: argparse.ArgumentParser) -> None:
+    sim = kinds.add_parser(
+        "sim",
+        parents=[common],
+        help="simulate clusters in virtual time, one a seed",
+        description="Real code on simulated disks, networks and clocks: the same seed breaks the same"
+        " things at the same moments. Exit code 1 if an invariant is violated.",
+        epilog="example: quorumlog chaos sim --seeds 200",
+    )
+    sim.add_argument("--seeds", type=int, default=20, help="how many (default 20)")
+    sim.add_argument("--seed", type=int, help="the first of them; default: any")
+    sim.add_argument(
+        "--mutants", action="store_true", help="plant known bugs; --seeds are tried to catch each"
+    )
+    sim.add_argument("--data", default=DEFAULT_DATA, metavar="DIR", help="where sim.jsonl is kept")
+    sim.set_defaults(run=lambda options: _command("run_simulation", options, "chaos.sim.command"))
+
+
+def _command(name: str, options: argparse.Namespace, module: str = "chaos.command") -> int:
+    return getattr(importlib.import_module(module), name)(options)

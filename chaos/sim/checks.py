@@ -1,0 +1,112 @@
+"""Invariants that are judged from inside: restart, equality of owners, the control history."""
+
+from collections.abc import Iterable
+
+from chaos.history import FINAL, OK, READ, Op
+from chaos.sim.consensus import SimLog
+from chaos.sim.corpus import time_of
+from chaos.sim.node import SimNode
+from records.intervals import SeqIntervals
+from storage.producers import group_key
+
+Broken = list[tuple[str, str]]
+
+
+def check_restart(node: SimNode, broken: Broken) -> None:
+    """I15: what was synced is there, and what is known of producers is what the stored entries say."""
+    holdings = node.storage._engine.holdings
+    for one in node.disk.on_platter():
+        if not one.synced:
+            continue
+        for entry in one.entries:
+            if holdings.table.find(entry.entry_id) is None:
+                text = f"{node.id} lost an entry of {entry.producer or entry.service} in {one.name}"
+                broken.append(("I15", f"{text} that fdatasync had returned for"))
+    lost = [one for one in node.disk.written if one.synced]
+    names = {id(one) for one in node.disk.on_platter()}
+    for one in lost:
+        if id(one) not in names:
+            broken.append(("I15", f"{node.id}: synced bytes of {one.name} are gone"))
+    recomputed: dict[tuple, SeqIntervals] = {}
+    for one in node.disk.on_platter():
+        for entry in one.entries:
+            if entry.sequenced and holdings.table.find(entry.entry_id) is not None:
+                spans = recomputed.setdefault(group_key(entry), SeqIntervals())
+                spans.update(entry.seqs)
+                spans.update(entry.skips)
+    for key, spans in recomputed.items():
+        held = holdings.producers.held.get(key)
+        known = SeqIntervals(held.spans()) if held else SeqIntervals()
+        lacking = [gap for a, b in spans for gap in known.gaps(a, b)]
+        if lacking:
+            broken.append(("I15", f"{node.id} forgot {lacking} of {key} after a restart"))
+
+
+def equal_owners(nodes: Iterable[SimNode], shards: int) -> list[str]:
+    """I8: the owners of each shard have the same digests and the same entries; what differs."""
+    found = []
+    up = [node for node in nodes if node.up]
+    for shard in range(shards):
+        digests = {node.id: node.storage.digest(shard) for node in up}
+        entries = {node.id: _entries(node, shard) for node in up}
+        first = next(iter(entries.values()))
+        if any(one != first for one in entries.values()):
+            sizes = {id: len(one) for id, one in entries.items()}
+            found.append(f"shard {shard}: owners hold different entries, {sizes}")
+        elif len(set(digests.values())) > 1:
+            found.append(f"shard {shard}: equal entries, other digests: {digests}")
+        for id, one in entries.items():
+            if digests[id][0] != len(one):
+                found.append(f"shard {shard}: {id} counts {digests[id][0]} of {len(one)} entries")
+    return found
+
+
+def _entries(node: SimNode, shard: int) -> frozenset[tuple[bytes, bytes]]:
+    holdings = node.storage._engine.holdings
+    numbers = holdings.entries_in_hours(shard, -(1 << 62), 1 << 62)
+    refs = [holdings.ref(number) for number in numbers]
+    return frozenset((bytes(ref.entry_id), ref.content_hash) for ref in refs)
+
+
+def check_control(log: SimLog, broken: Broken) -> None:
+    """I10: ring epoch and shard epochs rise by one, each shard epoch has one leader."""
+    leaders: dict[tuple[int, int], str] = {}
+    for before, after in zip(log.states, log.states[1:], strict=False):
+        if after.ring_epoch not in (before.ring_epoch, before.ring_epoch + 1):
+            broken.append(("I10", f"ring epoch {before.ring_epoch} became {after.ring_epoch}"))
+        if after.ring != before.ring and after.ring_epoch == before.ring_epoch:
+            broken.append(("I10", f"two rings of epoch {after.ring_epoch}"))
+        for shard, lead in after.leaders.items():
+            known = before.leaders.get(shard)
+            if known is not None and lead != known and lead.epoch != known.epoch + 1:
+                broken.append(("I10", f"shard {shard}: epoch {known.epoch} became {lead.epoch}"))
+            if leaders.setdefault((shard, lead.epoch), lead.node) != lead.node:
+                broken.append(("I10", f"shard {shard}: two leaders of epoch {lead.epoch}"))
+
+
+def check_order(ops: Iterable[Op], broken: Broken) -> None:
+    """I17, as far as it holds: rows of one producer epoch come in the order of time, in every read."""
+    for op in ops:
+        if op.kind not in (READ, FINAL) or op.outcome != OK:
+            continue
+        last: dict[str, int] = {}
+        for name, _ in op.resp["rows"]:
+            client, _, number = name.rpartition(":")
+            if client and time_of(int(number)) < last.get(client, 0):
+                broken.append(("I17", f"{name} is not in order, read from {op.node} (op {op.id})"))
+                break
+            last[client] = time_of(int(number)) if client else 0
+
+
+def ties_apart(ops: Iterable[Op], clients: Iterable[str]) -> list[str]:
+    """The open half of I17 (docs/reliability.md): rows of equal times, ordered otherwise elsewhere."""
+    finals = [op for op in ops if op.kind == FINAL and op.outcome == OK and op.resp["complete"]]
+    found = []
+    for client in clients:
+        orders = [
+            [name for name, _ in op.resp["rows"] if name.startswith(f"{client}:")] for op in finals
+        ]
+        for op, order in zip(finals, orders, strict=True):
+            if order != orders[0] and sorted(order) == sorted(orders[0]):
+                found.append(f"rows of {client} have another order through {op.node}")
+    return found

@@ -1,0 +1,299 @@
+"""The clients of a simulated run. What they ask and are told becomes a history for chaos.checkers.
+
+numbered   numbers its rows: batches that overlap, come twice, or out of order; follows the leader
+agent      blind: the same batch again on any doubt, or through two nodes at once; under a new name only
+           after an error that says `definite`, as a shipper may that was told "surely not stored"
+rogue      sends other bytes under sequences that were acknowledged: each must be refused
+reader     all rows, or those of one client, through any node
+
+A client gives up only when it is fenced, or when the run is over.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from chaos.corpus import row_name
+from chaos.history import APPEND, FAIL, OK, READ, UNKNOWN, Op, Range
+from chaos.sim.clock import WALL_MICROS, Dice
+from chaos.sim.corpus import SERVICES, SimCorpus
+from chaos.sim.network import SimNetwork
+from chaos.sim.node import SimNode
+from ingestor.batch import Batch, Identity
+from ingestor.batch import Sequence as Numbered
+from query.plan import plan_rows
+from records.errors import ConnectionLost, DeadlineExceeded, Fenced, NotLeader, QuorumlogError
+from runtime.deadline import Deadline
+
+T = TypeVar("T")
+#: Seconds that a node may hold a request, and that a client waits for the answer.
+HOLD_SECONDS, ANSWER_SECONDS = 1.5, 2.5
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What the clients of a run share."""
+
+    nodes: dict[str, SimNode]
+    network: SimNetwork
+    corpus: SimCorpus
+    dice: Dice
+    ops: list[Op]
+    services: dict[str, str]
+    numbered: list[str]
+    broken: list[tuple[str, str]]
+    on_ack: Callable[[str, "Writer | None", Iterable[int], bytes], None]
+    over: bool = False
+
+    def now(self) -> int:
+        """Nanoseconds."""
+        return int(asyncio.get_running_loop().time() * 1e9)
+
+    def invoke(self, client: str, kind: str, node: str, rows: Any = (), covers: str = "") -> int:
+        """A request is about to be sent; its number."""
+        op = Op(len(self.ops), client, kind, node, self.now(), None, UNKNOWN, tuple(rows), covers)
+        self.ops.append(op)
+        return op.id
+
+    def returned(self, number: int, outcome: str, resp: dict[str, Any] | None = None) -> None:
+        """It ended."""
+        self.ops[number] = replace(
+            self.ops[number], t_ret=self.now(), outcome=outcome, resp=resp or {}
+        )
+
+    async def ask(self, node: str, work: Callable[[SimNode], Awaitable[T]]) -> T:
+        """One request to a node, through a network that may lose it or its answer."""
+        network, target = self.network, self.nodes[node]
+        await asyncio.sleep(network.delay("client", node))
+        if network.dice.chance(network.weather.loss / 2):
+            raise ConnectionLost("the request is lost")
+        if not target.up:
+            raise ConnectionLost("refused", definite=True)
+
+        async def run() -> T:
+            return await work(target)
+
+        task = target.spawn(run())
+        await asyncio.wait([task], timeout=ANSWER_SECONDS)
+        if not task.done():
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise DeadlineExceeded("no answer")
+        if task.cancelled():
+            raise ConnectionLost("the node went away")
+        error = task.exception()
+        if network.dice.chance(network.weather.loss / 2):
+            raise ConnectionLost("the answer is lost")
+        if error is not None:
+            raise error
+        await asyncio.sleep(network.delay(node, "client"))
+        return task.result()
+
+    def table(self, client: str, numbers: Iterable[int], seq: bool, other: str = "") -> pa.Table:
+        """Rows as the write path gets them from a parser. `other`: is added to what they say."""
+        rows = [self.corpus.row(client, n, self.services[client]) for n in numbers]
+        columns: dict[str, Any] = {
+            "timestamp": pa.array([r["_micros"] for r in rows], pa.timestamp("us", tz="UTC")),
+            "service": pa.array([r["service"] for r in rows]).dictionary_encode(),
+            "level": pa.array([r["level"] for r in rows]).dictionary_encode(),
+            "message": pa.array([r["message"] + other for r in rows]),
+            "chaos_client": pa.array([r["chaos_client"] for r in rows]),
+            "chaos_number": pa.array([r["chaos_number"] for r in rows], pa.int64()),
+        }
+        if seq:
+            columns["seq"] = columns["chaos_number"]
+        return pa.table(columns)
+
+
+def outcome_of(error: QuorumlogError) -> str:
+    """FAIL only if the error says of itself that surely nothing was stored."""
+    return FAIL if error.to_dict()["definite"] is True else UNKNOWN
+
+
+class Writer:
+    """A numbered writer: one epoch of one producer."""
+
+    def __init__(self, traffic: Traffic, producer: str, epoch: int, last: int) -> None:
+        self.producer, self.epoch, self.last = producer, epoch, last
+        self.name = producer if epoch == 1 else f"{producer}e{epoch}"
+        self.told, self.fenced = 0, False
+        self._traffic, self._dice = traffic, traffic.dice.fork(self.name)
+        service = SERVICES[len(traffic.services) % len(SERVICES)]
+        self.service = traffic.services.get(producer, service)
+        traffic.services[self.name] = self.service
+        traffic.numbered.append(self.name)
+        self._target = self._dice.pick(list(traffic.nodes))
+
+    def batch(self, first: int, last: int, other: str = "") -> Batch:
+        """Rows first..last."""
+        numbers = range(first, last + 1)
+        table = self._traffic.table(self.name, numbers, seq=True, other=other)
+        digest = hashlib.sha256(f"{self.name} {first} {last} {other}".encode()).digest()
+        sequence = Numbered(self.service, self.producer, self.epoch)
+        return Batch("default", table, Identity(b"scope", digest), sequence=sequence)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has nothing left to send."""
+        return self.fenced or self.told >= self.last
+
+    async def run(self) -> None:
+        """Sends until all is acknowledged."""
+        while not self.done and not self._traffic.over:
+            size = self._dice.number(1, 6)
+            first = self.told + 1 + (self._dice.number(0, 4) if self._dice.chance(0.3) else 0)
+            first = min(first, self.last)
+            last = min(self.last, first + size - 1)
+            sends = [self._send(first, last)]
+            if self._dice.chance(0.3):  # overlaps, at the same time
+                low = max(1, first - self._dice.number(0, 3))
+                sends.append(self._send(low, min(self.last, low + self._dice.number(0, 5))))
+            await asyncio.gather(*sends)
+            await asyncio.sleep(self._dice.uniform(0.01, 0.3))
+
+    async def _send(self, first: int, last: int) -> None:
+        traffic, target = self._traffic, self._target
+        op = traffic.invoke(self.name, APPEND, target, [(first, last)])
+        batch = self.batch(first, last)
+
+        async def write(node: SimNode) -> Any:
+            limit = Deadline.after(node.clock, HOLD_SECONDS)
+            return await node.writer.write(batch, ack=None, deadline=limit)
+
+        try:
+            result = await traffic.ask(target, write)
+        except Fenced as error:
+            self.fenced = True
+            traffic.returned(op, outcome_of(error), {"error": error.code})
+        except NotLeader as error:
+            leader = error.details.get("leader")
+            self._target = leader["node"] if leader else self._dice.pick(list(traffic.nodes))
+            traffic.returned(op, outcome_of(error), {"error": error.code})
+        except QuorumlogError as error:
+            self._target = self._dice.pick(list(traffic.nodes))
+            traffic.returned(op, outcome_of(error), {"error": error.code})
+        else:
+            resp = {"ack_till": result.ack_till, "epoch": self.epoch}
+            resp["missing"] = [list(one) for one in result.missing]
+            if result.conflicts:
+                resp["rejected"] = [one.seq for one in result.conflicts]
+            traffic.returned(op, OK, resp)
+            numbers = {*range(first, last + 1), *range(self.told + 1, result.ack_till + 1)}
+            numbers -= {one.seq for one in result.conflicts}
+            self.told = max(self.told, result.ack_till)
+            traffic.on_ack(self.name, self, sorted(numbers), b"")
+
+    async def lie(self) -> None:
+        """Sends other bytes for what was acknowledged: must be refused, each row."""
+        if not self.told:
+            return
+        first = self._dice.number(1, self.told)
+        last = min(self.told, first + 2)
+        batch = self.batch(first, last, other=" and a lie")
+
+        async def write(node: SimNode) -> Any:
+            limit = Deadline.after(node.clock, HOLD_SECONDS)
+            return await node.writer.write(batch, ack=None, deadline=limit)
+
+        try:
+            result = await self._traffic.ask(self._target, write)
+        except QuorumlogError:
+            return
+        refused = {one.seq for one in result.conflicts}
+        for number in range(first, last + 1):
+            if number not in refused:
+                name = row_name(self.name, number)
+                self._traffic.broken.append(("I3", f"other bytes for {name} were acknowledged"))
+
+
+async def agent(traffic: Traffic, name: str, posts: int) -> int:
+    """Posts unnumbered batches; returns how many rows were never acknowledged."""
+    dice = traffic.dice.fork(name)
+    traffic.services[name] = SERVICES[len(traffic.services) % len(SERVICES)]
+    first = 1
+    for _ in range(posts):
+        last = first + dice.number(0, 4)
+        table = traffic.table(name, range(first, last + 1), seq=False)
+        tries, generation, doubt = 0, 0, False
+        while True:
+            if traffic.over:
+                return last - first + 1
+            content = hashlib.sha256(f"{traffic.corpus.seed} {name} {first} {generation}".encode())
+            batch = Batch("default", table, Identity(b"scope", content.digest()[:16]))
+            targets = dice.shuffled(list(traffic.nodes))[: 2 if dice.chance(0.25) else 1]
+            posts_now = [_post(traffic, name, one, batch, (first, last)) for one in targets]
+            told = await asyncio.gather(*posts_now)
+            outcome = OK if OK in told else UNKNOWN if UNKNOWN in told else FAIL
+            if outcome == OK:
+                tries += 1
+                if tries > 1 or not dice.chance(0.1):  # now and then once more, without any doubt
+                    break
+            doubt = doubt or any(one != FAIL for one in told)
+            if outcome == FAIL and not doubt:  # no request of this name may have stored anything
+                generation += 1
+            await asyncio.sleep(dice.uniform(0.01, 0.2))
+        first = last + 1
+        await asyncio.sleep(dice.uniform(0.05, 0.6))
+    return 0
+
+
+async def _post(traffic: Traffic, name: str, node: str, batch: Batch, rows: Range) -> str:
+    op = traffic.invoke(name, APPEND, node, [rows])
+
+    async def write(target: SimNode) -> Any:
+        limit = Deadline.after(target.clock, HOLD_SECONDS)
+        return await target.writer.write(batch, ack=None, deadline=limit)
+
+    try:
+        await traffic.ask(node, write)
+    except QuorumlogError as error:
+        traffic.returned(op, outcome_of(error), {"error": error.code})
+        return outcome_of(error)
+    traffic.returned(op, OK)
+    traffic.on_ack(name, None, range(rows[0], rows[1] + 1), batch.identity.content)
+    return OK
+
+
+async def read(
+    traffic: Traffic, node: str, covers: str = "", kind: str = READ, level: str = "quorum"
+) -> bool:
+    """One read of all rows, or of one client's; whether it was complete."""
+    pairs = [("service", ",".join(SERVICES)), ("limit", "5000"), ("order", "asc")]
+    pairs += [("consistency", level), ("timeout", "2")]
+    if covers:
+        pairs.append(("chaos_client", covers))
+    op = traffic.invoke("reader", kind, node, covers=covers)
+
+    async def ask(target: SimNode) -> Any:
+        plan = plan_rows(pairs, WALL_MICROS)
+        return await target.reader.query(plan, target.reader.deadline(plan))
+
+    try:
+        answer = await traffic.ask(node, ask)
+    except QuorumlogError as error:
+        traffic.returned(op, outcome_of(error), {"error": error.code})
+        return False
+    rows = answer.table.to_pylist()
+    missing = [str(one.get("shard", one)) for one in answer.missing]
+    named = [_named(traffic, row) for row in rows]
+    traffic.returned(op, OK, {"complete": answer.complete, "missing": missing, "rows": named})
+    return answer.complete
+
+
+def _named(traffic: Traffic, row: dict[str, Any]) -> list[str]:
+    """[name, digest] of a row that was read; the digest of the row as sent if it is just that."""
+    client, number = row.get("chaos_client"), row.get("chaos_number")
+    if client not in traffic.services or not isinstance(number, int):
+        return ["?", "?"]
+    sent = traffic.corpus.row(client, number, traffic.services[client])
+    micros = sent.pop("_micros")
+    time = row["timestamp"]
+    same = (
+        getattr(time, "timestamp", lambda: 0)() * 1_000_000 == micros or time == sent["timestamp"]
+    )
+    equal = same and all(row.get(key) == sent[key] for key in sent if key != "timestamp")
+    digest = traffic.corpus.digest(client, number, traffic.services[client]) if equal else "altered"
+    return [row_name(client, number), digest]

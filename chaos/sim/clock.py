@@ -1,0 +1,143 @@
+"""Virtual time: an event loop that never waits, clocks that read it, dice that fall as the seed says.
+
+When nothing is ready the loop jumps to the next timer, so an hour of waiting takes no time, and the order
+in which things happen is a function of the program alone. There are no threads and no sockets: work given
+to an executor runs at once. A run that would wait for ever, or spin, raises instead.
+
+Source: trio's MockClock (autojump); FoundationDB's simulation ("one seed gives one run").
+"""
+
+import asyncio
+import hashlib
+import random  # noqa: TID251 - seeded, the source of every draw of a simulation
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+#: Turns of the loop in one run; a run takes some 3,000 to 10,000. A spin ends here.
+TURNS_MAX = 60_000
+#: When runs begin: seconds of the wall clock, two and a half seconds before a full hour (of receipt windows).
+WALL_MICROS = 1_790_002_797_500_000
+
+
+class Stuck(RuntimeError):
+    """Nothing can happen any more, or the same happens for ever."""
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """An asyncio loop in virtual time, from 0 on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0
+        self._turns = 0
+        self._clock_resolution = 1e-9
+        self._selector = self  # asked by the base class, below
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self._now
+
+    def begin_again(self) -> None:
+        """Counts turns from zero."""
+        self._turns = 0
+
+    def select(self, timeout: float | None) -> list[Any]:
+        """Jumps to the next timer instead of waiting for it.
+
+        Raises:
+            Stuck: there is none, or there were too many turns.
+        """
+        self._turns += 1
+        if timeout is None:
+            raise Stuck("no timer and nothing to do")
+        if self._turns > TURNS_MAX:
+            raise Stuck(f"more than {TURNS_MAX} turns, {self._now:.3f} s on the clock")
+        self._now += timeout
+        return []
+
+    def _process_events(self, event_list: object) -> None:
+        """There are no sockets."""
+
+    def _write_to_self(self) -> None:
+        """There are no other threads to wake it."""
+
+    def call_soon_threadsafe(
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """The only thread is this one."""
+        return self.call_soon(callback, *args, context=context)
+
+    def run_in_executor(
+        self, executor: object, func: Callable[..., T], *args: Any
+    ) -> "asyncio.Future[T]":
+        """Runs `func` now."""
+        future: asyncio.Future[T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever awaits the future
+            future.set_exception(error)
+        return future
+
+
+class SimClock:
+    """A node's clocks: the loop's time; the wall clock is `skew` seconds off."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, skew: float = 0.0) -> None:
+        self._loop = loop
+        self.skew = skew
+
+    def monotonic(self) -> float:
+        """Virtual seconds."""
+        return self._loop.time()
+
+    def boottime(self) -> float:
+        """Virtual seconds."""
+        return self._loop.time()
+
+    def wall_micros(self) -> int:
+        """Microseconds since 1970."""
+        return WALL_MICROS + int((self._loop.time() + self.skew) * 1_000_000)
+
+    async def sleep(self, seconds: float) -> None:
+        """Returns after `seconds` of virtual time."""
+        await asyncio.sleep(seconds)
+
+
+class Dice:
+    """Seeded draws. `fork(name)` gives an actor dice of its own, so that actors don't disturb each other."""
+
+    def __init__(self, *seed: object) -> None:
+        self._seed = seed
+        name = "/".join(map(str, seed)).encode()
+        digest = hashlib.blake2b(name, digest_size=8).digest()
+        self._random = random.Random(int.from_bytes(digest))  # noqa: S311 - not for secrets
+
+    def fork(self, *name: object) -> "Dice":
+        """Dice whose falls depend on the seed and `name` alone."""
+        return Dice(*self._seed, *name)
+
+    def chance(self, probability: float) -> bool:
+        """True that often."""
+        return self._random.random() < probability
+
+    def uniform(self, low: float, high: float) -> float:
+        """A number in low..high."""
+        return self._random.uniform(low, high)
+
+    def number(self, low: int, high: int) -> int:
+        """A whole number in low..high, both included."""
+        return self._random.randint(low, high)
+
+    def bytes(self, count: int) -> bytes:
+        """`count` bytes."""
+        return self._random.randbytes(count)
+
+    def pick(self, items: Sequence[T]) -> T:
+        """One of them."""
+        return self._random.choice(items)
+
+    def shuffled(self, items: Sequence[T]) -> list[T]:
+        """All of them in some order."""
+        return self._random.sample(items, len(items))

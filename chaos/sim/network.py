@@ -1,0 +1,128 @@
+"""Calls between nodes: delayed, dropped, doubled, reordered, corrupted, cut in one direction or both.
+
+A message's fate is drawn from the seed when it is sent; delays differ, so messages overtake each other. A
+lost request or answer shows to the caller as silence until its deadline, or as a reset: unknown either way.
+Only a refused connection is definite. Heads pass through the real envelope, so types are those of the wire.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from chaos.sim.clock import Dice
+from records import envelope
+from records.errors import ConnectionLost, QuorumlogError, Unknown, error_from_dict
+from runtime.deadline import Deadline
+
+Answer = tuple[dict[str, Any], Any]
+Serve = Callable[[str, dict[str, Any], memoryview, Deadline], Awaitable[Answer]]
+
+
+@dataclass(slots=True)
+class Weather:
+    """How bad the network is. Probabilities of one message; delay in seconds."""
+
+    loss: float = 0.0
+    repeat: float = 0.0
+    corrupt: float = 0.0
+    delay_max: float = 0.002
+
+
+class SimNetwork:
+    """Who serves what, who is cut off from whom."""
+
+    def __init__(self, dice: Dice) -> None:
+        self.dice = dice
+        self.weather = Weather()
+        self.cut: set[tuple[str, str]] = set()
+        self.slow: dict[str, float] = {}
+        self.counts: Counter[str] = Counter()
+        self.spawn: dict[str, Callable[[Serve, tuple[Any, ...]], asyncio.Task[Answer]]] = {}
+        self.serve: dict[str, Serve] = {}
+
+    def delay(self, one: str, other: str) -> float:
+        """Seconds of one message."""
+        slow = max(self.slow.get(one, 0.0), self.slow.get(other, 0.0))
+        return self.dice.uniform(0.0001, self.weather.delay_max) + slow
+
+    async def lose(self, source: str, target: str, what: str) -> None:
+        """Does nothing, or lets a message vanish: silence for ever, or a reset."""
+        if (source, target) not in self.cut and not self.dice.chance(self.weather.loss):
+            return
+        self.counts[what] += 1
+        if self.dice.chance(0.5):
+            await asyncio.Event().wait()
+        raise ConnectionLost(f"{what} between {source} and {target}")
+
+    async def call(
+        self, source: str, target: str, operation: str, head: dict, payload: Any, deadline: Deadline
+    ) -> Answer:
+        """One request and its answer, as the weather allows. Ends by the deadline."""
+        return await deadline.wait(self._call(source, target, operation, head, payload, deadline))
+
+    async def _call(
+        self, source: str, target: str, operation: str, head: dict, payload: Any, deadline: Deadline
+    ) -> Answer:
+        request = self._wire(head), self._corrupted(payload)
+        await asyncio.sleep(self.delay(source, target))
+        await self.lose(source, target, "request lost")
+        if target not in self.serve:
+            raise ConnectionLost(f"{target} refused the connection", definite=True)
+        args = (operation, *request, deadline)
+        if self.dice.chance(self.weather.repeat):
+            self.counts["request repeated"] += 1
+            asyncio.get_running_loop().call_later(
+                self.dice.uniform(0, 0.5), self._again, target, args
+            )
+        task = self.spawn[target](self.serve[target], args)
+        task.add_done_callback(_heard)
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise ConnectionLost(f"{target} went away")
+        await self.lose(target, source, "answer lost")
+        await asyncio.sleep(self.delay(target, source))
+        error = task.exception()
+        if isinstance(error, QuorumlogError):
+            raise error_from_dict(error.to_dict())
+        if error is not None:
+            raise Unknown(f"an unexpected error: {error!r}")
+        answer, data = task.result()
+        return self._wire(answer), memoryview(data)
+
+    def _again(self, target: str, args: tuple[Any, ...]) -> None:
+        if target in self.serve:
+            task = self.spawn[target](self.serve[target], args)
+            task.add_done_callback(_heard)
+
+    @staticmethod
+    def _wire(head: dict[str, Any]) -> dict[str, Any]:
+        return envelope.unpackb(envelope.packb(head))
+
+    def _corrupted(self, payload: Any) -> memoryview:
+        if not len(payload) or not self.dice.chance(self.weather.corrupt):
+            return memoryview(payload)
+        self.counts["payload corrupted"] += 1
+        data = bytearray(payload)
+        data[self.dice.number(0, len(data) - 1)] ^= 1 << self.dice.number(0, 7)
+        return memoryview(bytes(data))
+
+
+def _heard(done: "asyncio.Task[Answer]") -> None:
+    """An error that nobody waits for any more is no bug."""
+    if not done.cancelled():
+        done.exception()
+
+
+class SimTransport:
+    """One node's way to the others: the Transport port."""
+
+    def __init__(self, node: str, network: SimNetwork) -> None:
+        self._node, self._network = node, network
+
+    async def call(
+        self, node: str, operation: str, head: dict, payload: Any, deadline: Deadline
+    ) -> Answer:
+        """See cluster.transport.Transport."""
+        return await self._network.call(self._node, node, operation, head, payload, deadline)

@@ -1,0 +1,190 @@
+"""One simulated node: the real store, write path and read path on a SimDisk, a SimNetwork and a SimLog.
+
+A node's tasks carry its name and life in a context variable, so that a crash can end them all at once, in
+the order they were made: no task of a dead life runs on.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Coroutine
+from typing import Any
+
+from chaos.sim.clock import Dice, SimClock
+from chaos.sim.consensus import SimConsensus, SimLog
+from chaos.sim.network import Answer, Serve, SimNetwork, SimTransport
+from chaos.sim.taps import Fences, TappedDisk, TappedStorage
+from chaos.sim.twins import SimMetrics, SimWorkers, hooks
+from cluster.replica_client import ReplicaSet
+from cluster.server import StorageOperations
+from cluster.view import ClusterView, ConsensusViews
+from ingestor.coordinator import WriteCoordinator
+from ingestor.write_settings import WriteSettings
+from query.coordinator import ReadCoordinator
+from query.settings import QuerySettings
+from runtime.entropy import SeededEntropy
+from storage.settings import StorageSettings
+
+STORAGE = StorageSettings(
+    log_file_bytes=48 << 10, cache_bytes=1 << 20, filter_bytes=1 << 16, catalog_interval_seconds=1.5,
+    disk_floor_bytes=1 << 20, disk_hysteresis_bytes=1 << 10, disk_interval_seconds=1.0, compact=False,
+)  # fmt: skip
+WRITE = WriteSettings(
+    filters="off", put_timeout_seconds=0.4, backoff_first_seconds=0.02, backoff_max_seconds=0.2,
+    linger_seconds=0.01, recovery_grace_seconds=0.02, disk_full_hold_seconds=0.3,
+)  # fmt: skip
+QUERY = QuerySettings(
+    spread="off", repair_delay_seconds=0.3, timeout_seconds=3.0, queue_seconds=2.0
+)
+
+#: "node/life" of the task that runs; empty for the world's own.
+OWNER: contextvars.ContextVar[str] = contextvars.ContextVar("sim_owner", default="")
+
+
+class Tasks:
+    """All tasks by owner, in the order they were made."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._by_owner: dict[str, dict[asyncio.Task[Any], None]] = {}
+        self._dead: set[str] = set()
+        make: Any = self._make
+        loop.set_task_factory(make)
+
+    def _make(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coro: Coroutine[Any, Any, Any],
+        context: contextvars.Context | None = None,
+    ) -> "asyncio.Task[Any]":
+        owner = OWNER.get() if context is None else context.get(OWNER, "")
+        task = asyncio.Task(coro, loop=loop, context=context)
+        tasks = self._by_owner.setdefault(owner, {})
+        tasks[task] = None
+        task.add_done_callback(lambda done: tasks.pop(done, None))
+        if owner in self._dead:
+            task.cancel()
+        return task
+
+    def kill(self, owner: str) -> None:
+        """Ends an owner's tasks; it gets no more."""
+        self._dead.add(owner)
+        for task in list(self._by_owner.get(owner, ())):
+            task.cancel()
+
+    def alive(self) -> list["asyncio.Task[Any]"]:
+        """All that have not ended."""
+        return [task for tasks in self._by_owner.values() for task in tasks]
+
+
+class SimViews(ConsensusViews):
+    """The real views, woken by news instead of looking for them."""
+
+    def __init__(self, node: str, consensus: SimConsensus, alive: Any) -> None:
+        super().__init__(node, consensus, alive)
+        self._sim = consensus
+
+    async def changed(self, after_index: int, timeout: float) -> ClusterView:
+        """See ViewSource."""
+        await self._sim.changed(after_index, timeout)
+        return self.current()
+
+
+class SimNode:
+    """A node through all its lives. `fences` and the disk outlive crashes."""
+
+    def __init__(
+        self, id: str, network: SimNetwork, log: SimLog, tasks: Tasks, dice: Dice, skew: float
+    ) -> None:
+        self.id, self._network, self._log, self._tasks = id, network, log, tasks
+        self._dice = dice.fork(id)
+        self.disk = TappedDisk(id, self._dice.fork("disk"))
+        self.clock = SimClock(asyncio.get_running_loop(), skew)
+        self.broken: list[tuple[str, str]] = []
+        self.fences = Fences(id, self.broken)
+        self.metrics = SimMetrics()
+        self.life = 0
+        self.up = False
+        self.crashes = 0
+        self._applied = 0
+
+    @property
+    def owner(self) -> str:
+        """The name of this life's tasks."""
+        return f"{self.id}/{self.life}"
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """A task of this life."""
+        context = contextvars.copy_context()
+        context.run(OWNER.set, self.owner)
+        return asyncio.get_running_loop().create_task(work, context=context)
+
+    async def start(self) -> None:
+        """A new life on the same disk."""
+        self.life += 1
+        work = self.spawn(self._start())
+        await asyncio.wait([work])
+        if work.cancelled():
+            return  # it crashed while it started
+        error = work.exception()
+        if error is not None:
+            self.broken.append(("I15", f"{self.id} does not start again: {error!r}"))
+
+    async def _start(self) -> None:
+        self.consensus = SimConsensus(self.id, self._log, self._applied)
+        views = SimViews(self.id, self.consensus, lambda node: node in self._network.serve)
+        directory: Any = self.disk.path("store")
+        self.storage = TappedStorage(
+            directory, self.id, STORAGE, self.clock, self.metrics,  # pyright: ignore[reportArgumentType]
+            hooks=hooks(self.disk), free=lambda _: self.disk.free_bytes,
+        )  # fmt: skip
+        self.storage.fences = self.fences
+        await self.storage.start()
+        transport = SimTransport(self.id, self._network)
+        replicas = ReplicaSet(self.id, self.storage, transport, lambda _: True)
+        entropy = SeededEntropy(self._dice.number(0, 1 << 60))
+        metrics, workers = self.metrics, SimWorkers()
+        self.writer = WriteCoordinator(
+            views, replicas, self.clock, entropy, metrics, WRITE, workers  # pyright: ignore[reportArgumentType]
+        )  # fmt: skip
+        self.reader = ReadCoordinator(
+            views, replicas, self.clock, metrics, QUERY, workers  # pyright: ignore[reportArgumentType]
+        )  # fmt: skip
+        await self.writer.start()
+        self.spawn(self._observe())
+        operations = StorageOperations(self.storage).table()
+        self._network.serve[self.id] = self._serving(operations)
+        self._network.spawn[self.id] = lambda serve, args: self.spawn(_awaited(serve, args))
+        self.up = True
+
+    @staticmethod
+    def _serving(operations: dict[str, Any]) -> Serve:
+        async def serve(operation: str, head: dict, payload: memoryview, deadline: Any) -> Answer:
+            return await operations[operation](head, payload, deadline)
+
+        return serve
+
+    async def _observe(self) -> None:
+        async for state in self.consensus.watch():
+            epochs = {shard: lead.epoch for shard, lead in state.leaders.items()}
+            self.storage.observe_epochs(state.ring_epoch, epochs)
+
+    def crash(self, power: bool) -> None:
+        """Ends this life: the process alone, or with `power` the machine, and what it had not synced."""
+        if self.life == 0 or self.owner in self._tasks._dead:
+            return
+        self.up = False
+        self.crashes += 1
+        self._network.serve.pop(self.id, None)
+        self._applied = self.consensus.applied
+        if self.consensus in self._log._followers:
+            self.consensus.close()
+        wal: Any = getattr(self.storage, "_wal", None)
+        if wal is not None:
+            wal.dead = True
+        self._tasks.kill(self.owner)
+        if power:
+            self.disk.power_cut(self._dice)
+        self.disk.handles.clear()
+
+
+async def _awaited(serve: Serve, args: tuple[Any, ...]) -> Answer:
+    return await serve(*args)

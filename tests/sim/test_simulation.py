@@ -1,0 +1,95 @@
+"""Whole clusters in virtual time: seeds hold all invariants, one seed is one run, planted bugs are caught.
+
+The same seeds at each change; `quorumlog chaos sim` runs fresh ones.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from chaos.mutants import MUTANTS, Mutant, hunt
+from chaos.sim.clock import Dice
+from chaos.sim.plan import KINDS, Plan, draw
+from chaos.sim.run import Outcome, shrink, simulate
+from tests.support.source import ROOT
+
+pytestmark = [pytest.mark.sim, pytest.mark.timeout(240)]
+SEEDS = range(1000, 1008)
+QUICK = [one for one in MUTANTS if one.quick]
+TRIES = 6
+
+
+def again(outcome: Outcome) -> str:
+    """How to see a failure again."""
+    return f"quorumlog chaos sim --seed {outcome.seed} --seeds 1"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_seed_holds_all_invariants(seed: int) -> None:
+    """Rows were acknowledged, reads were answered, something bit, nothing broke."""
+    outcome = simulate(seed)
+
+    assert outcome.broken == [], again(outcome)
+    assert outcome.acked > 20
+    assert outcome.reads >= 3
+    assert outcome.bitten
+
+
+def test_the_same_seed_gives_the_same_trace_under_any_hash_seed() -> None:
+    """Twice in this process, once in others that order sets and dicts of texts otherwise."""
+    code = "from chaos.sim.run import simulate; print(simulate(1003).trace)"
+    traces = {simulate(1003).trace, simulate(1003).trace}
+    for hash_seed in ("1", "77"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed}, check=True,
+        )  # fmt: skip
+        traces.add(done.stdout.strip())
+
+    assert len(traces) == 1
+    assert simulate(1004).trace not in traces
+
+
+def test_plans_differ_and_every_kind_of_fault_is_drawn() -> None:
+    """Swarm: no seed has all kinds, all seeds together have each."""
+    plans = [draw(Dice("plan", seed), 3) for seed in range(200)]
+
+    kinds = [{fault.kind for fault in plan.faults} for plan in plans]
+    assert set().union(*kinds) == set(KINDS)
+    assert max(map(len, kinds)) < len(KINDS)
+    assert {plan.loss > 0 for plan in plans} == {True, False}
+
+
+def test_a_failing_seed_is_made_smaller() -> None:
+    """A bug that needs no fault at all ends with a plan that has none."""
+    mutant = next(one for one in MUTANTS if one.name == "ack before fdatasync")
+    with mutant.planted():
+        outcome = simulate(0, replace(draw(Dice("plan", 0), 3), loss=0.1))
+        small = shrink(outcome)
+
+    assert "I9" in outcome.invariants
+    assert "I9" in small.invariants
+    assert small.plan == Plan()
+
+
+@pytest.mark.parametrize("mutant", QUICK, ids=lambda one: one.name.replace(" ", "-"))
+def test_a_planted_bug_is_caught_by_its_invariant(mutant: Mutant) -> None:
+    """A suite that cannot catch them proves nothing; the rest: `quorumlog chaos sim --mutants`."""
+    caught = hunt(mutant, 0, TRIES)
+
+    assert caught.by, f"{mutant.name} got away in {TRIES} seeds"
+
+
+def test_there_are_enough_planted_bugs_and_none_stays_planted() -> None:
+    """Each has a name and aims of its own; after the hunt the product is whole again."""
+    assert len(MUTANTS) >= 25
+    assert len({one.name for one in MUTANTS}) == len(MUTANTS)
+    assert all(one.aims for one in MUTANTS)
+    for mutant in MUTANTS:
+        before = [getattr(place, name) for place, name, _ in mutant.plant()]
+        with mutant.planted():
+            pass
+        assert [getattr(place, name) for place, name, _ in mutant.plant()] == before

@@ -1,0 +1,93 @@
+"""SimDisk: what survives a power cut is what was synced, under a name that was synced."""
+
+import errno
+import os
+
+import pytest
+
+from chaos.sim.clock import Dice
+from chaos.sim.disk import PAGE, PowerCut, SimDisk, SimOs, SimPath
+
+SEEDS = range(40)
+
+
+def made(seed: int) -> tuple[SimDisk, SimOs, SimPath, int]:
+    """A disk with one open file of two synced pages of `a`, its name synced."""
+    disk, system = SimDisk("n", Dice(seed)), SimOs()
+    path = disk.path("log") / "1.qlog"
+    fd = system.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    disk.write(fd, [b"a" * 2 * PAGE], 0)
+    disk.sync(fd)
+    system.fsync(system.open(path.parent, os.O_RDONLY | os.O_DIRECTORY))
+    return disk, system, path, fd
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_synced_bytes_survive_and_unsynced_pages_are_old_new_or_torn(seed: int) -> None:
+    """Page 0 was not written again; page 1 was, without a sync."""
+    disk, _, path, fd = made(seed)
+    disk.write(fd, [b"b" * PAGE], PAGE)
+
+    disk.power_cut(Dice("cut", seed))
+
+    content = path.read_bytes()
+    assert content[:PAGE] == b"a" * PAGE
+    assert len(content) == 2 * PAGE
+    assert content[PAGE:] == b"b" * content.count(b"b") + b"a" * (PAGE - content.count(b"b"))
+
+
+def test_all_three_fates_of_an_unsynced_page_happen() -> None:
+    """Lost, kept and torn, over the seeds."""
+    fates = set()
+    for seed in SEEDS:
+        disk, _, path, fd = made(seed)
+        disk.write(fd, [b"b" * PAGE], PAGE)
+        disk.power_cut(Dice("cut", seed))
+        kept = path.read_bytes().count(b"b")
+        fates.add("lost" if not kept else "kept" if kept == PAGE else "torn")
+
+    assert fates == {"lost", "kept", "torn"}
+
+
+def test_a_kill_keeps_the_cache_and_a_failed_fsync_loses_it_silently() -> None:
+    """The second fsync returns well and has written nothing: never trust it."""
+    disk, _, path, fd = made(1)
+    disk.write(fd, [b"b" * PAGE], 0)
+    disk.fault = lambda operation, _: OSError(errno.EIO, "bad") if operation == "sync" else None
+    with pytest.raises(OSError, match="bad"):
+        disk.sync(fd)
+    disk.fault = lambda *_: None
+
+    disk.sync(fd)
+
+    assert path.read_bytes()[:PAGE] == b"b" * PAGE
+    disk.power_cut(Dice(1))
+    assert path.read_bytes()[:PAGE] == b"a" * PAGE
+    assert disk.counts["sync EIO"] == 1
+
+
+def test_a_name_without_fsync_of_its_directory_may_be_lost() -> None:
+    """The content was synced; half of the seeds lose the file all the same."""
+    kept = 0
+    for seed in SEEDS:
+        disk, system, path, _ = made(seed)
+        other = path.parent / "2.qlog"
+        fd = system.open(other, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        disk.write(fd, [b"c"], 0)
+        disk.sync(fd)
+        disk.power_cut(Dice("cut", seed))
+        kept += other.exists()
+        assert path.exists()
+
+    assert 0 < kept < len(SEEDS)
+
+
+def test_power_may_go_inside_a_system_call() -> None:
+    """No handler for OSError sees it."""
+    disk, _, _, fd = made(1)
+    disk.cut_in = "sync"
+
+    with pytest.raises(PowerCut):
+        disk.sync(fd)
+
+    assert not isinstance(PowerCut(), Exception)
