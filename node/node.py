@@ -58,7 +58,8 @@ from query.sql import SqlRunner
 from query.sql_http import SqlApi
 from query.tail import TailApi
 from records.errors import InvalidSettings
-from runtime.clock import SystemClock
+from runtime import failpoints
+from runtime.clock import clock_of
 from runtime.entropy import SystemEntropy
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
@@ -106,7 +107,7 @@ class Node:
         if not (bootstrap or join):
             _check_not_wiped(settings)
         self._joining = joining.is_joining(settings.node.data / STORE_FOLDER)
-        self.clock = SystemClock()
+        self.clock = clock_of(os.environ)
         self.entropy = SystemEntropy()
         self.metrics = Metrics()
         self.events = EventLog()
@@ -454,6 +455,7 @@ class Node:
 
 async def run_node(settings: Settings, bootstrap: bool = False, join: bool = False) -> None:
     """Runs a node until SIGTERM or SIGINT."""
+    failpoints.arm(os.environ)
     node = Node(settings, bootstrap, join)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -33,6 +33,7 @@ from records.messages import (
 from records.sync import TreeRequest
 from records.timestamps import MAX_MICROS, MIN_MICROS
 from runtime.clock import Clock
+from runtime.failpoints import failpoint
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
 from runtime.tasks import Supervisor, Workers
@@ -55,7 +56,7 @@ from storage.opening import Opened
 from storage.putting import PutHost, Puts
 from storage.scanning import Scans
 from storage.scrub import Scrub, ScrubHost
-from storage.segment_write import Step, no_step
+from storage.segment_write import Step, failing_step
 from storage.settings import StorageSettings
 from storage.status import engine_figures
 from storage.tree_reads import TreeReads
@@ -81,7 +82,7 @@ class StorageService:
         *,
         hooks: LogHooks | None = None,
         free: FreeBytes = free_bytes,
-        compact_step: Step = no_step,
+        compact_step: Step = failing_step,
     ) -> None:
         self.directory, self.node_id, self.settings = directory, node_id, settings
         self._clock, self._metrics, self._hooks, self._free = clock, metrics, hooks, free
@@ -391,7 +392,9 @@ class StorageService:
         """
         self._check_writable()
         record = self._engine.seal(request)
+        failpoint("seal.before")
         await self._puts.append([record])
+        failpoint("seal.after")
 
     async def producer_states(self, shard: int, producer: ProducerKey) -> list[ProducerState]:
         """Every epoch known of a producer, ascending."""
