@@ -58,7 +58,6 @@ class ClusterApi:
             web.get("/cluster/ring", self.ring),
             web.get("/cluster/shards", self.shards),
             web.get("/cluster/events", self.list_events),
-            web.post("/cluster/settings", self.settings),
         ]
 
     async def health(self, _: web.Request) -> web.Response:
@@ -166,6 +165,7 @@ class ClusterApi:
                 {
                     "shard": shard,
                     "owners": list(view.owners(shard)),
+                    "writes_to": [list(group) for group in view.write_groups(shard)],
                     "leader": leader[0] if leader else None,
                     "shard_epoch": leader[1] if leader else 0,
                 }
@@ -175,20 +175,6 @@ class ClusterApi:
     async def list_events(self, _: web.Request) -> web.Response:
         """The changes this node saw, oldest first."""
         return json_response({"events": self.events.listed()})
-
-    async def settings(self, request: web.Request) -> web.Response:
-        """Changes W and R (`{"w": 2, "r": 2}`), compare-and-set on the cluster epoch."""
-        body = await json_body(request)
-        if not body or set(body) - {"w", "r"}:
-            raise InvalidRequest('the body is an object with "w" and/or "r"')
-        if not all(type(value) is int for value in body.values()):
-            raise InvalidRequest("w and r are whole numbers")
-        state = self.views.current().state
-        n, w, r = state.quorum
-        wanted = {"n": n, "w": body.get("w", w), "r": body.get("r", r)}
-        args = {"expected_cluster_epoch": state.cluster_epoch, **wanted}
-        await self.consensus.propose("SetQuorum", args)
-        return json_response({"quorum": wanted})
 
 
 async def json_body(request: web.Request) -> dict[str, Any]:

@@ -42,6 +42,11 @@ class Owners(Protocol):
     #: Where in the replicated state watermarks or deletes changed last; 0 if not known.
     hidden_index: int
 
+    @property
+    def ring_epoch(self) -> int:
+        """The epoch of the ring that says who owns what."""
+        ...
+
     def owners(self, shard: int) -> tuple[str, ...]:
         """Storage nodes of a shard in preference order."""
         ...
@@ -66,6 +71,7 @@ class Scattered:
     """All that came back. `digests[shard][node]`: what each owner said of the shard.
 
     `restless`: shards of which an owner told one slice other than another (see `merged`).
+    `ring_epoch`: the newest ring that one of the owners knew.
     """
 
     parts: list[Part] = field(default_factory=list)
@@ -73,9 +79,11 @@ class Scattered:
     received_max: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     restless: set[int] = field(default_factory=set)
+    ring_epoch: int = 0
 
     def add_reply(self, node: str, reply: ScanReply) -> None:
         """Notes what a node said of its shards."""
+        self.ring_epoch = max(self.ring_epoch, reply.ring_epoch)
         self.received_max = max(self.received_max, reply.received_max)
         for shard, digest in reply.digests.items():
             self.digests.setdefault(shard, {})[node] = digest
@@ -96,6 +104,7 @@ def merged(founds: Sequence[Scattered]) -> Scattered:
     if len(founds) == 1:
         return founds[0]
     whole = Scattered([part for found in founds for part in found.parts])
+    whole.ring_epoch = max(found.ring_epoch for found in founds)
     for found in founds:
         for shard, said in found.digests.items():
             known = whole.digests.setdefault(shard, {})
@@ -188,6 +197,11 @@ class Scatter:
         self._ranked: dict[tuple[str, ...], list[str]] = {}
         self._too_large: TooLarge | None = None
         self.result = Scattered()
+
+    @property
+    def ring_epoch(self) -> int:
+        """The ring by which owners are asked."""
+        return self._view.ring_epoch
 
     def with_plan(self, plan: ScanPlan) -> "Scatter":
         """The same for another plan; it has no results yet."""
