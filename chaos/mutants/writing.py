@@ -7,7 +7,6 @@ from typing import Any
 
 import cluster.state
 import cluster.state_ops
-import ingestor.answers
 import ingestor.dedupe
 import ingestor.leases
 import ingestor.outcomes
@@ -36,7 +35,8 @@ from records.messages import EntryStatus
 
 @mutant("ack at W-1", "I9", quick=True)
 def _() -> Sequence[Place]:
-    return [(ingestor.answers.AckRule, "needed", lambda self, _owners: self.w - 1)]
+    plant = lambda self, _owners: self.w - 1  # noqa: E731
+    return [(ingestor.outcomes.Submission, "_needed_of", plant)]
 
 
 @mutant(

@@ -1,7 +1,7 @@
 """`quorumlog chaos sim`: seeds of the simulation, or the hunt for planted bugs.
 
 A failing seed is made smaller and printed with the command that shows it again. `DIR/sim.jsonl` gets a line
-a call: the sums of what was run.
+for each 50 seeds: the sums of what was run.
 """
 
 import argparse
@@ -21,6 +21,8 @@ from runtime.entropy import SystemEntropy
 SEEDS_MAX = 10_000_000
 #: Broken invariants of one seed that are printed.
 SHOWN = 5
+#: Seeds whose sums make one line of sim.jsonl.
+CHUNK = 50
 
 
 def run_simulation(options: argparse.Namespace) -> int:
@@ -34,40 +36,47 @@ def run_simulation(options: argparse.Namespace) -> int:
 
 
 def _seeds(first: int, options: argparse.Namespace) -> int:
-    failed: list[Outcome] = []
-    bitten: Counter[str] = Counter()
-    sums: Counter[str] = Counter()
-    seconds = 0.0
-    for seed in range(first, first + options.seeds):
-        outcome = simulate(seed)
-        bitten += outcome.bitten
-        sums += Counter(acked=outcome.acked, reads=outcome.reads, open=len(outcome.open))
-        seconds += outcome.seconds
-        if outcome.broken:
-            failed.append(_reported(outcome, options.json))
+    """Chunk after chunk, so that a run that is ended leaves the sums of all but its last."""
+    failed, acked, bitten, seconds = [], 0, Counter[str](), 0.0
+    for start in range(first, first + options.seeds, CHUNK):
+        outcomes = []
+        for seed in range(start, min(start + CHUNK, first + options.seeds)):
+            outcomes.append(simulate(seed))
+            if outcomes[-1].broken:
+                failed.append(_reported(outcomes[-1], options.json).seed)
+        _note_down(start, outcomes, Path(options.data))
+        acked += sum(one.acked for one in outcomes)
+        bitten += sum((one.bitten for one in outcomes), Counter[str]())
+        seconds += sum(one.seconds for one in outcomes)
+    rate = round(options.seeds / max(seconds, 1e-9), 2)
+    if options.json:
+        sums = {"first": first, "seeds": options.seeds, "failed": failed, "acked": acked}
+        print_json({**sums, "bitten": dict(bitten.most_common()), "seeds_per_cpu_second": rate})
+    else:
+        print_table("", ("what bit", "times"), [[name, str(n)] for name, n in bitten.most_common()])
+        note(
+            f"{options.seeds} seeds from {first}: {len(failed)} failed, {acked:,} rows acknowledged"
+        )
+        note(f"{rate} seeds per second of CPU")
+    return FAILED if failed else OK
+
+
+def _note_down(first: int, outcomes: list[Outcome], folder: Path) -> None:
     line: dict[str, Any] = {
         "at": SystemClock().wall_micros(),
         "commit": report.commit_of_source(),
         "first": first,
-        "seeds": options.seeds,
-        "failed": [one.seed for one in failed],
-        **sums,
-        "bitten": dict(sorted(bitten.items())),
-        "seeds_per_cpu_second": round(options.seeds / max(seconds, 1e-9), 2),
+        "seeds": len(outcomes),
+        "failed": [one.seed for one in outcomes if one.broken],
+        "acked": sum(one.acked for one in outcomes),
+        "reads": sum(one.reads for one in outcomes),
+        "open": sum(len(one.open) for one in outcomes),
+        "bitten": dict(sum((one.bitten for one in outcomes), Counter[str]()).most_common()),
+        "cpu_seconds": round(sum(one.seconds for one in outcomes), 2),
     }
-    folder = Path(options.data)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "sim.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, separators=(",", ":")) + "\n")
-    if options.json:
-        print_json(line)
-    else:
-        print_table("", ("what bit", "times"), [[name, str(n)] for name, n in bitten.most_common()])
-        note(
-            f"{options.seeds} seeds from {first}: {len(failed)} failed, {sums['acked']:,} rows acknowledged"
-        )
-        note(f"{line['seeds_per_cpu_second']} seeds per second of CPU")
-    return FAILED if failed else OK
 
 
 def _reported(outcome: Outcome, quiet: bool) -> Outcome:

@@ -219,7 +219,7 @@ class _Idle:
     def start(self, *_: object) -> None:
         """Nothing to do."""
 
-    close = start
+    close = thinned = start
 
     async def step(self) -> None:
         """Nothing to do."""
