@@ -126,8 +126,9 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         made: list[Submission] = []
         for piece in pieces:
-            needed = rule.needed(len(piece.owners))
-            one = Submission(piece, needed, rule.w, deadline, mine, loop.create_future())
+            needed = rule.needed(max(len(group) for group in piece.groups))
+            future = loop.create_future()
+            one = Submission(piece, needed, rule.w, deadline, mine, future, every=rule.every)
             cost = piece.nbytes + PIECE_BYTES
             self._pending += cost
             one.done.add_done_callback(lambda done, cost=cost: self._settled(done, cost))

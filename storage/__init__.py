@@ -14,6 +14,9 @@ synced, then the segment is. All else is an index over the two: the entry table 
 entry), the Merkle trees (a node an hour), and the catalog, a SQLite checkpoint of both, so that a start reads
 only the log's tail. Lose the catalog, and log and segments give it back.
 
+What other owners ask to find a difference: tree_reads.py answers from the trees, less what newest.py finds
+to have come too lately to be compared.
+
 Why not simply ...
 * a row per entry in SQLite, asked on each put? A look-up costs more than the append, and digests, scans
   and overlap checks want columns of all entries anyhow.

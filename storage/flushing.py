@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from runtime.failpoints import failpoint
 from runtime.logs import get_logger
 from runtime.tasks import Workers
 from storage.catalog import Catalog, Checkpointer
@@ -53,7 +54,9 @@ class CatalogFlusher:
             return True
         batch = self._checkpointer.batch()
         try:
+            failpoint("catalog.before-flush")
             await self._chores.run(self._catalog.write, batch)
+            failpoint("catalog.after-flush")
         except Exception as error:  # noqa: BLE001 - it is only a checkpoint: made anew, from memory
             log.error("the catalog could not be written", error=error)
             self._failed()

@@ -22,6 +22,7 @@ from records.ids import EntryId
 from records.messages import (
     EntriesReply,
     EntriesRequest,
+    ProducersRequest,
     ProducerState,
     PutOptions,
     PutReply,
@@ -29,8 +30,10 @@ from records.messages import (
     ScanRequest,
     SealRequest,
 )
+from records.sync import TreeRequest
 from records.timestamps import MAX_MICROS, MIN_MICROS
 from runtime.clock import Clock
+from runtime.failpoints import failpoint
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
 from runtime.tasks import Supervisor, Workers
@@ -48,13 +51,15 @@ from storage.gauges import Gauges
 from storage.hinting import FLUSH_SECONDS, Hints
 from storage.home import Home, free_bytes
 from storage.hot import HotSet, use_steady_memory
+from storage.moving import ShardMoves
 from storage.opening import Opened
 from storage.putting import PutHost, Puts
 from storage.scanning import Scans
 from storage.scrub import Scrub, ScrubHost
-from storage.segment_write import Step, no_step
+from storage.segment_write import Step, failing_step
 from storage.settings import StorageSettings
 from storage.status import engine_figures
+from storage.tree_reads import TreeReads
 from storage.wal import LogHooks, Wal
 from storage.warming import Warmer
 
@@ -77,7 +82,7 @@ class StorageService:
         *,
         hooks: LogHooks | None = None,
         free: FreeBytes = free_bytes,
-        compact_step: Step = no_step,
+        compact_step: Step = failing_step,
     ) -> None:
         self.directory, self.node_id, self.settings = directory, node_id, settings
         self._clock, self._metrics, self._hooks, self._free = clock, metrics, hooks, free
@@ -159,6 +164,7 @@ class StorageService:
             self._clock,
             self._gauges,
         )
+        self._trees = TreeReads(self._engine, self._workers)
         self._exports = Exports(
             self.directory / "export",
             self._engine,
@@ -200,6 +206,10 @@ class StorageService:
             Host(self._reading, self._flusher.flush_all, self._puts.append, lambda: self.read_only),
             CompactionGauges(self._metrics),
             self._compact_step,
+        )
+        #: What a shard that moves needs of the node it leaves, and of the one it goes to.
+        self.moves = ShardMoves(
+            self._engine, self._puts.append, self._compactor.thinned, self._check_writable
         )
         self._files = files
         self._scrub = self._make_scrub(self.directory / "scrub.json", files)
@@ -305,6 +315,20 @@ class StorageService:
         numbers = holdings.entries_in_hours(request.shard, request.start, request.end)
         return EntriesReply(tuple(holdings.ref(number) for number in numbers))
 
+    async def tree(self, request: TreeRequest) -> list[bytes]:
+        """Answers about the Merkle trees, in the order of the questions; fewer if they are many bytes.
+
+        Raises:
+            StaleRingEpoch: a newer ring is known here.
+        """
+        self._check_ready()
+        return await self._trees.answer(request)
+
+    def absent(self, entry_ids: Sequence[EntryId]) -> list[EntryId]:
+        """Those entries that are not held here. About 2 µs each."""
+        self._check_ready()
+        return self._trees.absent(entry_ids)
+
     async def fetch(self, entry_ids: tuple[EntryId, ...]) -> list[EncodedBlock]:
         """Blocks restricted to these entries, about 32 MiB of them; unknown ids are left out.
 
@@ -368,12 +392,19 @@ class StorageService:
         """
         self._check_writable()
         record = self._engine.seal(request)
+        failpoint("seal.before")
         await self._puts.append([record])
+        failpoint("seal.after")
 
     async def producer_states(self, shard: int, producer: ProducerKey) -> list[ProducerState]:
         """Every epoch known of a producer, ascending."""
         self._check_ready()
         return self._engine.holdings.producers.states(shard, producer)
+
+    async def producers(self, request: ProducersRequest) -> list[tuple[int, ProducerState]]:
+        """(shard, state) of producer epochs: those with gaps, or of one service."""
+        self._check_ready()
+        return self._engine.holdings.producers.listed(request)
 
     async def seal_producer_epoch(self, shard: int, producer: ProducerKey, epoch: int) -> int:
         """Makes `epoch` the newest if it is greater; durable when it returns the newest."""
