@@ -279,7 +279,11 @@ async def test_a_damaged_catalog_is_made_anew(tmp_path: Path) -> None:
         await service.put(block, OPTIONS)
     rows = sorted(await messages(service))
     await service.stop()
-    service = await running(tmp_path, metrics=metrics)
+    slow = replace(QUIET, catalog_interval_seconds=3600.0)  # a flush would find it, and heal it too
+    service = service_on(tmp_path, slow, metrics=metrics)
+    await service.start()
+    await service._scrub.start()
+    await service._flusher.flush_all()
     catalog = tmp_path / "catalog.sqlite"
     data = catalog.read_bytes()
     catalog.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
