@@ -18,7 +18,7 @@ from cluster.membership import Membership
 from cluster.state_types import Member
 from cluster.transport import Transport
 from cluster.view import ViewSource
-from records.errors import InvalidRequest, QuorumlogError
+from records.errors import QuorumlogError
 from ring.serde import to_dict
 from runtime.clock import Clock
 from runtime.deadline import Deadline
@@ -55,7 +55,6 @@ class ClusterApi:
             web.get("/cluster/ring", self.ring),
             web.get("/cluster/shards", self.shards),
             web.get("/cluster/events", self.list_events),
-            web.post("/cluster/settings", self.settings),
         ]
 
     async def health(self, _: web.Request) -> web.Response:
@@ -163,6 +162,7 @@ class ClusterApi:
                 {
                     "shard": shard,
                     "owners": list(view.owners(shard)),
+                    "writes_to": [list(group) for group in view.write_groups(shard)],
                     "leader": leader[0] if leader else None,
                     "shard_epoch": leader[1] if leader else 0,
                 }
@@ -172,23 +172,6 @@ class ClusterApi:
     async def list_events(self, _: web.Request) -> web.Response:
         """The changes this node saw, oldest first."""
         return json_response({"events": self.events.listed()})
-
-    async def settings(self, request: web.Request) -> web.Response:
-        """Changes W and R (`{"w": 2, "r": 2}`), compare-and-set on the cluster epoch."""
-        try:
-            body = await request.json()
-        except ValueError as error:
-            raise InvalidRequest(f"the body is not JSON: {error}") from error
-        if not isinstance(body, dict) or not body or set(body) - {"w", "r"}:
-            raise InvalidRequest('the body is an object with "w" and/or "r"')
-        if not all(type(value) is int for value in body.values()):
-            raise InvalidRequest("w and r are whole numbers")
-        state = self.views.current().state
-        n, w, r = state.quorum
-        wanted = {"n": n, "w": body.get("w", w), "r": body.get("r", r)}
-        args = {"expected_cluster_epoch": state.cluster_epoch, **wanted}
-        await self.consensus.propose("SetQuorum", args)
-        return json_response({"quorum": wanted})
 
 
 def status_operation(local_status: Callable[[], dict[str, Any]]) -> Any:

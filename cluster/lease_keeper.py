@@ -90,6 +90,10 @@ class LeaseKeeper:
         """Lets the node lead again."""
         self.table.undrain(node)
 
+    def drain_only(self, nodes: frozenset[str]) -> None:
+        """These nodes, and no others, are to lead nothing."""
+        self.table.drain_only(nodes)
+
     def median_wall_micros(self) -> int | None:
         """The median of the live ingestors' wall clocks."""
         return self.table.median_wall(self._clock.boottime())

@@ -114,6 +114,10 @@ class LeaseTable:
         """The node may lead shards again."""
         self._draining.discard(node)
 
+    def drain_only(self, nodes: Iterable[str]) -> None:
+        """These nodes lead nothing from now on; all others may."""
+        self._draining = set(nodes)
+
     def took_over(self, now: float) -> None:
         """Takeovers of a sweep were committed."""
         self._last_takeover = now

@@ -55,6 +55,9 @@ class Membership:
         self._told_dead: frozenset[str] = frozenset()
         self._leader: str | None = None
         self._offsets: dict[str, int] = {}
+        self._ring_epochs: dict[str, int] = {}
+        #: Why this node is not admitted; empty if it is, or nobody has said.
+        self.refused = ""
         self._lost = metrics.counter(
             "quorumlog_heartbeats_lost_total", "Heartbeats that no Raft leader answered."
         )
@@ -76,23 +79,50 @@ class Membership:
         """How far the member's wall clock is ahead of ours, as of its last heartbeat (leader only)."""
         return self._offsets.get(node)
 
+    def lagging(self, ring_epoch: int, unheard: bool) -> list[str]:
+        """Live members that have not said that they know `ring_epoch` (on the Raft leader only).
+
+        `unheard`: count those that were never heard here as alive.
+        """
+        now = self._clock.monotonic()
+        return [
+            node
+            for node in sorted(self._consensus.snapshot().members)
+            if self._ring_epochs.get(node, -1) < ring_epoch
+            and self.detector.alive(node, now)
+            and (unheard or node in self._ring_epochs)
+        ]
+
+    def heard_alive(self, node: str) -> bool:
+        """Whether the member's heartbeats arrive (on the Raft leader only)."""
+        return self.detector.alive(node, self._clock.monotonic())
+
     async def register(self) -> Member:
         """Announces this process under the next incarnation, until it is committed."""
         while True:
-            known = self._consensus.snapshot().members.get(self.me.id)
-            incarnation = known.incarnation + 1 if known else 1
+            state = self._consensus.snapshot()
+            known = state.members.get(self.me.id)
+            oldest = known.incarnation if known else state.retired.get(self.me.id, 0)
+            incarnation = oldest + 1
             try:
                 await self._propose_registration(incarnation)
             except (NotCommitted, OutcomeUnknown, CommandRefused, NotFound) as error:
+                if isinstance(error, CommandRefused) and error.reason == "STORE_LOST":
+                    self._say_store_lost(error)
                 log.debug("registration not committed yet", error=error)
                 await self._clock.sleep(0.1)
                 continue
             now = self._consensus.snapshot().members.get(self.me.id)
             if now is not None and now.http == self.me.http and now.incarnation >= incarnation:
-                self.me = now
+                self.me, self.refused = now, ""
                 log.info("registered", incarnation=now.incarnation)
                 return now
             await self._clock.sleep(0.05)
+
+    def _say_store_lost(self, error: CommandRefused) -> None:
+        if not self.refused:
+            log.error("not admitted: this node's disk is not the one it had", error=error)
+        self.refused = error.message
 
     async def _propose_registration(self, incarnation: int) -> None:
         me = self.me
@@ -107,6 +137,7 @@ class Membership:
                 "raft": me.raft,
                 "zone": me.zone,
                 "weight": me.weight,
+                "store": me.store,
             },
             timeout=REGISTER_SECONDS,
         )
@@ -164,6 +195,7 @@ class Membership:
         node = str(beat["node"])
         self.detector.sign_of_life(node, self._clock.monotonic())
         self._offsets[node] = int(beat["wall"]) - self._clock.wall_micros()
+        self._ring_epochs[node] = int(beat["ring_epoch"])
         self._on_heartbeat(
             node,
             int(beat["incarnation"]),

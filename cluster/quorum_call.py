@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cluster.quorum_tally import QuorumTally
+from cluster.quorum_tally import Group, QuorumTally
 from records.errors import QuorumlogError, QuorumUnavailable
 from runtime.deadline import Deadline
 from runtime.entropy import Entropy
@@ -110,7 +110,7 @@ async def ask_quorum(
     name: str,
     nodes: Iterable[str],
     call: Callable[[str, Deadline], Awaitable[T]],
-    needed: int,
+    needed: int | Iterable[Group],
     caller: Caller,
     deadline: Deadline,
     *,
@@ -119,12 +119,15 @@ async def ask_quorum(
 ) -> dict[str, T]:
     """The answers by node, as soon as `needed` are in; after `grace_seconds` more, if all are not.
 
+    Where groups are given, each of them needs its number (a shard that moves has two).
+
     Raises:
         QuorumUnavailable: too few by the deadline (details: `acks`, `needed`).
         Exception: the first error of a kind in `fatal`; that ends the call at once.
     """
     members = tuple(nodes)
-    tally = QuorumTally.over(members, needed)
+    single = isinstance(needed, int)
+    tally = QuorumTally.over(members, needed) if single else QuorumTally(needed)
     answers: dict[str, T] = {}
     changed = asyncio.Event()
     ended: list[Exception] = []
@@ -155,9 +158,9 @@ async def ask_quorum(
         raise ended[0]
     if not tally.success:
         raise QuorumUnavailable(
-            f"{name}: {tally.acks} of {len(members)} answered, {needed} needed",
+            f"{name}: {len(answers)} of {len(members)} answered, {tally.needed} more needed",
             acks=tally.acks,
-            needed=needed,
+            needed=tally.acks + tally.needed,
         )
     return dict(answers)
 

@@ -16,7 +16,9 @@ from cluster.state_types import (
     DedupeRow,
     Member,
     Quorum,
+    RingChange,
     ShardLeader,
+    ShardMove,
     Versioned,
 )
 from records.envelope import packb, unpackb
@@ -81,6 +83,7 @@ def to_bytes(state: ClusterState, *, full: bool = True) -> bytes:
             "cluster_epoch": state.cluster_epoch,
             "feature_level": state.feature_level,
             "quorum": list(state.quorum),
+            "w_floor": state.w_floor,
             "shard_count": state.shard_count,
             "members": [_member_row(m) for _, m in sorted(state.members.items())],
             "retired": [list(item) for item in sorted(state.retired.items())],
@@ -88,6 +91,8 @@ def to_bytes(state: ClusterState, *, full: bool = True) -> bytes:
             "ring_epoch": state.ring_epoch,
             "ring_stage": state.ring_stage,
             "moves": sorted(state.moves),
+            "change": _change_row(state.change),
+            "moving": [[s, *move] for s, move in sorted(state.moving.items())],
             "leaders": [[s, *lead] for s, lead in sorted(state.leaders.items())],
             "splits": [[*key, factor] for key, factor in sorted(state.splits.items())],
             "schemas": _versioned_rows(state.schemas),
@@ -102,7 +107,44 @@ def to_bytes(state: ClusterState, *, full: bool = True) -> bytes:
 
 
 def _member_row(m: Member) -> list[Any]:
-    return [m.id, list(m.roles), m.incarnation, m.http, m.peer, m.raft, m.zone, m.weight]
+    return [m.id, list(m.roles), m.incarnation, m.http, m.peer, m.raft, m.zone, m.weight, m.store]
+
+
+def _change_row(change: RingChange | None) -> list[Any] | None:
+    if change is None:
+        return None
+    return [
+        change.id,
+        change.reason,
+        dict(change.target),
+        dict(change.before),
+        list(change.quorum),
+        change.parallel,
+        change.bytes_per_second,
+        change.aborting,
+        change.retire,
+        change.settle,
+        sorted(change.settled),
+    ]
+
+
+def _change(row: list[Any] | None) -> RingChange | None:
+    if row is None:
+        return None
+    number, reason, target, before, quorum, parallel, rate, aborting, retire, settle, settled = row
+    return RingChange(
+        number,
+        reason,
+        target,
+        before,
+        Quorum(*quorum),
+        parallel,
+        rate,
+        aborting,
+        retire,
+        settle,
+        frozenset(settled),
+    )
 
 
 def _versioned_rows(rows: Mapping[str, Versioned]) -> list[Any]:
@@ -132,6 +174,7 @@ def from_bytes(data: bytes | memoryview) -> ClusterState:
             cluster_epoch=raw["cluster_epoch"],
             feature_level=raw["feature_level"],
             quorum=Quorum(*raw["quorum"]),
+            w_floor=raw.get("w_floor", 0),
             shard_count=raw["shard_count"],
             members={row[0]: Member(row[0], tuple(row[1]), *row[2:]) for row in raw["members"]},
             retired={node: incarnation for node, incarnation in raw["retired"]},
@@ -139,6 +182,8 @@ def from_bytes(data: bytes | memoryview) -> ClusterState:
             ring_epoch=raw["ring_epoch"],
             ring_stage=raw["ring_stage"],
             moves=frozenset(raw["moves"]),
+            change=_change(raw.get("change")),  # absent in dumps of the first version
+            moving={row[0]: ShardMove(*row[1:]) for row in raw.get("moving", [])},
             leaders={row[0]: ShardLeader(*row[1:]) for row in raw["leaders"]},
             splits={(t, s): factor for t, s, factor in raw["splits"]},
             schemas={name: Versioned(v, body) for name, v, body in raw["schemas"]},

@@ -9,6 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from cluster.state_args import NEVER, Args
+from cluster.state_args import count as _count
+from cluster.state_args import expect as _expect
+from cluster.state_args import is_shard as _named
+from cluster.state_args import shards as _listed
+from cluster.state_args import text as _text
+from cluster.state_moves import MOVE_OPS
 from cluster.state_types import (
     ROLES,
     ClusterState,
@@ -23,32 +30,10 @@ from records.errors import InvalidRequest
 from ring.ring import Ring
 from ring.serde import from_dict, to_dict
 
-Args = Mapping[str, Any]
 Op = Callable[[ClusterState, Args], tuple[ClusterState, Any]]
 
-NAME_CHARS_MAX = 256
 MEMBERS_MAX = 256
 SHARDS_MAX = 4096
-NEVER = 1 << 63
-
-
-def _text(args: Args, key: str, *, empty: bool = False) -> str:
-    value = args.get(key, "" if empty else None)
-    if not isinstance(value, str) or len(value) > NAME_CHARS_MAX or not (value or empty):
-        raise CommandError("INVALID", f"{key} must be a text of at most {NAME_CHARS_MAX} letters")
-    return value
-
-
-def _count(args: Args, key: str, low: int = 0, high: int = NEVER - 1) -> int:
-    value = args.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise CommandError("INVALID", f"{key} must be a whole number in {low}..{high}")
-    return value
-
-
-def _expect(what: str, expected: int, actual: int) -> None:
-    if expected != actual:
-        raise CommandError("MISMATCH", f"expected {what} {expected}, it is {actual}")
 
 
 def _put(rows: Mapping[Any, Any], key: Any, value: Any) -> dict[Any, Any]:
@@ -81,8 +66,13 @@ def register_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
         raft=_text(args, "raft", empty=True),
         zone=_text(args, "zone", empty=True),
         weight=float(weight),
+        store=_text(args, "store", empty=True),
     )
     known = state.members.get(member.id)
+    if known is not None and _lost_its_store(state, known, member):
+        raise CommandError(
+            "STORE_LOST", f"{member.id} owns shards, but its store is not the one it had"
+        )
     if known == member:
         return state, member.incarnation
     oldest = known.incarnation if known else state.retired.get(member.id, 0)
@@ -93,6 +83,13 @@ def register_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     retired = _drop(state.retired, member.id)
     members = _put(state.members, member.id, member)
     return replace(state, members=members, retired=retired), member.incarnation
+
+
+def _lost_its_store(state: ClusterState, known: Member, member: Member) -> bool:
+    """Whether an owner comes back with another disk: what it promised is gone (a new node)."""
+    if not known.store or member.store == known.store or state.ring is None:
+        return False
+    return any(m.id == known.id for m in from_dict(state.ring).members)
 
 
 def retire_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
@@ -118,11 +115,15 @@ def retire_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
 def set_quorum(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     """N, W, R. The first one also names the cluster and fixes its number of shards for ever."""
     _expect("cluster epoch", _count(args, "expected_cluster_epoch"), state.cluster_epoch)
+    if state.change is not None:
+        raise CommandError("CHANGE_RUNNING", f"change {state.change.id} of the ring is running")
     n = _count(args, "n", 1, 16)
     w, r = _count(args, "w", 1, n), _count(args, "r", 1, n)
     if r + w <= n:
         raise CommandError("INVALID", f"r + w must be more than n, got {r} + {w} and {n}")
     first = state.cluster_epoch == 0
+    if state.ring is not None:
+        _check_quorums_meet(state, n, w, r)
     cluster_id, shards = state.cluster_id, state.shard_count
     if "cluster_id" in args:
         cluster_id = _text(args, "cluster_id")
@@ -134,11 +135,20 @@ def set_quorum(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     changed = replace(
         state,
         quorum=Quorum(n, w, r),
+        w_floor=w if state.ring is None else min(w, state.acked_on),
         cluster_epoch=epoch,
         cluster_id=cluster_id,
         shard_count=shards,
     )
     return changed, epoch
+
+
+def _check_quorums_meet(state: ClusterState, n: int, w: int, r: int) -> None:
+    """Old writes meet new reads, and new writes meet reads under way; else it is a change of the ring."""
+    if n != state.quorum.n:
+        raise CommandError("NEEDS_CHANGE", "another n is a change of the ring")
+    if r + state.acked_on <= n or w + state.quorum.r <= n:
+        raise CommandError("NEEDS_CHANGE", "reads would miss rows acknowledged before")
 
 
 def set_ring(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
@@ -148,8 +158,11 @@ def set_ring(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     change gets one new owner at most, and none while another move of it runs.
     """
     _expect("ring epoch", _count(args, "expected_ring_epoch"), state.ring_epoch)
+    if state.change is not None:
+        raise CommandError("CHANGE_RUNNING", f"change {state.change.id} of the ring is running")
     ring = _ring(state, args.get("map"))
-    starts, ends = _shards(state, args, "starts"), _shards(state, args, "ends")
+    count = state.shard_count
+    starts, ends = _listed(args, "starts", count), _listed(args, "ends", count)
     if not ends <= state.moves:
         raise CommandError("INVALID", f"shard {min(ends - state.moves)} is not being moved")
     running = (starts | _changed(state, ring)) & (state.moves - ends)
@@ -193,17 +206,8 @@ def _changed(state: ClusterState, ring: Ring) -> set[int]:
     return changed
 
 
-def _shards(state: ClusterState, args: Args, key: str) -> frozenset[int]:
-    rows = args.get(key, [])
-    if not isinstance(rows, list) or not all(_is_shard(state, s) for s in rows):
-        raise CommandError("INVALID", f"{key} must be a list of shards")
-    if len(set(rows)) != len(rows):
-        raise CommandError("INVALID", f"{key} names a shard twice; one replica moves at a time")
-    return frozenset(rows)
-
-
 def _is_shard(state: ClusterState, shard: Any) -> bool:
-    return isinstance(shard, int) and not isinstance(shard, bool) and 0 <= shard < state.shard_count
+    return _named(shard, state.shard_count)
 
 
 def assign(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
@@ -339,8 +343,19 @@ OPS: dict[str, Op] = {
     "DropGrant": drop_grant,
     "SetFeatureLevel": set_feature_level,
     "SetSplit": set_split,
+    **MOVE_OPS,
 }
 #: Operations that can make the state larger; only these are checked against STATE_BYTES_MAX.
 GROWING = frozenset(
-    {"RegisterNode", "SetRing", "SetWatermark", "AddDelete", "PutSchema", "PutGrant", "SetSplit"}
+    {
+        "RegisterNode",
+        "SetRing",
+        "SetWatermark",
+        "AddDelete",
+        "PutSchema",
+        "PutGrant",
+        "SetSplit",
+        "BeginChange",
+        "StepChange",
+    }
 )

@@ -38,6 +38,8 @@ class Member:
     raft: str = ""
     zone: str = ""
     weight: float = 1.0
+    #: The incarnation of its store's directory; empty if unknown. Another one is another disk.
+    store: str = ""
 
     def has(self, role: str) -> bool:
         """Whether the member runs `role`."""
@@ -86,6 +88,44 @@ class Checkpoint(NamedTuple):
     digest: bytes
 
 
+#: Stages of a shard's move. COPYING: write to both, read the old owners. SETTLING: write to both,
+#: read the new ones. Without a move a shard is written and read where the ring says.
+COPYING, SETTLING = "copying", "settling"
+
+
+class ShardMove(NamedTuple):
+    """One replica of a shard under way. Empty `source`: it is added; empty `target`: given up.
+
+    Both empty: nothing moves, the owners are compared and filled up in place.
+    """
+
+    source: str
+    target: str
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class RingChange:
+    """A change of the ring that is being carried out; `id` is the ring epoch it began with.
+
+    `target` and `before` are rings as ring.serde.to_dict gives them; only members, n and table count.
+    `quorum`: (n, w, r) in force when it has ended. `settle`: each shard's owners are compared and filled
+    up (`settled`: done) before it ends. `retire`: a member that leaves with it.
+    """
+
+    id: int
+    reason: str
+    target: Mapping[str, Any]
+    before: Mapping[str, Any]
+    quorum: Quorum
+    parallel: int = 4
+    bytes_per_second: int = 0
+    aborting: bool = False
+    retire: str = ""
+    settle: bool = False
+    settled: frozenset[int] = frozenset()
+
+
 _DEFAULT_QUORUM = Quorum(3, 2, 2)
 _NO_CHECKPOINT = Checkpoint(0, bytes(32))
 
@@ -99,6 +139,8 @@ class ClusterState:
     cluster_epoch: int = 0
     feature_level: int = 1
     quorum: Quorum = _DEFAULT_QUORUM
+    #: The least W that rows may have been acknowledged with and not been filled up since; 0: W.
+    w_floor: int = 0
     shard_count: int = 32
     members: Mapping[str, Member] = field(default_factory=dict)
     retired: Mapping[str, int] = field(default_factory=dict)
@@ -106,6 +148,8 @@ class ClusterState:
     ring_epoch: int = 0
     ring_stage: str = ""
     moves: frozenset[int] = frozenset()
+    change: RingChange | None = None
+    moving: Mapping[int, ShardMove] = field(default_factory=dict)
     leaders: Mapping[int, ShardLeader] = field(default_factory=dict)
     splits: Mapping[tuple[str, str], int] = field(default_factory=dict)
     schemas: Mapping[str, Versioned] = field(default_factory=dict)
@@ -119,6 +163,11 @@ class ClusterState:
     def with_role(self, role: str) -> list[Member]:
         """Members that run `role`, by id."""
         return [m for _, m in sorted(self.members.items()) if m.has(role)]
+
+    @property
+    def acked_on(self) -> int:
+        """On how many owners each acknowledged row is, at least."""
+        return self.w_floor or self.quorum.w
 
     def shards_of(self, node: str) -> dict[int, int]:
         """Shards that `node` leads, with their epochs."""

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Protocol
 
 from cluster.consensus import Consensus
+from cluster.state_moves import write_groups
 from cluster.state_types import ClusterState, Member
 from records.consistency import QuorumPolicy
 from ring.ring import Ring
@@ -49,11 +50,19 @@ class ClusterView:
         return QuorumPolicy(*self.state.quorum)
 
     def owners(self, shard: int) -> tuple[str, ...]:
-        """Storage nodes of a shard in preference order; empty without a ring."""
+        """Storage nodes that a shard is read from, in preference order; empty without a ring."""
         found = self._owners.get(shard)
         if found is None and self.ring:
             found = self._owners[shard] = tuple(self.ring.owners(shard))
         return found or ()
+
+    def write_groups(self, shard: int) -> tuple[tuple[str, ...], ...]:
+        """Owner sets of which each must acknowledge a write: one, or two while the shard moves.
+
+        The first is `owners`, those that are read.
+        """
+        move = self.state.moving.get(shard)
+        return write_groups(self.owners(shard), move) if move else (self.owners(shard),)
 
     def leader(self, shard: int) -> tuple[str, int] | None:
         """(node id, shard epoch) of the shard's leader."""

@@ -11,9 +11,10 @@ An owner's set may also shrink (a lost disk, a quarantined block). So a set repl
 it answers a call begun after that one was in hand; sets of calls that overlapped in time are united.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cluster.quorum_tally import Group
 from records.block import Spans
 from records.intervals import SeqIntervals, counted_at_least
 from records.messages import ProducerEpochKey, ProducerState
@@ -57,27 +58,43 @@ class ProducerLedger:
         """What `owner` holds as far as known."""
         return self._sets.get(owner, SeqIntervals())
 
-    def progress(self, owners: Iterable[str], needed: int) -> Progress:
-        """Where the producer stands: counted over `owners`, of which `needed` must hold a sequence.
+    def progress(self, groups: Iterable[Group]) -> Progress:
+        """Where the producer stands: a sequence counts that enough owners of each group hold.
 
         The caller answers it, so it becomes `told`.
         """
-        sets = [self._sets[owner] for owner in owners if owner in self._sets]
-        counted = counted_at_least(sets, needed)
+        asked = tuple(groups)
+        counted = self._counted(asked)
         if self.told:
             counted.add(1, self.told)
         self.told = counted.contiguous_end
-        seen = max((one.largest for one in sets), default=0)
+        seen = max((one.largest for group in asked for one in self._sets_of(group)), default=0)
         seen = max(seen, self.told)
         missing = tuple(counted.gaps(self.told + 1, seen)) if seen > self.told else ()
         return Progress(self.told, seen, missing)
 
-    def thin(self, owners: Iterable[str], needed: int) -> list[tuple[int, int]]:
-        """Spans above `told` that some of `owners` hold, but fewer than `needed` of them."""
-        sets = [self._sets[owner] for owner in owners if owner in self._sets]
+    def _sets_of(self, group: Group) -> list[SeqIntervals]:
+        return [self._sets[owner] for owner in group.members if owner in self._sets]
+
+    def _counted(self, groups: Sequence[Group]) -> SeqIntervals:
+        """What enough owners of each group hold."""
+        counted: SeqIntervals | None = None
+        for group in groups:
+            firm = counted_at_least(self._sets_of(group), group.needed)
+            if counted is None:
+                counted = firm
+            else:
+                both = (part for a, b in counted.spans() for part in firm.overlap(a, b))
+                counted = SeqIntervals(both)
+        return SeqIntervals() if counted is None else counted
+
+    def thin(self, groups: Iterable[Group]) -> list[tuple[int, int]]:
+        """Spans above `told` that some owners hold, but in some group too few of them."""
+        asked = tuple(groups)
+        sets = [one for group in asked for one in self._sets_of(group)]
         if not sets:
             return []
-        firm = counted_at_least(sets, needed)
+        firm = self._counted(asked)
         found: list[tuple[int, int]] = []
         for first, last in counted_at_least(sets, 1):
             if last > self.told:

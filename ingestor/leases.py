@@ -17,6 +17,7 @@ import asyncio
 from dataclasses import dataclass, replace
 
 from cluster.quorum_call import Caller, ask_quorum
+from cluster.quorum_tally import Group
 from cluster.replica_client import Replicas
 from cluster.view import ClusterView, ViewSource
 from ingestor.producers import Reign
@@ -55,14 +56,25 @@ class Led:
         return self.reign[1]
 
     @property
-    def owners(self) -> tuple[str, ...]:
-        """Its owners under the reign's ring."""
-        return self.view.owners(self.reign[0])
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Its owner sets under the reign's ring: two while the shard moves."""
+        return self.view.write_groups(self.reign[0])
 
     @property
-    def overlap(self) -> int:
-        """N-W+1: so many owners meet every set of W."""
-        return max(1, len(self.owners) - self.view.quorum.w + 1)
+    def owners(self) -> tuple[str, ...]:
+        """All that are written to."""
+        return tuple(dict.fromkeys(owner for group in self.groups for owner in group))
+
+    @property
+    def writers(self) -> tuple[Group, ...]:
+        """W of each owner set: what makes a row durable."""
+        return tuple(Group(frozenset(one), self.view.quorum.w) for one in self.groups)
+
+    @property
+    def overlap(self) -> tuple[Group, ...]:
+        """N-W+1 of each owner set: so many owners meet every set of W."""
+        w = self.view.quorum.w
+        return tuple(Group(frozenset(one), max(1, len(one) - w + 1)) for one in self.groups)
 
 
 @dataclass(eq=False, slots=True)

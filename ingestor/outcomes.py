@@ -6,6 +6,7 @@ an ack that has been given is a fact, one that has not is not given against an o
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -41,10 +42,10 @@ class EntryTally:
 
     __slots__ = ("_w", "conflicts", "entry", "tally", "verdict")
 
-    def __init__(self, entry: EntryHeader, group: Group, w: int) -> None:
+    def __init__(self, entry: EntryHeader, groups: Sequence[Group], w: int) -> None:
         self.entry = entry
         self._w = w
-        self.tally = QuorumTally((group,))
+        self.tally = QuorumTally(groups)
         self.verdict = Verdict.OPEN
         self.conflicts: SeqIntervals | None = None
 
@@ -75,7 +76,9 @@ Mine = set[tuple[EntryId, str]]
 
 @dataclass(eq=False, slots=True)
 class Submission:
-    """One piece on its way: `needed` acks end it, W copies held before make a duplicate.
+    """One piece on its way: `needed` acks of each owner set end it (of all owners if `every`).
+
+    W copies held before make a duplicate.
 
     `done` ends with None (then `entries` say how each stands) or with an error.
     """
@@ -87,12 +90,17 @@ class Submission:
     mine: Mine
     done: "asyncio.Future[None]"
     queued_at: float = 0.0
+    every: bool = False
     entries: tuple[EntryTally, ...] = field(init=False)
     full: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        group = Group(frozenset(self.piece.owners), self.needed)
-        self.entries = tuple(EntryTally(one, group, self.w) for one in self.piece.entries)
+        groups = [Group(frozenset(one), self._needed_of(one)) for one in self.piece.groups]
+        self.entries = tuple(EntryTally(one, groups, self.w) for one in self.piece.entries)
+
+    def _needed_of(self, owners: Sequence[str]) -> int:
+        """Acks of one owner set: never less than W; sets of a shard that moves may differ in size."""
+        return max(self.w, len(owners) if self.every else min(self.needed, len(owners)))
 
     @property
     def settled(self) -> bool:
@@ -127,7 +135,9 @@ class Submission:
     @property
     def disk_full(self) -> bool:
         """Whether full disks alone leave too few owners."""
-        return len(self.piece.owners) - len(self.full) < self.needed
+        return any(
+            len(set(group) - self.full) < self._needed_of(group) for group in self.piece.groups
+        )
 
     def fail(self, error: QuorumlogError) -> None:
         """Ends it with an error, if it has no outcome yet."""

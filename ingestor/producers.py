@@ -8,6 +8,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from cluster.quorum_tally import Group
 from ingestor.dedupe import Calls, ProducerLedger, Progress
 from records.block import EntryHeader, ProducerKey
 from records.messages import ProducerEpochKey, ProducerState
@@ -47,10 +48,10 @@ class ProducerSession:
             self.newest_epoch = max(self.newest_epoch, state.newest_epoch)
             self.ledger(state.producer[3]).hear(owner, state, sent, now)
 
-    def progress(self, epoch: int, owners: Iterable[str], needed: int) -> Progress:
-        """Where an epoch stands, told from now on."""
+    def progress(self, epoch: int, groups: Iterable[Group]) -> Progress:
+        """Where an epoch stands, told from now on; see `ProducerLedger.progress`."""
         found = self._ledgers.get(epoch) or ProducerLedger((*self.producer, epoch))
-        return found.progress(owners, needed)
+        return found.progress(groups)
 
     def told(self, epoch: int) -> int:
         """The ackTill answered last."""

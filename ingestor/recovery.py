@@ -9,6 +9,7 @@ to the others; ackTill counts it only when their answers show it. What cannot be
 from collections.abc import Iterable
 
 from cluster.quorum_call import Caller, ask_quorum
+from cluster.quorum_tally import Group
 from cluster.replica_client import Replicas
 from ingestor.dedupe import ProducerLedger
 from ingestor.leases import Led
@@ -68,9 +69,9 @@ class Recovery:
         return session
 
     async def refresh(
-        self, led: Led, session: ProducerSession, needed: int, deadline: Deadline
+        self, led: Led, session: ProducerSession, needed: Iterable[Group], deadline: Deadline
     ) -> list[str]:
-        """Hears the producer's states from at least `needed` owners; returns who answered."""
+        """Hears the producer's states from at least the `needed` owners; returns who answered."""
 
         async def states(owner: str, limit: Deadline) -> list[ProducerState]:
             replica = self._replicas.get(owner)
@@ -104,9 +105,8 @@ class Recovery:
             replica = self._replicas.get(owner)
             return await replica.seal_producer_epoch(led.shard, session.producer, epoch, limit)
 
-        needed = led.view.quorum.w
         answers = await ask_quorum(
-            "seal_producer_epoch", led.owners, seal, needed, self._caller, deadline
+            "seal_producer_epoch", led.owners, seal, led.writers, self._caller, deadline
         )
         session.newest_epoch = max(session.newest_epoch, *answers.values())
         if session.newest_epoch > epoch:
@@ -121,8 +121,7 @@ class Recovery:
         deadline: Deadline,
     ) -> None:
         """Puts again what fewer than W of `heard` hold."""
-        needed = led.view.quorum.w
-        spans = ledger.thin(led.owners, needed)
+        spans = ledger.thin(led.writers)
         for holder in heard if spans else ():
             held = ledger.held_by(holder)
             if any(held.overlap(*span) for span in spans):
@@ -130,7 +129,7 @@ class Recovery:
                     await self._copy(led, session, ledger, holder, spans, deadline)
                 except QuorumlogError as error:
                     log.warning("tail not put again", holder=holder, error=error)
-            spans = ledger.thin(led.owners, needed)
+            spans = ledger.thin(led.writers)
 
     async def _copy(
         self,
@@ -148,8 +147,7 @@ class Recovery:
             if not blocks:
                 return
             for block in blocks:
-                others = [owner for owner in led.owners if owner != holder]
-                await self._put_again(led, session, others, block, deadline)
+                await self._put_again(led, session, holder, block, deadline)
                 self._metrics.recovered.inc(block.header.rows)
                 done = {entry.entry_id for entry in block.header.entries}
                 wanted = [one for one in wanted if one not in done]
@@ -158,7 +156,7 @@ class Recovery:
         self,
         led: Led,
         session: ProducerSession,
-        owners: list[str],
+        holder: str,
         block: EncodedBlock,
         deadline: Deadline,
     ) -> None:
@@ -167,9 +165,10 @@ class Recovery:
         async def put(owner: str, limit: Deadline) -> PutReply:
             return await self._replicas.get(owner).put(block, options, limit)
 
-        needed = min(led.view.quorum.w - 1, len(owners))
-        if needed < 1:
+        needed = [one for group in led.writers if (one := _others(group, holder)) is not None]
+        if not needed:
             return
+        owners = [owner for owner in led.owners if owner != holder]
         sent = self._book.calls.tick()
         limit = deadline.sooner(self._caller.pace.try_seconds)
         replies = await ask_quorum("put_again", owners, put, needed, self._caller, limit)
@@ -197,6 +196,13 @@ class Recovery:
             if covers(found, spans, ledger.held_by(holder)):
                 break
         return [one.entry_id for one in found]
+
+
+def _others(group: Group, holder: str) -> Group | None:
+    """Who of a group must still get what `holder` has; None if nobody must, or can."""
+    members = group.members - {holder}
+    needed = min(group.needed - (holder in group.members), len(members))
+    return Group(members, needed) if needed > 0 else None
 
 
 def _touches(entry: EntryRef, spans: SeqIntervals) -> bool:

@@ -43,26 +43,41 @@ class Placement(Protocol):
     @property
     def ring_epoch(self) -> int: ...
 
-    def owners(self, shard: int) -> tuple[str, ...]: ...
+    def write_groups(self, shard: int) -> tuple[tuple[str, ...], ...]: ...
 
     def shard_of(self, tenant: str, service: str, producer: str = "") -> int: ...
 
     def shards_of_services(self, tenant: str, services: SequenceOf[str]) -> list[int]: ...
 
 
+#: Owner sets, each sorted, of which each must acknowledge: one, or two while a shard moves.
+Groups = tuple[tuple[str, ...], ...]
+
+
+def groups_of(view: Placement, shard: int) -> Groups:
+    """The owner sets of a shard; which owner is first does not matter to a write."""
+    return tuple(sorted(tuple(sorted(group)) for group in view.write_groups(shard)))
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Rows of one request for one set of owners, in entry order; never empty of entries.
+    """Rows of one request for the same owner sets, in entry order; never empty of entries.
 
-    `owners` are sorted: which one is first does not matter to a write. `entries` count their
-    `row_start` from the first row of the first table.
+    `entries` count their `row_start` from the first row of the first table.
     """
 
-    owners: tuple[str, ...]
+    groups: Groups
     ring_epoch: int
     tables: tuple[pa.Table, ...]
     entries: tuple[EntryHeader, ...]
     nbytes: int
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Everyone it is sent to, sorted."""
+        if len(self.groups) == 1:
+            return self.groups[0]
+        return tuple(sorted({owner for group in self.groups for owner in group}))
 
     @property
     def rows(self) -> int:
@@ -154,7 +169,7 @@ class _Stamp:
 class _Span(NamedTuple):
     """Where the rows of one entry lie in the sorted table."""
 
-    owners: tuple[str, ...]
+    groups: Groups
     shard: int
     part: int
     start: int
@@ -166,16 +181,13 @@ def _cut(table: pa.Table, view: Placement, stamp: _Stamp, max_rows: int) -> list
     used = np.flatnonzero(np.bincount(codes, minlength=len(names)))
     shard_of_code = np.zeros(len(names), np.int64)
     shard_of_code[used] = view.shards_of_services(stamp.tenant, [names[code] for code in used])
-    owners_of = {
-        int(shard): tuple(sorted(view.owners(int(shard))))
-        for shard in np.unique(shard_of_code[used])
-    }
-    shards = sorted(owners_of, key=lambda shard: (owners_of[shard], shard))
+    groups = {int(shard): groups_of(view, int(shard)) for shard in np.unique(shard_of_code[used])}
+    shards = sorted(groups, key=lambda shard: (groups[shard], shard))
     if len(shards) == 1:
         counts = np.array([table.num_rows])
     else:
         table, counts = _sorted_by_shard(table, codes, shard_of_code, shards)
-    spans = _entry_spans(shards, owners_of, counts)
+    spans = _entry_spans(shards, groups, counts)
     starts = np.array([span.start for span in spans])
     times = times_of(table)
     lows = np.minimum.reduceat(times, starts).tolist()
@@ -190,15 +202,15 @@ def _cut(table: pa.Table, view: Placement, stamp: _Stamp, max_rows: int) -> list
         ]
         part = table if rows == table.num_rows else table.slice(first, rows)
         nbytes = int(per_row * rows)
-        pieces.append(Piece(spans[begin].owners, view.ring_epoch, (part,), tuple(headers), nbytes))
+        pieces.append(Piece(spans[begin].groups, view.ring_epoch, (part,), tuple(headers), nbytes))
     return pieces
 
 
 def _grouped(spans: list[_Span], max_rows: int) -> Iterator[tuple[int, int]]:
-    """Ranges of neighbouring spans with the same owners and at most `max_rows` rows."""
+    """Ranges of neighbouring spans with the same owner sets and at most `max_rows` rows."""
     begin = rows = 0
     for at, span in enumerate(spans):
-        if at > begin and (span.owners != spans[begin].owners or rows + span.rows > max_rows):
+        if at > begin and (span.groups != spans[begin].groups or rows + span.rows > max_rows):
             yield begin, at
             begin, rows = at, 0
         rows += span.rows
@@ -215,15 +227,13 @@ def _sorted_by_shard(
     return table.take(pa.array(order)), np.bincount(ranks, minlength=len(shards))
 
 
-def _entry_spans(
-    shards: list[int], owners_of: dict[int, tuple[str, ...]], counts: np.ndarray
-) -> list[_Span]:
+def _entry_spans(shards: list[int], groups: dict[int, Groups], counts: np.ndarray) -> list[_Span]:
     spans: list[_Span] = []
     at = 0
     for shard, count in zip(shards, counts.tolist(), strict=True):
         for part, begin in enumerate(range(0, count, MAX_ENTRY_ROWS)):
             rows = min(MAX_ENTRY_ROWS, count - begin)
-            spans.append(_Span(owners_of[shard], shard, part, at + begin, rows))
+            spans.append(_Span(groups[shard], shard, part, at + begin, rows))
         at += count
     return spans
 
@@ -233,7 +243,7 @@ def merged(pieces: list[Piece], max_rows: int) -> list[Piece]:
     merged: list[Piece] = []
     for piece in pieces:
         for index, other in enumerate(merged):
-            if other.owners == piece.owners and other.rows + piece.rows <= max_rows:
+            if other.groups == piece.groups and other.rows + piece.rows <= max_rows:
                 merged[index] = join_pieces([other, piece])
                 break
         else:
@@ -252,7 +262,7 @@ def _moved(entry: EntryHeader, by: int) -> EntryHeader:
 
 
 def join_pieces(pieces: SequenceOf[Piece]) -> Piece:
-    """One piece of several with the same owners; tables are kept as they are."""
+    """One piece of several for the same owners; tables are kept as they are."""
     entries: list[EntryHeader] = []
     at = 0
     for piece in pieces:
@@ -260,7 +270,7 @@ def join_pieces(pieces: SequenceOf[Piece]) -> Piece:
         at += piece.rows
     tables = tuple(table for piece in pieces for table in piece.tables)
     nbytes = sum(piece.nbytes for piece in pieces)
-    return Piece(pieces[0].owners, pieces[0].ring_epoch, tables, tuple(entries), nbytes)
+    return Piece(pieces[0].groups, pieces[0].ring_epoch, tables, tuple(entries), nbytes)
 
 
 def spans_of(seqs: np.ndarray) -> Spans:
@@ -315,8 +325,7 @@ def sequenced_piece(
         seqs=spans,
         skips=sequence.skips,
     )
-    owners = tuple(sorted(view.owners(shard)))
-    return Piece(owners, view.ring_epoch, (table,), (header,), table.nbytes)
+    return Piece(groups_of(view, shard), view.ring_epoch, (table,), (header,), table.nbytes)
 
 
 def _sequenced_id(shard: int, tenant: str, sequence: Sequence, named: Spans) -> EntryId:

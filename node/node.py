@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import signal
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -20,15 +21,20 @@ from cluster.consensus_follower import FollowerConsensus, FollowerOperations
 from cluster.consensus_pysyncobj import PySyncObjConsensus
 from cluster.consensus_start import load_secret
 from cluster.events import EventLog
+from cluster.handoff import Handoff
 from cluster.http_front import front_middleware, http_logger
 from cluster.lease_founding import FoundingSettings
 from cluster.lease_keeper import LeaseKeeper
 from cluster.membership import HEARTBEAT_SECONDS, Membership
+from cluster.moves_http import MovesApi
 from cluster.peer_server import PeerServer
 from cluster.peer_transport import PeerTransport, cluster_token
+from cluster.repair_http import RepairApi, repair_operations
 from cluster.replica_client import ReplicaSet
 from cluster.server import StorageOperations
 from cluster.state_types import Member
+from cluster.sync_loop import STEP_SECONDS, SyncLoop
+from cluster.sync_settings import RepairSettings
 from cluster.view import ConsensusViews
 from dashboard import app as dashboard
 from ingestor.admission import Admission
@@ -36,9 +42,12 @@ from ingestor.coordinator import WriteCoordinator
 from ingestor.enrich import EnrichSettings
 from ingestor.limits import Limits
 from ingestor.listeners.http import RUNNER_OPTIONS, HttpIngest
+from ingestor.listeners.replay_http import ReplayApi
 from ingestor.listeners.slow_clients import ConnectionSweeper
 from ingestor.write_settings import WriteSettings
+from node import joining
 from node.files_http import FilesApi
+from node.moving import Moving
 from node.settings import Settings
 from query import http as query_http
 from query.context import ContextApi
@@ -77,24 +86,27 @@ def _check_not_wiped(settings: Settings) -> None:
     folder = settings.node.data / STORE_FOLDER
     if "storage" in settings.node.roles and not (folder / "node.json").exists():
         raise InvalidSettings(
-            f"{folder} holds no store. If this is the node's first start, add --bootstrap; if its disk"
-            " was lost, it is a new node: give it a new id"
+            f"{folder} holds no store. If this is the first start of a new cluster, add --bootstrap; if it"
+            " joins a cluster, or its disk was lost, add --join (see docs/operations.md)"
         )
 
 
 class Node:
     """A running node. `start` returns when the HTTP port is open; readiness follows by itself."""
 
-    def __init__(self, settings: Settings, bootstrap: bool = False) -> None:
-        """`bootstrap`: this is the node's first start, so its data folder may be empty.
+    def __init__(self, settings: Settings, bootstrap: bool = False, join: bool = False) -> None:
+        """`bootstrap`: this is a new cluster's first start, so its data folder may be empty.
+
+        `join`: the store may be empty, as the node is new or lost its disk; Raft's folder may not.
 
         Raises:
             StartRefused, InvalidSettings: what a part refuses to start with.
         """
         self.settings = settings
         self._bootstrap = bootstrap
-        if not bootstrap:
+        if not (bootstrap or join):
             _check_not_wiped(settings)
+        self._joining = joining.is_joining(settings.node.data / STORE_FOLDER)
         self.clock = clock_of(os.environ)
         self.entropy = SystemEntropy()
         self.metrics = Metrics()
@@ -123,9 +135,34 @@ class Node:
         )
         self.views = ConsensusViews(node.id, self.consensus, self.membership.alive)
         known = self._is_known
-        self.replicas = ReplicaSet(node.id, self.storage, self.transport, known)
+        local = None if self._joining else self.storage
+        self.replicas = ReplicaSet(node.id, local, self.transport, known)
+        self.sync = self._make_sync(self.storage) if self.storage is not None else None
+        self.moving = Moving(
+            settings,
+            self.consensus,
+            self.storage,
+            self.replicas,
+            self.transport,
+            self.membership,
+            self.keeper,
+            self.clock,
+            self.metrics,
+        )
+        self.handoff = Handoff(
+            node.id,
+            self.storage,
+            self.views,
+            self.replicas,
+            self.transport,
+            self.clock,
+            self.metrics,
+        )
         self.writer = self._make_writer()
         self.ingest = self._make_ingest(self.writer) if self.writer else None
+        self.replay_api = self._make_replay_api(self.writer) if self.writer else None
+        if self.ingest is not None:
+            self.ingest.asks = self.replay_api
         self.reader = self._make_reader()
         self.sql = SqlRunner(self.reader, self.metrics) if self.reader else None
         self._registered = False
@@ -180,6 +217,18 @@ class Node:
             expected_ingestors=frozenset(cluster.managers),
         )
 
+    def _make_sync(self, storage: StorageService) -> SyncLoop:
+        settings = build(RepairSettings, self.settings.table("repair"), "repair")
+        return SyncLoop(
+            self.settings.node.id,
+            storage,
+            self.views,
+            self.replicas,
+            self.clock,
+            self.metrics,
+            settings,
+        )
+
     def _make_writer(self) -> WriteCoordinator | None:
         if not self._has("ingestor"):
             return None
@@ -192,6 +241,7 @@ class Node:
             self.metrics,
             settings,
             self.write_workers,
+            self.handoff.missed,
         )
 
     def _make_ingest(self, writer: WriteCoordinator) -> HttpIngest:
@@ -206,6 +256,11 @@ class Node:
             build(Limits, self.settings.table("ingest"), "ingest"),
             enrich.detected(os.environ),
         )
+
+    def _make_replay_api(self, writer: WriteCoordinator) -> ReplayApi:
+        limits = build(Limits, self.settings.table("ingest"), "ingest")
+        node = self.settings.node.id
+        return ReplayApi(node, writer.replays, self.views, self.transport, self.clock, limits)
 
     def _make_reader(self) -> ReadCoordinator | None:
         if not self._has("query"):
@@ -240,15 +295,22 @@ class Node:
             "quorumlog_tasks", "Tasks of the event loop: one for each connection, and our own"
         ).set_function(lambda: len(asyncio.all_tasks(loop)))
         if self.storage is not None:
+            joining.mark_if_new(self.settings.node.data / STORE_FOLDER)
             await self.storage.start()
+            self.membership.me = replace(self.membership.me, store=self.storage.incarnation)
         await self.transport.start()
         self._add_operations()
         await self.peers.start(self.settings.node.host, self.settings.node.peer_port)
         await self.consensus.start()
         self.supervisor.spawn("register", self._register())
         self.supervisor.spawn("events", self._follow_state())
+        self.supervisor.spawn("handoff", self.handoff.run())
         if self.keeper is not None:
             self.supervisor.spawn("leases", self.keeper.run())
+        if self.sync is not None:
+            steps = self.supervisor.forever(lambda: STEP_SECONDS, self.sync.step)
+            self.supervisor.spawn("sync", steps)
+        self.moving.start(self.supervisor)
         if self.writer is not None:
             await self.writer.start()
         await self._start_http()
@@ -257,15 +319,30 @@ class Node:
         log.info("started", http=self.settings.node.http_port)
 
     def _add_operations(self) -> None:
-        if self.storage is not None:
-            self.peers.add(StorageOperations(self.storage).table())
+        if self.storage is not None and not self._joining:
+            self._open_store(self.storage)
         if isinstance(self.consensus, PySyncObjConsensus):
             self.peers.add(FollowerOperations(self.consensus, self.clock).table())
+        self.peers.add(self.handoff.operations())
         self.peers.add(self.membership.operations())
         self.peers.add({"status": status_operation(self.local_status)})
+        if self.replay_api is not None:
+            self.peers.add(self.replay_api.operations())
+
+    def _open_store(self, storage: StorageService) -> None:
+        """Peers, and this node's own coordinators, may read and write the store."""
+        self.peers.add(StorageOperations(storage).table())
+        self.peers.add(self.moving.operations())
+        if self.sync is not None:
+            self.peers.add(repair_operations(self.sync))
+        self.replicas.open_local(self.settings.node.id, storage)
 
     async def _register(self) -> None:
         await self.membership.register()
+        if self.storage is not None and self._joining:
+            joining.admitted(self.settings.node.data / STORE_FOLDER)
+            self._open_store(self.storage)
+            self._joining = False
         self._registered = True
         await self.supervisor.forever(lambda: HEARTBEAT_SECONDS, self.membership.beat)
 
@@ -281,7 +358,7 @@ class Node:
     def not_ready(self) -> list[str]:
         """What is still missing before every request can be served."""
         view = self.views.current()
-        missing = [] if self._registered else ["registration"]
+        missing = [] if self._registered else [self.membership.refused or "registration"]
         if not view.ready:
             missing.append("ring")
         elif not all(view.leader(shard) for shard in range(view.shard_count)):
@@ -293,8 +370,11 @@ class Node:
         body: dict[str, Any] = {"consensus": self.consensus.status()}
         if self.storage is not None:
             body["storage"] = self.storage.status()
+        if self.sync is not None:
+            body["repair"] = self.sync.status()
         if self.keeper is not None:
             body["leases"] = self.keeper.status()
+        body["moves"] = self.moving.status()
         return body
 
     async def _start_http(self) -> None:
@@ -303,6 +383,8 @@ class Node:
         app.router.add_routes(self._cluster_routes())
         if self.ingest is not None:
             app.router.add_routes(self.ingest.routes())
+        if self.replay_api is not None:
+            app.router.add_routes(self.replay_api.routes())
         if self.reader is not None:
             app.router.add_routes(query_http.routes(self.reader))
         if self.reader is not None and self.sql is not None:
@@ -343,7 +425,9 @@ class Node:
             self.not_ready,
             self.local_status,
         )
-        return api.routes()
+        repair = RepairApi(self.settings.node.id, self.views, self.transport, self.clock, self.sync)
+        moves = MovesApi(self.consensus, self.moving.settings, self.moving.figures)
+        return [*api.routes(), *repair.routes(), *moves.routes()]
 
     async def stop(self) -> None:
         """Ends in the reverse order; what was acknowledged is on disk anyway."""
@@ -357,7 +441,9 @@ class Node:
             await self.ingest.close()
         if self.writer is not None:
             await self.writer.stop()
+        await self.handoff.stop()
         await self.supervisor.stop()
+        await self.moving.stop()
         await self.peers.stop()
         await self.consensus.stop()
         await self.transport.stop()
@@ -367,10 +453,10 @@ class Node:
         self.query_workers.close()
 
 
-async def run_node(settings: Settings, bootstrap: bool = False) -> None:
+async def run_node(settings: Settings, bootstrap: bool = False, join: bool = False) -> None:
     """Runs a node until SIGTERM or SIGINT."""
     failpoints.arm(os.environ)
-    node = Node(settings, bootstrap)
+    node = Node(settings, bootstrap, join)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -157,14 +157,17 @@ def start(
     plan: NodePlan,
     bootstrap: bool = False,
     tied: bool = False,
+    join: bool = False,
     environment: Mapping[str, str] | None = None,
     within: Sequence[str] = (),
 ) -> NodeProcess:
     """Starts a node; `bootstrap` if the cluster is new, so that empty folders are no lost disks.
 
-    `within`: words of a command that becomes the node, as `nsenter` does.
+    `join`: the cluster is there and the node is new to it, or lost its disk. `within`: words of a command
+    that becomes the node, as `nsenter` does.
     """
-    words = ["node", "--config", str(plan.config), *(["--bootstrap"] if bootstrap else [])]
+    words = ["node", "--config", str(plan.config)]
+    words += ["--bootstrap"] * bootstrap + ["--join"] * join
     child = start_process([*within, *module_command(*words)], plan.log, tied, environment)
     plan.pid_file.write_text(f"{child.pid}\n", encoding="ascii")
     return NodeProcess(plan, child.pid, child)

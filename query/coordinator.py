@@ -42,6 +42,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 #: Reads of the same shards when data owners keep failing under our hands.
 ATTEMPTS = 3
+#: Seconds that a read waits for a ring which an owner knows already; it arrives here within milliseconds.
+RING_SECONDS = 1.0
 #: Groups that are merged and sorted on the event loop (about 0.2 ms): a worker costs as much to reach.
 INLINE_ROWS = 1_000
 #: A page whose rows are too wide for the replicas' caps is asked for again with fewer rows, to this.
@@ -314,6 +316,10 @@ class ReadCoordinator:
         needed = scatters[0][1]
         founds = await together(scatter.run(tuple(needed)) for scatter, _ in scatters)
         found, expired = merged(founds), scatters[0][0].deadline.expired
+        known = min(scatter.ring_epoch for scatter, _ in scatters)
+        if found.ring_epoch > known and not last and not deadline.expired:
+            await self.catch_up(found.ring_epoch, deadline)
+            return None
         settlers = [self._settler(scatter, needed) for scatter, _ in scatters]
         try:
             lists = await settlers[0].lists(found)
@@ -328,6 +334,9 @@ class ReadCoordinator:
             settled = [unsettled(part, found.differing(), again) for part in founds]
         if ambiguous(settled):
             return None
+        if found.ring_epoch > known:
+            reason = f"an owner knows ring {found.ring_epoch}, this node {known}"
+            settled[0].incomplete |= dict.fromkeys(needed, reason)
         self.repair.submit({s: o for one in settled for s, o in one.comparisons.items()}, scan.time)
         self._supplemented.inc(sum(one.supplemented for one in settled))
         reading = joined(
@@ -340,6 +349,12 @@ class ReadCoordinator:
             self._nothing(reading, expired)
         holder.take(sum(table.nbytes for table in reading.tables))
         return reading
+
+    async def catch_up(self, ring_epoch: int, deadline: Deadline) -> None:
+        """Waits for the ring that an owner knows, for a while: by an older one others may be asked."""
+        limit = deadline.sooner(RING_SECONDS)
+        while (view := self.view()).ring_epoch < ring_epoch and not limit.expired:
+            await self._views.changed(view.index, limit.remaining())
 
     def _settler(self, scatter: Scatter, needed: dict[int, int]) -> Settler:
         return Settler(

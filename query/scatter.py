@@ -40,6 +40,11 @@ class Owners(Protocol):
 
     node_id: str
 
+    @property
+    def ring_epoch(self) -> int:
+        """The epoch of the ring that says who owns what."""
+        ...
+
     def owners(self, shard: int) -> tuple[str, ...]:
         """Storage nodes of a shard in preference order."""
         ...
@@ -64,6 +69,7 @@ class Scattered:
     """All that came back. `digests[shard][node]`: what each owner said of the shard.
 
     `restless`: shards of which an owner told one slice other than another (see `merged`).
+    `ring_epoch`: the newest ring that one of the owners knew.
     """
 
     parts: list[Part] = field(default_factory=list)
@@ -71,9 +77,11 @@ class Scattered:
     received_max: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     restless: set[int] = field(default_factory=set)
+    ring_epoch: int = 0
 
     def add_reply(self, node: str, reply: ScanReply) -> None:
         """Notes what a node said of its shards."""
+        self.ring_epoch = max(self.ring_epoch, reply.ring_epoch)
         self.received_max = max(self.received_max, reply.received_max)
         for shard, digest in reply.digests.items():
             self.digests.setdefault(shard, {})[node] = digest
@@ -94,6 +102,7 @@ def merged(founds: Sequence[Scattered]) -> Scattered:
     if len(founds) == 1:
         return founds[0]
     whole = Scattered([part for found in founds for part in found.parts])
+    whole.ring_epoch = max(found.ring_epoch for found in founds)
     for found in founds:
         for shard, said in found.digests.items():
             known = whole.digests.setdefault(shard, {})
@@ -186,6 +195,11 @@ class Scatter:
         self._ranked: dict[tuple[str, ...], list[str]] = {}
         self._too_large: TooLarge | None = None
         self.result = Scattered()
+
+    @property
+    def ring_epoch(self) -> int:
+        """The ring by which owners are asked."""
+        return self._view.ring_epoch
 
     def with_plan(self, plan: ScanPlan) -> "Scatter":
         """The same for another plan; it has no results yet."""

@@ -57,6 +57,8 @@ class Reads(Protocol):
         self, plan: QueryPlan, scan: ScanPlan, deadline: Deadline
     ) -> tuple[Scatter, dict]: ...
 
+    async def catch_up(self, ring_epoch: int, deadline: Deadline) -> None: ...
+
     async def page(
         self, plan: QueryPlan, limit: int, deadline: Deadline, holder: MemoryHolder
     ) -> QueryAnswer: ...
@@ -140,6 +142,12 @@ class RowStream:
             async with coordinator.slot(deadline):
                 scatter, needed = coordinator.scatter(plan, plan.scan, deadline)
                 found = await scatter.run(tuple(needed), with_data=False)
+                if (
+                    found.ring_epoch > scatter.ring_epoch
+                ):  # once more: others may own the shards by now
+                    await coordinator.catch_up(found.ring_epoch, deadline)
+                    scatter, needed = coordinator.scatter(plan, plan.scan, deadline)
+                    found = await scatter.run(tuple(needed), with_data=False)
             if needed and not found.digests:
                 raise QuorumUnavailable("no owner of any shard answered", retry_after_seconds=1)
             until = found.received_max

@@ -166,6 +166,8 @@ class ScanReply:
     `truncated`: a memory or row cap cut the answer (never silently: the coordinator must say so).
     `overlaps`: of a slice (`compared`): sequences of the entries in that range overlap, so who hides whom
     may be seen otherwise on a replica that has some of them in blocks of another age.
+    `ring_epoch`: the newest ring that the replica knew before it looked; a reader by an older one may have
+    asked former owners.
     """
 
     digests: dict[int, tuple[int, bytes]]
@@ -175,6 +177,7 @@ class ScanReply:
     blocks_pruned: int
     truncated: bool = False
     overlaps: bool = False
+    ring_epoch: int = 0
 
     def to_head(self) -> dict[str, Any]:
         """Plain values."""
@@ -195,6 +198,32 @@ class SealRequest:
     shard: int
     epoch: int
     leader: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProducersRequest:
+    """List producer epochs of `shards`: those with gaps, or those of a service. At most `most`."""
+
+    shards: tuple[int, ...]
+    tenant: str = ""
+    service: str = ""
+    gaps: bool = False
+    most: int = 1_000
+
+    def to_head(self) -> dict[str, Any]:
+        """Plain values."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_head(cls, head: dict[str, Any]) -> "ProducersRequest":
+        """The inverse."""
+        return cls(
+            tuple(int(one) for one in head["shards"]),
+            str(head["tenant"]),
+            str(head["service"]),
+            bool(head["gaps"]),
+            int(head["most"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ log = get_logger(__name__)
 _TRIES_MAX = 3
 #: Seconds that a merged file is kept for reads that began before; a later one starts over, unharmed.
 _GRACE_SECONDS = 5.0
+#: Blocks that lost entries (their shard left) which are written anew at a time.
+_THINNED_AT_ONCE = 16
 #: Decoded bytes of sources from which on a merge reads no more before it writes; it holds six times that.
 _DECODED_BYTES = 32 << 20
 
@@ -142,6 +144,7 @@ class Compactor:
         self._superseded = Superseded()
         self._next_number = 1
         self._movable: tuple[int, ...] = ()
+        self._thinned: set[int] = set()
         self.pause_seconds = settings.compact_interval_seconds
 
     def start(self, next_number: int) -> None:
@@ -170,9 +173,36 @@ class Compactor:
             moving, self._movable = self._movable, ()
             present = [n for n in moving if holdings.blocks[n] is not None]
             await self.merge(present, carry_each)
+        elif self._thinned:
+            await self._let_go()
         table = holdings.table
         if is_due(table.count, table.gone):
             await self.repack()
+
+    def thinned(self, ordinals: Iterable[int]) -> None:
+        """Entries of these blocks are gone for good: write anew what is left of them, soon."""
+        self._thinned.update(ordinals)
+
+    @property
+    def waiting_to_thin(self) -> int:
+        """Blocks that still hold, on disk, entries that are gone."""
+        return len(self._thinned)
+
+    async def _let_go(self) -> None:
+        """Drops thinned blocks that are empty, and writes some of the others anew."""
+        holdings = self._engine.holdings
+        chosen = sorted(self._thinned)[:_THINNED_AT_ONCE]
+        self._thinned.difference_update(chosen)
+        places = [place for n in chosen if (place := holdings.blocks[n]) is not None]
+        empty = [place for place in places if holdings.drop_merged(place.ordinal)]
+        for place in empty:
+            self._checkpointer.gone.append(place.ordinal)
+            self._hot.forget(place.ordinal)
+        left = [one.ordinal for one in places if holdings.blocks[one.ordinal] is not None]
+        if left:
+            await self.merge(left, carry_each)
+        if empty and await self._host.flush():
+            self._superseded.add(empty, self._clock.monotonic() + _GRACE_SECONDS)
 
     def _source(self, ordinal: int) -> Source:
         holdings = self._engine.holdings

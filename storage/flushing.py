@@ -37,6 +37,18 @@ class CatalogFlusher:
             await asyncio.wait([self._task])
         return await self.flush()
 
+    async def remake(self) -> bool:
+        """Throws the catalog away and writes all of it, from memory; whether that succeeded."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait([self._task])
+        self._task = asyncio.get_running_loop().create_task(self._remake())
+        return await asyncio.shield(self._task)
+
+    async def _remake(self) -> bool:
+        self._checkpointer.forget()
+        await self._chores.run(self._catalog.create)
+        return await self._write()
+
     async def _write(self) -> bool:
         if not self._checkpointer.changed:
             return True

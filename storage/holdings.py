@@ -4,7 +4,7 @@ Adding blocks in log order gives the same holdings as loading a checkpoint and a
 hidden of an entry is kept as it changes and equals `records.visibility.hidden_parts` over a shard's entries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -248,6 +248,18 @@ class Holdings:
         for producer in {int(self.table.rows["producer"][n]) for n in numbers} - {-1}:
             self._recount_producer(producer)
         return numbers
+
+    def forget_shards(self, shards: Collection[int], numbers: np.ndarray) -> None:
+        """Forgets `numbers`, all present entries of `shards`; epochs and what was told stay."""
+        self.rows -= int(self.table.rows["row_count"][numbers].sum())
+        self.table.drop(numbers)
+        for shard in shards:
+            self.trees.pop(shard, None)
+        for number in numbers.tolist() if self.extras or self.partly_hidden else ():
+            self.extras.pop(number, None)
+            self.partly_hidden.pop(number, None)
+        for key in [key for key in self.producers.held if key[0] in shards]:
+            self.producers.reset(key)
 
     def _remove_entry(self, number: int) -> None:
         row = self.table.rows[number]

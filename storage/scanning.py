@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -51,7 +52,7 @@ class Scans:
         if self._running >= self._settings.scans_max:
             self._gauges.refused.labels("scans").inc()
             raise Overloaded("too many scans wait", retry_after_seconds=0.5)
-        started = self._clock.monotonic()
+        started, ring_epoch = self._clock.monotonic(), self._engine.ring_epoch
         deadline = Deadline.after(self._clock, request.deadline_ms / 1000)
         cancelled = threading.Event()
         self._running += 1
@@ -64,7 +65,7 @@ class Scans:
             self._running -= 1
             cancelled.set()
         self._gauges.count_scan(reply, self._clock.monotonic() - started)
-        return reply, table
+        return replace(reply, ring_epoch=ring_epoch), table
 
     async def _until_whole(
         self, request: ScanRequest, deadline: Deadline, cancelled: threading.Event

@@ -1,6 +1,6 @@
 """Planted bugs of the way from a batch to its acknowledgement, and of what is agreed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -28,6 +28,7 @@ import storage.putting
 import storage.service
 import storage.wal
 from chaos.mutants.planting import Place, mutant
+from cluster.quorum_tally import Group
 from cluster.state_types import ShardLeader
 from ingestor.dedupe import Progress
 from records.messages import EntryStatus
@@ -65,16 +66,19 @@ def _() -> Sequence[Place]:
 @mutant("ackTill counts what one owner holds", "I9", "I5", quick=True)
 def _() -> Sequence[Place]:
     real = ingestor.dedupe.ProducerLedger.progress
-    plant = lambda self, owners, _needed: real(self, owners, 1)  # noqa: E731
-    return [(ingestor.dedupe.ProducerLedger, "progress", plant)]
+
+    def progress(self: Any, groups: Iterable[Group]) -> Progress:
+        return real(self, [replace(one, needed=1) for one in groups])
+
+    return [(ingestor.dedupe.ProducerLedger, "progress", progress)]
 
 
 @mutant("gap skipped: ackTill is the largest sequence seen", "I9", "I5", quick=True)
 def _() -> Sequence[Place]:
     real = ingestor.dedupe.ProducerLedger.progress
 
-    def progress(self: Any, owners: Any, needed: int) -> Progress:
-        found = real(self, owners, needed)
+    def progress(self: Any, groups: Iterable[Group]) -> Progress:
+        found = real(self, groups)
         self.told = found.max_seen
         return Progress(found.max_seen, found.max_seen, ())
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from node.cli_api import Api
 from node.cli_errors import FAILED, OK, PARTIAL
+from node.commands.membering import add_to_ring, run_ring_change
 from node.render import bytes_text, note, print_json, print_table
 
 VERSION = "0.1.0"
@@ -18,7 +19,10 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Adds this group's commands."""
     status = commands.add_parser("status", parents=[common], help="the nodes and their health")
     status.set_defaults(run=lambda options: asyncio.run(run_status(options)))
-    ring = commands.add_parser("ring", parents=[common], help="who owns and leads each shard")
+    ring = commands.add_parser(
+        "ring", parents=[common], help="who owns and leads each shard; spread the shards anew"
+    )
+    add_to_ring(ring)
     ring.set_defaults(run=lambda options: asyncio.run(run_ring(options)))
     doctor = commands.add_parser(
         "doctor",
@@ -87,6 +91,8 @@ def _node_row(node: Mapping[str, Any]) -> list[Any]:
 
 async def run_ring(options: argparse.Namespace) -> int:
     """The command `ring`."""
+    if options.action != "show":
+        return await run_ring_change(options)
     async with Api(options.server, options.tenant) as api:
         answer = await api.get("/cluster/shards")
     shards = answer.get("shards", [])

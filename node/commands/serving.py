@@ -42,6 +42,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         default=os.environ.get("QUORUMLOG_BOOTSTRAP") == "1",
         help="the first start of this node: its data folder may be empty (or QUORUMLOG_BOOTSTRAP=1)",
     )
+    node.add_argument(
+        "--join",
+        action="store_true",
+        default=os.environ.get("QUORUMLOG_JOIN") == "1",
+        help="the node joins a cluster, or lost its disk: its store may be empty (or QUORUMLOG_JOIN=1)",
+    )
     node.set_defaults(run=run_node_command)
 
 
@@ -93,7 +99,7 @@ def run_node_command(options: argparse.Namespace) -> int:
     keep_freed_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(run_node(settings, options.bootstrap))
+            runner.run(run_node(settings, options.bootstrap, options.join))
         except StartRefused as error:
             print(f"refusing to start: {error.message}", file=sys.stderr)
             return int(error.details["exit_code"])

@@ -24,6 +24,7 @@ from records.messages import (
     EntriesReply,
     EntriesRequest,
     EntryStatus,
+    ProducersRequest,
     ProducerState,
     PutOptions,
     PutReply,
@@ -250,6 +251,22 @@ class FakeReplica:
         await self._meet_fault(deadline)
         return self._states(producer)
 
+    async def producers(
+        self, request: ProducersRequest, deadline: Deadline
+    ) -> list[tuple[int, ProducerState]]:
+        self.calls.append("producers")
+        await self._meet_fault(deadline)
+        keys = {(int(one.entry.shard), one.entry.producer_key) for one in self.held.values()}
+        found = [(shard, state) for shard, key in sorted(keys) for state in self._states(key)]
+        return [
+            (shard, state)
+            for shard, state in found
+            if shard in request.shards
+            and request.tenant in ("", state.producer[0])
+            and request.service in ("", state.producer[1])
+            and not (request.gaps and [span[0] for span in state.spans] in ([], [1]))
+        ][: request.most]
+
     async def seal_producer_epoch(
         self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
     ) -> int:
@@ -334,9 +351,13 @@ class FakeView:
     placed: tuple[tuple[int, tuple[str, ...]], ...] = ()
     leaders: tuple[tuple[int, tuple[str, int]], ...] = ()
     everything_led_by: tuple[str, int] | None = ("a", 1)
+    moving: tuple[tuple[int, tuple[tuple[str, ...], ...]], ...] = ()
 
     def owners(self, shard: int) -> tuple[str, ...]:
         return dict(self.placed).get(shard, self.nodes)
+
+    def write_groups(self, shard: int) -> tuple[tuple[str, ...], ...]:
+        return dict(self.moving).get(shard, (self.owners(shard),))
 
     def leader(self, shard: int) -> tuple[str, int] | None:
         return dict(self.leaders).get(shard, self.everything_led_by)

@@ -25,6 +25,7 @@ from records.messages import (
     EntriesReply,
     EntriesRequest,
     EntryStatus,
+    ProducersRequest,
     ProducerState,
     PutOptions,
     PutReply,
@@ -335,6 +336,11 @@ class FakeStore:
     ) -> list[ProducerState]:
         raise NotImplementedError
 
+    async def producers(
+        self, request: ProducersRequest, deadline: Deadline
+    ) -> list[tuple[int, ProducerState]]:
+        raise NotImplementedError
+
     async def seal_producer_epoch(
         self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
     ) -> int:
@@ -402,7 +408,7 @@ class FakeView:
         self.nodes = nodes
         self.quorum = QuorumPolicy(n, w, r)
         self.shard_count = shard_count
-        self.ring_epoch = 1
+        self.ring_epoch = self.index = 1
         self.ready = True
         self.down: set[str] = set()
         self.hosts: dict[str, str] = {}

@@ -17,7 +17,7 @@ def refused(batch: Batch, *answers: tuple[str, Spans]) -> EntryTally:
     """The batch's entry after CONFLICTs."""
     assert batch.sequence is not None
     piece = sequenced_piece("default", batch.sequence, batch.table, FakeView(), 1, BASE)
-    tally = EntryTally(piece.entries[0], Group(frozenset("abc"), 2), 2)
+    tally = EntryTally(piece.entries[0], [Group(frozenset("abc"), 2)], 2)
     for owner, spans in answers:
         tally.take(owner, EntryStatus.CONFLICT, 0, spans)
     return tally

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.quorum_tally import Group
 from ingestor.dedupe import Calls, ProducerLedger
 from records.intervals import SeqIntervals
 from records.messages import ProducerEpochKey, ProducerState
@@ -12,6 +13,7 @@ from records.messages import ProducerEpochKey, ProducerState
 KEY: ProducerEpochKey = ("t", "s", "p", 1)
 OWNERS = ("a", "b", "c")
 W = 2
+QUORUM = [Group(frozenset(OWNERS), W)]
 
 
 def state(seqs: set[int], told: int = 0) -> ProducerState:
@@ -73,7 +75,7 @@ def test_it_never_falls_and_never_covers_what_fewer_than_w_hold(steps: list[tupl
             one = world.pending.pop(number % len(world.pending))
             if one.answer is not None:
                 world.ledger.hear(one.owner, one.answer, one.sent, world.calls.tick())
-        found = world.ledger.progress(OWNERS, W)
+        found = world.ledger.progress(QUORUM)
         true_sets = list(world.held.values())
         assert found.ack_till >= before
         assert found.ack_till <= contiguous(true_sets)
@@ -93,7 +95,7 @@ def test_with_all_answers_in_hand_it_is_exact(held: list[set[int]], told: int) -
     for owner, seqs in zip(OWNERS, held, strict=True):
         ledger.hear(owner, state(seqs, told), calls.tick(), calls.tick())
 
-    found = ledger.progress(OWNERS, W)
+    found = ledger.progress(QUORUM)
 
     ack = contiguous(held, told)
     largest = max([told, ack, *(max(one, default=0) for one in held)])
@@ -112,11 +114,11 @@ def test_a_set_that_shrank_no_longer_counts() -> None:
     ledger, calls = ProducerLedger(KEY), Calls()
     ledger.hear("a", state({1, 2, 3}), calls.tick(), calls.tick())
     ledger.hear("b", state({1, 2, 3, 4}), calls.tick(), calls.tick())
-    assert ledger.progress(OWNERS, W).ack_till == 3
+    assert ledger.progress(QUORUM).ack_till == 3
 
     ledger.hear("b", state(set()), calls.tick(), calls.tick())
     ledger.hear("a", state({1, 2, 3, 4}), calls.tick(), calls.tick())
-    found = ledger.progress(OWNERS, W)
+    found = ledger.progress(QUORUM)
 
     assert (found.ack_till, found.missing) == (3, ((4, 4),))
 
@@ -129,7 +131,7 @@ def test_an_old_answer_that_arrives_late_takes_nothing_away() -> None:
     ledger.hear("a", state({1}), early, calls.tick())
     ledger.hear("b", state({1, 2}), calls.tick(), calls.tick())
 
-    assert ledger.progress(OWNERS, W).ack_till == 2
+    assert ledger.progress(QUORUM).ack_till == 2
 
 
 def test_an_owner_that_is_no_owner_any_more_does_not_count() -> None:
@@ -138,7 +140,7 @@ def test_an_owner_that_is_no_owner_any_more_does_not_count() -> None:
     for owner in "ab":
         ledger.hear(owner, state({1}), calls.tick(), calls.tick())
 
-    assert ledger.progress(("b", "c", "d"), W).ack_till == 0
+    assert ledger.progress([Group(frozenset("bcd"), W)]).ack_till == 0
 
 
 def test_thin_spans_are_those_above_told_that_too_few_hold() -> None:
@@ -147,5 +149,5 @@ def test_thin_spans_are_those_above_told_that_too_few_hold() -> None:
     ledger.hear("a", state({1, 2, 3, 4, 5, 6}, told=2), calls.tick(), calls.tick())
     ledger.hear("b", state({3, 4}), calls.tick(), calls.tick())
 
-    assert ledger.thin(OWNERS, W) == [(5, 6)]
-    assert ProducerLedger(KEY).thin(OWNERS, W) == []
+    assert ledger.thin(QUORUM) == [(5, 6)]
+    assert ProducerLedger(KEY).thin(QUORUM) == []

@@ -48,7 +48,7 @@ def reply(*statuses: EntryStatus, held: int = 0) -> PutReply:
 async def test_the_verdict_of_an_entry(answers: list, verdict: Verdict) -> None:
     """W acks win; before that any refusal decides, and what is decided stays."""
     entry = submission().piece.entries[0]
-    tally = EntryTally(entry, Group(frozenset("abc"), 2), 2)
+    tally = EntryTally(entry, [Group(frozenset("abc"), 2)], 2)
     for owner, status in answers:
         tally.take(owner, status, 0, ())
 
@@ -132,3 +132,26 @@ async def test_full_disks_are_the_reason_only_if_they_suffice_as_one() -> None:
 
     assert isinstance(error, DiskFull)
     assert error.to_dict()["definite"] is False
+
+
+async def test_while_a_shard_moves_w_of_the_old_and_w_of_the_new_owners_are_needed() -> None:
+    """Old a, b, c; new a, b, d. Each two of one set alone are not enough, where they are not of both."""
+    groups = (("a", "b", "c"), ("a", "b", "d"))
+    view = FakeView(moving=tuple((shard, groups) for shard in range(32)))
+    piece = unsequenced_pieces(
+        body_batch([{"service": "s", "message": "m"}]), view, BASE, 3_600_000_000, 1 << 20
+    )[0]
+
+    def settled_by(*owners: str) -> bool:
+        future = asyncio.get_running_loop().create_future()
+        one = Submission(piece, 2, 2, Deadline.after(SystemClock(), 9), set(), future)
+        for owner in owners:
+            one.take(owner, PutReply((EntryStatus.STORED,), (0,), ((),), ()), 0)
+        return one.settled
+
+    assert piece.owners == ("a", "b", "c", "d")
+    assert settled_by("a", "b")
+    assert settled_by("a", "c", "d")
+    assert not settled_by("a", "c")
+    assert not settled_by("c", "d")
+    assert not settled_by("a", "d")

@@ -1,5 +1,6 @@
 """The book of producers: one session a reign, bounded, fed by the replies of puts."""
 
+from cluster.quorum_tally import Group
 from ingestor.producers import ProducerBook
 from ingestor.shards import sequenced_piece
 from records.messages import ProducerState
@@ -48,7 +49,7 @@ async def test_replies_of_puts_feed_the_arithmetic_of_known_producers_only() -> 
     for owner in "ab":
         book.hear(owner, (held(3, newest=2),), book.calls.tick())
 
-    assert session.progress(1, "abc", 2).ack_till == 3
+    assert session.progress(1, [Group(frozenset("abc"), 2)]).ack_till == 3
     assert session.newest_epoch == 2
 
 
@@ -63,7 +64,7 @@ async def test_told_travels_with_the_next_put() -> None:
 
     for owner in "ab":
         book.hear(owner, (held(3),), book.calls.tick())
-    session.progress(1, "abc", 2)
+    session.progress(1, [Group(frozenset("abc"), 2)])
 
     assert book.told(entries) == (((*KEY, 1), 3),)
 
@@ -73,5 +74,5 @@ async def test_asking_about_an_unknown_epoch_leaves_nothing_behind() -> None:
     book = ProducerBook(10)
     session = book.session(KEY, REIGN)
 
-    assert session.progress(99, "abc", 2).ack_till == 0
+    assert session.progress(99, [Group(frozenset("abc"), 2)]).ack_till == 0
     assert session.ledgers() == []

@@ -243,6 +243,40 @@ async def test_with_two_of_three_owners_gone_the_answer_names_shards_and_hours()
     assert answer.table.num_rows == 36
 
 
+def _knows_ring(cluster: FakeCluster, node: str, epoch: int) -> None:
+    """From now on the node's answers say that it knows that ring."""
+    store = cluster.stores[node]
+    plain = store.scan
+
+    async def scan(request: Any, deadline: Any) -> Any:
+        reply, table = await plain(request, deadline)
+        return replace(reply, ring_epoch=epoch), table
+
+    store.scan = scan  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_a_reader_by_a_ring_that_is_over_reads_again_or_says_so(arrives: bool) -> None:
+    """One of any R former owners knows the newer ring; the answer is not called complete without it."""
+    cluster = filled()
+    for node in cluster.stores:
+        _knows_ring(cluster, node, 2)
+
+    async def changed(after_index: int, timeout: float) -> Any:
+        await asyncio.sleep(min(timeout, 0.05))
+        if arrives:
+            cluster.view.ring_epoch = 2
+        return cluster.view
+
+    cluster.changed = changed  # type: ignore[method-assign]
+    async with coordinator(cluster) as reader:
+        answer = await reader.query(plan(), soon())
+
+    assert answer.complete is arrives
+    if not arrives:
+        assert "knows ring 2, this node 1" in answer.missing[0]["reason"]
+
+
 async def test_shards_without_any_owner_are_missing_and_the_rest_is_answered() -> None:
     """N=1: the dead node's shards have no other owner; the other node's rows are answered."""
     cluster = filled(nodes=2, n=1, w=1, r=1)

@@ -1,0 +1,343 @@
+"""Rebalancer: the loop on the Raft leader that carries out a change of the ring. A shell.
+
+What is next is `rebalance_plan`'s to say, from the replicated state; here copies run, heartbeats are
+looked at, commands are proposed. Each proposal is compare-and-set on the ring epoch, so two leaders, or
+one twice, do no harm. A new leader goes on from the state: what had flipped stays, what was being copied
+is compared again.
+
+A step is proposed only when each live member has said that it knows the ring epoch before it, so that few
+writes and reads begin anew. It is not what makes the last stage safe, as a member may be cut off: before a
+shard finishes, N-R+1 of its old owners have durably raised their ring epoch. A writer by an older ring is
+refused by them; a reader of any R old owners is told by one of them that there is a newer ring.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cluster.consensus import CommandRefused, Consensus, NotCommitted, OutcomeUnknown
+from cluster.rebalance_plan import begin, drained, moves_left, next_command, ring_without
+from cluster.shard_copy import CopyReport, CopyTask
+from cluster.state_moves import row_after, row_before
+from cluster.state_types import COPYING, ClusterState, ShardMove
+from records.errors import InvalidRequest, InvalidSettings, QuorumlogError
+from ring.serde import from_dict
+from runtime.clock import Clock
+from runtime.logs import get_logger
+from runtime.metrics import Metrics
+from runtime.tasks import Supervisor
+
+log = get_logger(__name__)
+#: Seconds between two looks while a change runs, and while none does.
+STEP_SECONDS, IDLE_SECONDS = 0.05, 0.5
+#: Seconds of leading before the first step: everybody's heartbeats have come by then.
+SETTLE_SECONDS = 1.0
+#: Seconds of leading after which a member that was never heard holds up nothing any more.
+UNHEARD_SECONDS = 5.0
+#: Seconds before a copy that failed is made again.
+AGAIN_SECONDS = 1.0
+PROPOSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class RebalanceSettings:
+    """How shards move between nodes."""
+
+    #: Shards that move at once. More ends sooner and takes more of each node meanwhile.
+    parallel: int = 4
+    #: Bytes per second of all copies together, 0 for no bound. A gigabyte takes 20 s at the default.
+    bytes_per_second: int = 50_000_000
+    #: Seconds that a storage node may be silent until others take its shards; 0: never by itself. Set it
+    #: well above a restart or a reboot, as moving back costs as much again.
+    replace_dead_after_seconds: float = 0.0
+    #: Seconds after a change before copies that have no owner any more are removed from disk.
+    let_go_after_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.parallel <= 256:
+            raise InvalidSettings(f"[rebalance] parallel must be in 1..256, got {self.parallel}")
+        for name in ("bytes_per_second", "replace_dead_after_seconds", "let_go_after_seconds"):
+            if getattr(self, name) < 0:
+                raise InvalidSettings(f"[rebalance] {name} must not be negative")
+
+
+class Copier(Protocol):
+    """cluster.shard_copy.ShardCopier."""
+
+    async def copy(self, task: CopyTask) -> CopyReport: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the loop asks of the node it runs in.
+
+    `lagging(ring_epoch, unheard)`: live members that do not know the epoch; `heard(node)`: whether its
+    heartbeats come; `raise_ring(node, epoch)`: whether its store knows the epoch, durably;
+    `drain(nodes)`: these lead no shards from now on, all others may.
+    """
+
+    lagging: Callable[[int, bool], list[str]]
+    heard: Callable[[str], bool]
+    raise_ring: Callable[[str, int], Awaitable[bool]]
+    drain: Callable[[frozenset[str]], None]
+
+
+@dataclass(slots=True)
+class _Copy:
+    """A shard's copy on its way, made, or failed (`again_at`: when to try anew)."""
+
+    move: ShardMove
+    task: "asyncio.Task[None] | None" = None
+    done: bool = False
+    again_at: float = 0.0
+    error: str = ""
+
+
+@dataclass(slots=True)
+class _Figures:
+    """Of the change under way on this leader, for people."""
+
+    change: int = 0
+    copied_entries: int = 0
+    copied_bytes: int = 0
+    shards: dict[int, CopyReport] = field(default_factory=dict)
+
+
+class Rebalancer:
+    """One per manager; idle while another leads the Raft group."""
+
+    def __init__(
+        self,
+        consensus: Consensus,
+        copier: Copier,
+        around: Surroundings,
+        clock: Clock,
+        metrics: Metrics,
+        settings: RebalanceSettings,
+    ) -> None:
+        self._consensus, self._copier, self._around = consensus, copier, around
+        self._clock, self._settings = clock, settings
+        self._tasks = Supervisor("rebalance")
+        self._copies: dict[int, _Copy] = {}
+        self._leading_since: float | None = None
+        self._dead_since: dict[str, float] = {}
+        self._figures = _Figures()
+        self._waiting: list[str] = []
+        self._steps = metrics.counter(
+            "quorumlog_ring_steps_total",
+            "Steps of ring changes that were committed, by command.",
+            ["op"],
+        )
+        self._bytes = metrics.counter(
+            "quorumlog_ring_copied_bytes_total", "Bytes of entries copied to new owners of shards."
+        )
+        self._failed = metrics.counter(
+            "quorumlog_ring_copy_failures_total",
+            "Copies of a shard that failed and are made again.",
+        )
+
+    async def run(self) -> None:
+        """For ever; cancel to end."""
+        await self._tasks.forever(self._pause, self.step)
+
+    async def stop(self) -> None:
+        """Ends the copies; another leader, or this one later, goes on."""
+        await self._tasks.stop()
+
+    def _pause(self) -> float:
+        return STEP_SECONDS if self._consensus.snapshot().change is not None else IDLE_SECONDS
+
+    async def step(self) -> None:
+        """One look: copies begin, and one command is proposed if it is due."""
+        now = self._clock.monotonic()
+        if not self._consensus.is_leader_hint():
+            self._leading_since = None
+            self._dead_since.clear()
+            self._cancel_copies(())
+            return
+        if self._leading_since is None:
+            self._leading_since = now
+        if now - self._leading_since < SETTLE_SECONDS:
+            return
+        state = self._consensus.snapshot()
+        self._around.drain(drained(state))
+        if state.change is None:
+            self._cancel_copies(())
+            await self._replace_the_dead(state, now)
+            return
+        self._match_copies(state, now)
+        self._waiting = self._around.lagging(
+            state.ring_epoch, now - self._leading_since < UNHEARD_SECONDS
+        )
+        if self._waiting:
+            return
+        command = next_command(state, [s for s, one in self._copies.items() if one.done])
+        if command is not None and await self._old_owners_know(state, command.args):
+            await self._propose(command.op, command.args)
+
+    async def _old_owners_know(self, state: ClusterState, args: dict[str, Any]) -> bool:
+        """Whether N-R+1 old owners of each shard that would finish know the ring that reads the new ones."""
+        assert state.ring is not None
+        table = from_dict(state.ring).table
+        finishing: list[int] = args.get("finish", [])
+        old = {s: row_before(state.moving[s], table[s]) for s in finishing}
+        nodes = sorted({node for owners in old.values() for node in owners})
+        answers = await asyncio.gather(
+            *(self._around.raise_ring(node, state.ring_epoch) for node in nodes)
+        )
+        know = {node for node, ok in zip(nodes, answers, strict=True) if ok}
+        lacking = [
+            s
+            for s, owners in old.items()
+            if len(know & set(owners)) < len(owners) - state.quorum.r + 1
+        ]
+        if lacking:
+            self._waiting = sorted(set(nodes) - know)
+            log.warning("old owners do not answer", shards=lacking, nodes=self._waiting)
+        return not lacking
+
+    async def _propose(self, op: str, args: dict[str, Any]) -> None:
+        try:
+            await self._consensus.propose(op, args, PROPOSE_SECONDS)
+        except CommandRefused as error:
+            if error.reason not in ("MISMATCH", "IN_USE"):  # the next look sees what has changed
+                log.warning("ring step refused", op=op, reason=error.reason, error=error)
+        except (NotCommitted, OutcomeUnknown) as error:
+            log.debug("ring step not committed", op=op, error=error)
+        else:
+            self._steps.labels(op).inc()
+            log.info("ring step", op=op, **{k: v for k, v in args.items() if k in _SHOWN})
+
+    # -- copies ------------------------------------------------------------------------------------
+
+    def _match_copies(self, state: ClusterState, now: float) -> None:
+        """One copy for each shard in its first stage, none for others."""
+        assert state.change is not None
+        if self._figures.change != state.change.id:
+            self._figures = _Figures(state.change.id)
+            self._cancel_copies(())
+        wanted = {s: m for s, m in state.moving.items() if m.stage == COPYING}
+        self._cancel_copies([s for s, m in wanted.items() if self._is_of(s, m)])
+        for shard, move in wanted.items():
+            one = self._copies.setdefault(shard, _Copy(move))
+            idle = one.task is None or one.task.done()
+            if not one.done and idle and now >= one.again_at:
+                one.task = self._tasks.spawn(f"copy:{shard}", self._copy(one, _task(state, shard)))
+
+    def _is_of(self, shard: int, move: ShardMove) -> bool:
+        return shard in self._copies and self._copies[shard].move == move
+
+    def _cancel_copies(self, keep: Any) -> None:
+        for shard in [one for one in self._copies if one not in keep]:
+            task = self._copies.pop(shard).task
+            if task is not None:
+                task.cancel()
+
+    async def _copy(self, one: _Copy, task: CopyTask) -> None:
+        try:
+            await self._copier.copy(task)
+        except QuorumlogError as error:
+            self._failed.inc()
+            one.error = f"{error.code}: {error.message}"
+            one.again_at = self._clock.monotonic() + AGAIN_SECONDS
+            log.warning("copy of a shard failed", shard=task.shard, error=error)
+        else:
+            one.done, one.error = True, ""
+
+    def told(self, report: CopyReport) -> None:
+        """A copy's figures, as they grow."""
+        known = self._figures.shards.get(report.shard)
+        before = known.bytes if known is not None and known.bytes <= report.bytes else 0
+        self._bytes.inc(report.bytes - before)
+        self._figures.copied_bytes += report.bytes - before
+        self._figures.shards[report.shard] = CopyReport(
+            report.shard, report.listed, report.copied, report.bytes, report.rounds
+        )
+
+    # -- the dead ----------------------------------------------------------------------------------
+
+    async def _replace_the_dead(self, state: ClusterState, now: float) -> None:
+        """Begins a change without a node that is silent for long, if the others can hold its shards."""
+        limit = self._settings.replace_dead_after_seconds
+        if not limit or state.ring is None:
+            return
+        ring = from_dict(state.ring)
+        for member in ring.members:
+            if member.weight == 0 or self._around.heard(member.id):
+                self._dead_since.pop(member.id, None)
+                continue
+            since = self._dead_since.setdefault(member.id, now)
+            others = sum(one.weight > 0 for one in ring.members) - 1
+            if now - since < limit or others < state.quorum.n:
+                continue
+            reason = f"{member.id} is silent for {now - since:.0f} s"
+            try:
+                command = begin(state, ring_without(state, member.id), reason, **self.bounds())
+            except InvalidRequest as error:
+                log.warning("a dead node is not replaced", node=member.id, error=error)
+                continue
+            log.warning("a dead node is replaced", node=member.id, silent_seconds=now - since)
+            await self._propose(command.op, command.args)
+            return
+
+    def bounds(self) -> dict[str, int]:
+        """How much a change may do at once, by the settings."""
+        settings = self._settings
+        return {"parallel": settings.parallel, "bytes_per_second": settings.bytes_per_second}
+
+    # -- for people --------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Figures of the change under way; only the Raft leader has any."""
+        state = self._consensus.snapshot()
+        if state.change is None or self._figures.change != state.change.id:
+            return {}
+        return {
+            "change": state.change.id,
+            "copied_bytes": self._figures.copied_bytes,
+            "waiting_for": self._waiting,
+            "errors": {str(s): one.error for s, one in self._copies.items() if one.error},
+            "shards": {
+                str(s): {"listed": one.listed, "copied": one.copied, "bytes": one.bytes}
+                for s, one in sorted(self._figures.shards.items())
+            },
+        }
+
+
+_SHOWN = ("start", "flip", "finish", "cancel", "reason")
+
+
+def _task(state: ClusterState, shard: int) -> CopyTask:
+    """Whose entries must get to whom before the shard is read from its new owners."""
+    assert state.ring is not None
+    assert state.change is not None
+    owners = from_dict(state.ring).table[shard]
+    move = state.moving[shard]
+    targets = (move.target,) if move.target else row_after(move, owners)
+    needed = max(1, len(owners) - state.acked_on + 1)
+    return CopyTask(shard, tuple(owners), needed, targets, state.change.bytes_per_second)
+
+
+def progress(state: ClusterState) -> dict[str, Any]:
+    """The change under way as the replicated state has it; {} if there is none."""
+    change = state.change
+    if change is None:
+        return {}
+    target = from_dict(change.target)
+    return {
+        "id": change.id,
+        "reason": change.reason,
+        "aborting": change.aborting,
+        "quorum_after": dict(zip(("n", "w", "r"), change.quorum, strict=True)),
+        "moves_left": len(moves_left(state)),
+        "shards_to_settle": state.shard_count - len(change.settled) if change.settle else 0,
+        "moving": [
+            {"shard": s, "from": m.source or None, "to": m.target or None, "stage": m.stage}
+            for s, m in sorted(state.moving.items())
+        ],
+        "members_after": [one.id for one in target.members],
+        "retires": change.retire or None,
+        "parallel": change.parallel,
+        "bytes_per_second": change.bytes_per_second,
+    }

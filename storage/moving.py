@@ -1,0 +1,75 @@
+"""The storage node's part when shards move: hand over, take over, let go. `storage.handing` decides."""
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+
+from records.handover import Handover
+from runtime.logs import get_logger
+from storage.engine import Engine
+from storage.handing import give, ids_of, raise_ring_epoch, shed, take
+from storage.log_format import Record
+
+log = get_logger(__name__)
+
+
+class ShardMoves:
+    """One per store. Use on its event loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        append: Callable[[Sequence[Record]], Awaitable[None]],
+        thinned: Callable[[Iterable[int]], None],
+        check: Callable[[], None],
+    ) -> None:
+        self._engine, self._append, self._thinned, self._check = engine, append, thinned, check
+
+    async def hand_over(self, shard: int, ring_epoch: int) -> Handover:
+        """What a new owner must know of `shard`; no put of a ring before `ring_epoch` is taken from now on.
+
+        Durable when it returns, and every put before it is applied: a list of entries asked for now has
+        all that was acknowledged under older rings with the help of this node.
+
+        Raises:
+            StaleRingEpoch: a newer ring is known here. TooLarge, DiskFull, StorageFailed.
+        """
+        self._check()
+        await self._append([raise_ring_epoch(self._engine, ring_epoch)])
+        return give(self._engine, shard)
+
+    async def raise_ring(self, ring_epoch: int) -> None:
+        """Takes no put of an older ring, and tells readers of this one; durable when it returns.
+
+        Raises:
+            StaleRingEpoch: a newer ring is known here. DiskFull, StorageFailed.
+        """
+        self._check()
+        await self._append([raise_ring_epoch(self._engine, ring_epoch)])
+
+    def entry_ids(self, shard: int) -> bytes:
+        """The 16-byte ids of the entries held of `shard`, in the order of their blocks."""
+        return ids_of(self._engine, shard)
+
+    async def take_over(self, handed: Handover, ring_epoch: int) -> None:
+        """Takes what the owners before had; durable when it returns. Repeating it changes nothing.
+
+        Raises:
+            StaleRingEpoch: a newer ring is known here. DiskFull, StorageFailed.
+        """
+        self._check()
+        record = raise_ring_epoch(self._engine, ring_epoch)
+        await self._append([record, *take(self._engine, handed)])
+
+    def let_go(self, shards: Collection[int], ring_epoch: int) -> int:
+        """Forgets the entries of `shards`, none of which this node owns under ring `ring_epoch`; how many.
+
+        They are gone from memory at once, from the disk once the blocks around them are written anew.
+
+        Raises:
+            StaleRingEpoch: a newer ring is known here, under which it may own one.
+        """
+        self._check()
+        entries, ordinals = shed(self._engine, shards, ring_epoch)
+        self._thinned(ordinals)
+        if entries:
+            log.info("copies of shards that left were let go", shards=len(shards), entries=entries)
+        return entries

@@ -1,0 +1,197 @@
+"""The executor against a consensus in one place: order, waiting, failures, a new leader, the dead."""
+
+import asyncio
+from typing import Any
+
+from cluster.rebalance import Rebalancer, RebalanceSettings, Surroundings
+from cluster.rebalance_plan import begin, ring_drained, ring_with
+from cluster.shard_copy import CopyReport, CopyTask
+from cluster.state_types import COPYING, SETTLING
+from records.errors import QuorumUnavailable
+from ring.serde import from_dict
+from runtime.metrics import Metrics
+from tests.unit.cluster.test_lease_keeper import Committing, HandClock
+from tests.unit.cluster.test_rebalance_plan import cluster
+
+
+class World:
+    """A rebalancer whose copies succeed at once, unless `fail` says how often they fail."""
+
+    def __init__(self, **options: Any) -> None:
+        self.consensus = Committing()
+        self.consensus.state = cluster("a", "b", "c", "d", spare=("e",))
+        self.clock = HandClock()
+        self.copied: list[CopyTask] = []
+        self.fail = 0
+        self.behind: list[str] = []
+        self.dead: set[str] = set()
+        self.raised: list[tuple[str, int]] = []
+        self.drained: frozenset[str] = frozenset()
+        self.settings = RebalanceSettings(**options)
+        self.metrics = Metrics()
+        self.rebalancer = self.made()
+
+    def made(self) -> Rebalancer:
+        """Another leader's rebalancer: it knows the state and nothing else."""
+        around = Surroundings(
+            lambda *_: self.behind,
+            lambda node: node not in self.dead,
+            self._raise_ring,
+            self._drain,
+        )
+        return Rebalancer(self.consensus, self, around, self.clock, Metrics(), self.settings)
+
+    async def _raise_ring(self, node: str, ring_epoch: int) -> bool:
+        self.raised.append((node, ring_epoch))
+        return node not in self.dead
+
+    def _drain(self, nodes: frozenset[str]) -> None:
+        self.drained = nodes
+
+    async def copy(self, task: CopyTask) -> CopyReport:
+        if self.fail:
+            self.fail -= 1
+            raise QuorumUnavailable("too few")
+        self.copied.append(task)
+        return CopyReport(task.shard)
+
+    async def run(self, looks: int, seconds: float = 0.5) -> None:
+        for _ in range(looks):
+            self.clock.now += seconds
+            await self.rebalancer.step()
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    async def begin(self, ring: Any, **more: Any) -> None:
+        command = begin(self.consensus.state, ring, "test", **more)
+        await self.consensus.propose(command.op, command.args)
+
+    @property
+    def state(self) -> Any:
+        return self.consensus.state
+
+
+async def test_a_change_is_carried_out_and_each_replica_is_copied_once() -> None:
+    world = World()
+    await world.begin(ring_with(world.state, "e"))
+
+    await world.run(30)
+
+    ring = from_dict(world.state.ring)
+    assert world.state.change is None
+    assert len(world.copied) == len(ring.shards_of("e"))
+    assert {task.targets for task in world.copied} == {("e",)}
+    assert {task.needed for task in world.copied} == {2}
+
+
+async def test_no_step_is_taken_while_a_live_member_has_not_heard_of_the_last() -> None:
+    world = World()
+    await world.begin(ring_with(world.state, "e"))
+    world.behind = ["c"]
+
+    await world.run(20)
+
+    assert world.state.moving == {}
+    assert world.rebalancer.status()["waiting_for"] == ["c"]
+    world.behind = []
+    await world.run(30)
+    assert world.state.change is None
+
+
+async def test_a_shard_finishes_only_when_n_r_plus_1_old_owners_know_the_ring_that_reads_the_new() -> (
+    None
+):
+    """Else a reader cut off with R old owners could take their answer for complete."""
+    world = World()
+    await world.begin(ring_with(world.state, "e"))
+    world.dead = {"a", "b", "c", "d"}
+
+    await world.run(20)
+
+    assert {one.stage for one in world.state.moving.values()} == {SETTLING}
+    assert max(epoch for _, epoch in world.raised) == world.state.ring_epoch
+    world.dead = {"a"}
+    await world.run(30)
+    assert world.state.change is None
+
+
+async def test_a_copy_that_fails_is_made_again_and_told() -> None:
+    world = World(parallel=1)
+    await world.begin(ring_with(world.state, "e"), parallel=1)
+    world.fail = 2
+
+    await world.run(5)
+    assert "too few" in str(world.rebalancer.status()["errors"])
+    assert {one.stage for one in world.state.moving.values()} == {COPYING}
+    await world.run(60)
+
+    assert world.state.change is None
+
+
+async def test_another_leader_goes_on_from_the_state_alone() -> None:
+    """It copies again what had not flipped, and nothing else."""
+    world = World()
+    await world.begin(ring_with(world.state, "e"), parallel=1)
+    await world.run(6)
+    assert world.state.change is not None
+    first = len(world.copied)
+
+    world.rebalancer = world.made()
+    await world.run(60)
+
+    assert world.state.change is None
+    shards = [task.shard for task in world.copied]
+    assert len(shards) - len(set(shards)) <= 1
+    assert first < len(shards)
+
+
+async def test_whoever_does_not_lead_does_nothing() -> None:
+    world = World()
+    await world.begin(ring_with(world.state, "e"))
+    world.consensus.leading = False
+
+    await world.run(20)
+
+    assert world.copied == []
+    assert world.state.moving == {}
+
+
+async def test_a_node_that_is_drained_leads_no_shards() -> None:
+    world = World()
+    await world.begin(ring_drained(world.state, "d"))
+
+    await world.run(40)
+
+    assert world.state.change is None
+    assert world.drained == {"d"}
+    assert from_dict(world.state.ring).shards_of("d") == ()
+
+
+async def test_a_dead_node_is_replaced_only_if_asked_for_and_after_its_time() -> None:
+    """Off by default; a node that comes back in time keeps its shards."""
+    off, on = World(), World(replace_dead_after_seconds=60.0)
+    off.dead = on.dead = {"d"}
+
+    await off.run(400)
+    await on.run(100)  # 50 seconds
+
+    assert from_dict(off.state.ring).shards_of("d")
+    assert from_dict(on.state.ring).shards_of("d")
+    on.dead = set()
+    await on.run(10)
+    on.dead = {"d"}
+    await on.run(100)
+    assert from_dict(on.state.ring).shards_of("d")
+    await on.run(100)
+    assert not from_dict(on.state.ring).shards_of("d")
+    assert on.state.change is None
+
+
+async def test_a_dead_node_stays_where_too_few_would_be_left() -> None:
+    world = World(replace_dead_after_seconds=10.0)
+    world.consensus.state = cluster("a", "b", "c")
+    world.dead = {"c"}
+
+    await world.run(100)
+
+    assert from_dict(world.state.ring).shards_of("c")

@@ -1,0 +1,148 @@
+"""Copying a shard between real stores: from a quorum, until nothing is lacking, within a byte rate."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.move_calls import ENTRY_ID
+from cluster.replica_client import LocalReplica
+from cluster.shard_copy import CopyTask, Pacer, ShardCopier
+from records.errors import ConnectionLost, QuorumUnavailable, StaleRingEpoch
+from records.messages import PutOptions, SealRequest
+from runtime.clock import SystemClock
+from storage.service import StorageService
+from tests.unit.storage.samples import block_of, plain, sequenced, service_on
+
+
+class Slept(SystemClock):
+    """Sleeps take no time and are counted."""
+
+    def __init__(self) -> None:
+        self.slept = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.slept
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+
+class Stores:
+    """Stores by name as calls and as replicas; those in `down` answer nothing."""
+
+    def __init__(self, stores: dict[str, StorageService]) -> None:
+        self.stores = stores
+        self.down: set[str] = set()
+
+    def _of(self, node: str) -> StorageService:
+        if node in self.down:
+            raise ConnectionLost(f"{node} is down")
+        return self.stores[node]
+
+    def get(self, node: str) -> LocalReplica:
+        return LocalReplica(self._of(node))
+
+    async def hand_over(self, node: str, shard: int, ring_epoch: int, _: Any) -> Any:
+        return await self._of(node).moves.hand_over(shard, ring_epoch)
+
+    async def take_over(self, node: str, handed: Any, ring_epoch: int, _: Any) -> None:
+        await self._of(node).moves.take_over(handed, ring_epoch)
+
+    async def entry_ids(self, node: str, shard: int, _: Any) -> np.ndarray:
+        return np.frombuffer(self._of(node).moves.entry_ids(shard), ENTRY_ID)
+
+
+@pytest.fixture
+async def stores(tmp_path: Path) -> Any:
+    made = {name: service_on(tmp_path / name) for name in "abcd"}
+    for one in made.values():
+        await one.start()
+    yield Stores(made)
+    for one in made.values():
+        await one.stop()
+
+
+def copier(stores: Stores, clock: SystemClock | None = None) -> ShardCopier:
+    clock = clock or SystemClock()
+    return ShardCopier(stores, stores, clock, Pacer(clock), lambda: 5)
+
+
+TASK = CopyTask(0, ("a", "b", "c"), 2, ("d",))
+
+
+async def put(stores: Stores, nodes: str, *blocks: Any) -> None:
+    for node in nodes:
+        for block in blocks:
+            await stores.stores[node].put(block, PutOptions(1))
+
+
+def digests(stores: Stores, nodes: str) -> set[tuple[int, bytes]]:
+    return {stores.stores[node].digest(0) for node in nodes}
+
+
+async def test_the_new_owner_gets_what_any_of_a_quorum_has(stores: Stores) -> None:
+    """Each row is on two of three, never on the same two; of another shard nothing is taken."""
+    await put(stores, "ab", block_of(1, plain(1, 3), plain(50, shard=9)))
+    await put(stores, "bc", block_of(2, plain(10, 2)), block_of(3, sequenced(1, 5)))
+    await put(stores, "ac", block_of(4, plain(20, 4)))
+    await stores.stores["a"].seal(SealRequest(0, 6, "a"))
+
+    report = await copier(stores).copy(TASK)
+
+    assert report.listed == report.copied == 4
+    assert stores.stores["d"].digest(0)[0] == 4
+    assert stores.stores["d"].digest(9)[0] == 0
+    assert stores.stores["d"].status()["fences"] == {0: 6}
+    assert (await copier(stores).copy(TASK)).copied == 0  # again: nothing to do
+
+
+async def test_with_one_old_owner_dead_the_other_two_are_enough(stores: Stores) -> None:
+    await put(stores, "ab", block_of(1, plain(1, 3)))
+    stores.down = {"a"}
+
+    await copier(stores).copy(TASK)
+
+    assert digests(stores, "bd") == {stores.stores["b"].digest(0)}
+
+
+async def test_with_two_old_owners_dead_nothing_counts_as_copied(stores: Stores) -> None:
+    """A row may be on just the two that are away."""
+    await put(stores, "ab", block_of(1, plain(1, 3)))
+    stores.down = {"a", "b"}
+
+    with pytest.raises(QuorumUnavailable, match="1 of 3 owners answered, 2 needed"):
+        await copier(stores).copy(TASK)
+
+
+async def test_a_replica_given_up_is_merged_into_those_that_stay(stores: Stores) -> None:
+    """b leaves; what only b and c have, and only a and b, is on both a and c afterwards."""
+    await put(stores, "bc", block_of(1, plain(1, 3)))
+    await put(stores, "ab", block_of(2, plain(10, 3)))
+
+    await copier(stores).copy(CopyTask(0, ("a", "b", "c"), 2, ("a", "c")))
+
+    assert digests(stores, "ac") == {stores.stores["a"].digest(0)}
+    assert stores.stores["a"].digest(0)[0] == 2
+
+
+async def test_a_target_that_knows_a_newer_ring_refuses(stores: Stores) -> None:
+    """This leader is behind: it must look at the state again."""
+    await put(stores, "ab", block_of(1, plain(1, 3)))
+    await stores.stores["d"].put(block_of(9, plain(1, shard=3)), PutOptions(8))
+
+    with pytest.raises(StaleRingEpoch):
+        await copier(stores).copy(TASK)
+
+
+async def test_bytes_per_second_are_kept(stores: Stores) -> None:
+    """The time it takes is at least the bytes by the rate; simulated sleep."""
+    for number in range(5):
+        await put(stores, "ab", block_of(number, plain(10 * number, 5, f"text {number}")))
+    clock = Slept()
+
+    report = await copier(stores, clock).copy(CopyTask(0, ("a", "b", "c"), 2, ("d",), 1000))
+
+    assert report.bytes > 1000
+    assert clock.slept == pytest.approx(report.bytes / 1000, rel=0.1)

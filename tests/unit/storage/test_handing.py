@@ -1,0 +1,139 @@
+"""A shard that moves, seen from the stores: what is handed over, what is refused, what is let go."""
+
+from pathlib import Path
+
+import pytest
+
+from records.errors import StaleRingEpoch
+from records.handover import Handover, united
+from records.messages import EntriesRequest, EntryStatus, PutOptions, SealRequest
+from records.timestamps import MAX_MICROS, MIN_MICROS
+from storage.service import StorageService
+from tests.unit.storage.samples import block_of, entry_id, plain, sequenced, service_on
+
+KEY = ("default", "pay", "p")
+
+
+async def running(directory: Path) -> StorageService:
+    service = service_on(directory)
+    await service.start()
+    return service
+
+
+async def listed(service: StorageService, shard: int) -> set[bytes]:
+    reply = await service.entries(EntriesRequest(shard, MIN_MICROS, MAX_MICROS))
+    return {bytes(one.entry_id) for one in reply.entries}
+
+
+async def test_a_new_owner_knows_fences_producers_and_what_they_were_told(tmp_path: Path) -> None:
+    """Also after a restart: what is taken over is durable before the answer."""
+    old, new = await running(tmp_path / "old"), await running(tmp_path / "new")
+    told = (((*KEY, 1), 5),)
+    await old.put(block_of(1, sequenced(1, 5)), PutOptions(3))
+    await old.put(block_of(2, sequenced(6, 7)), PutOptions(3, told=told))
+    await old.seal(SealRequest(0, 9, "a"))
+    await old.seal_producer_epoch(0, KEY, 4)
+
+    handed = await old.moves.hand_over(0, 4)
+    await new.moves.take_over(Handover.from_head(handed.to_head()), 4)
+    await new.stop()
+    await old.stop()
+    again = await running(tmp_path / "new")
+
+    assert again.status()["fences"] == {0: 9}
+    states = await again.producer_states(0, KEY)
+    assert [(one.newest_epoch, one.told) for one in states][-1][0] == 4
+    assert max(one.told for one in states) == 5
+    reply = await again.put(block_of(3, sequenced(8, 9, epoch=1, shard_epoch=9)), PutOptions(4))
+    assert reply.statuses == (EntryStatus.FENCED,)
+    await again.stop()
+
+
+async def test_after_the_handover_no_put_of_the_ring_before_is_taken(tmp_path: Path) -> None:
+    """So what is listed then is all that was acknowledged under it, here."""
+    store = await running(tmp_path)
+    await store.put(block_of(1, plain(1)), PutOptions(3))
+
+    await store.moves.hand_over(0, 4)
+
+    with pytest.raises(StaleRingEpoch):
+        await store.put(block_of(2, plain(2)), PutOptions(3))
+    with pytest.raises(StaleRingEpoch):
+        await store.moves.hand_over(0, 3)
+    assert len(await listed(store, 0)) == 1
+    await store.stop()
+
+
+def test_several_owners_hand_over_the_greatest_of_each() -> None:
+    one = Handover(7, 3, "a", ((KEY, 2),), (((*KEY, 1), 10),))
+    other = Handover(7, 4, "", ((KEY, 1), (("t", "s", "q"), 5)), (((*KEY, 1), 8),))
+
+    both = united([one, other])
+
+    assert (both.fence, both.leader) == (4, "")
+    assert dict(both.newest) == {KEY: 2, ("t", "s", "q"): 5}
+    assert dict(both.told) == {(*KEY, 1): 10}
+
+
+async def test_a_shard_that_left_is_gone_from_lists_digests_and_rows(tmp_path: Path) -> None:
+    """Blocks hold entries of several shards; the others stay, and can still be fetched."""
+    store = await running(tmp_path)
+    kept, left = plain(1, 3, shard=1), plain(9, 2, shard=2)
+    await store.put(block_of(1, kept, left, sequenced(1, 4, shard=2)), PutOptions(5))
+    await store.put(block_of(2, plain(20, shard=2)), PutOptions(5))
+
+    assert store.moves.let_go((2,), 5) == 3
+
+    assert await listed(store, 2) == set()
+    assert store.digest(2)[0] == 0
+    assert set(store.status()["shards"]) == {1}
+    assert store.status()["rows"] == 3
+    assert store.moves.entry_ids(1) == bytes(entry_id(kept))
+    (block,) = await store.fetch((entry_id(kept), entry_id(left)))
+    assert block.header.rows == 3
+    assert await store.producer_states(2, KEY) == [] or all(
+        one.spans == () for one in await store.producer_states(2, KEY)
+    )
+    await store.stop()
+
+
+async def test_a_shard_that_comes_back_is_stored_again(tmp_path: Path) -> None:
+    """Nothing of what was let go stands in the way of its rows."""
+    store = await running(tmp_path)
+    block = block_of(1, plain(9, 2, shard=2), sequenced(1, 4, shard=2))
+    await store.put(block, PutOptions(5))
+    store.moves.let_go((2,), 5)
+
+    reply = await store.put(block, PutOptions(6, repair=True))
+
+    assert reply.statuses == (EntryStatus.STORED, EntryStatus.STORED)
+    assert store.status()["rows"] == 6
+    await store.stop()
+
+
+async def test_nothing_is_let_go_under_an_older_ring(tmp_path: Path) -> None:
+    """Under the newer one the shard may be this node's again."""
+    store = await running(tmp_path)
+    await store.put(block_of(1, plain(9, shard=2)), PutOptions(7))
+
+    with pytest.raises(StaleRingEpoch):
+        store.moves.let_go((2,), 6)
+
+    assert len(await listed(store, 2)) == 1
+    await store.stop()
+
+
+async def test_blocks_around_what_was_let_go_are_written_anew(tmp_path: Path) -> None:
+    """After a step of the compactor the disk, and so a restart, knows the other shards alone."""
+    store = await running(tmp_path)
+    await store.put(block_of(1, plain(1, 3, shard=1), plain(9, 2, shard=2)), PutOptions(5))
+    await store.put(block_of(2, plain(20, shard=2)), PutOptions(5))
+    store.moves.let_go((2,), 5)
+
+    await store._compactor._let_go()
+    await store.stop()
+    again = await running(tmp_path)
+
+    assert set(again.status()["shards"]) == {1}
+    assert again.status()["rows"] == 3
+    await again.stop()
