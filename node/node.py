@@ -116,12 +116,10 @@ class Node:
         self.events = EventLog()
         threads = settings.node.worker_threads
         # Apart, so that no question waits behind the bodies that wait to be parsed.
-        self.write_workers = Workers(threads, "write")
-        self.query_workers = Workers(threads, "query")
+        self.write_workers, self.query_workers = (Workers(threads, n) for n in ("write", "query"))
         self.supervisor = Supervisor("node")
-        secret = load_secret(settings.cluster.secret_file)
+        secret, node = load_secret(settings.cluster.secret_file), settings.node
         token = cluster_token(secret)
-        node = settings.node
         self.transport = PeerTransport(node.id, token, self._address_of, self._observed)
         self.peers = PeerServer(token, self.clock)
         self.storage = self._make_storage()
@@ -138,9 +136,8 @@ class Node:
             self.keeper.on_heartbeat if self.keeper else lambda *_: None,
         )
         self.views = ConsensusViews(node.id, self.consensus, self.membership.alive)
-        known = self._is_known
         local = None if self._joining else self.storage
-        self.replicas = ReplicaSet(node.id, local, self.transport, known)
+        self.replicas = ReplicaSet(node.id, local, self.transport, self._is_known)
         self.sync = self._make_sync(self.storage) if self.storage is not None else None
         self.moving = Moving(
             settings,
