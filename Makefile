@@ -39,9 +39,11 @@ fuzz: install  ## hostile inputs for MINUTES (5): the kernel against Python, dec
 	@native/fuzz/run $(MINUTES)
 
 SEEDS ?= 100
-chaos: install  ## SEEDS (100) fresh seeds of the simulation, then the hunt for all planted bugs
-	$(BIN)/quorumlog chaos sim --seeds $(SEEDS) $(ARGS)
+SECONDS_EACH ?= 30
+chaos: install  ## SEEDS (100) simulations, all planted bugs, every scenario for SECONDS_EACH (30): needs root for disks
+	$(BIN)/quorumlog chaos sim --seeds $(SEEDS)
 	$(BIN)/quorumlog chaos sim --mutants --seeds 40 --seed 0
+	$(BIN)/quorumlog chaos run --seconds $(SECONDS_EACH) $(ARGS); status=$$?; $(BIN)/quorumlog chaos ledger; exit $$status
 
 lint: install  ## style, types, import contracts
 	$(BIN)/ruff format --check .

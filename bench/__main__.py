@@ -5,6 +5,7 @@ python -m bench grid        ingest: batch sizes x connections, N=1 and N=3, besi
 python -m bench scale       how all that grows: rows, connections, batches, nodes, memory
 python -m bench plot        the curves of `scale` as SVG
 python -m bench project     what the measured slopes say of 100 nodes and 1 PB
+python -m bench heal        how soon a node catches up that was away, and for how many bytes
 python -m bench parse       reading JSON lines, with the native kernel and without
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 from bench import goals, loss, report, results
 from bench.peers.choose import NoPeer
 
-TOPICS = ("goals", "grid", "scale", "plot", "project", "parse")
+TOPICS = ("goals", "grid", "scale", "plot", "project", "parse", "heal")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,6 +107,10 @@ def main() -> int:
         from bench.plot import main as plot
 
         return plot(words)
+    if topic == "heal":
+        from bench.heal import main as heal
+
+        return heal(words)
     from bench.projection import main as project
 
     return project(words)

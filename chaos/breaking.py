@@ -1,17 +1,16 @@
 """Carries out a plan of faults: breaks, proves that it bit, holds, heals, waits until all is well.
 
-The proof of a fault on a process is the kernel's word (`processes`). That of a fault on a link is a
-probe: the node answers directly as always, and through the link as the fault says.
+What each kind of fault does, and by what it is proven, stands in `chaos.faults`.
 """
 
 import asyncio
-import contextlib
 import http.client
-import json
+import subprocess
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from chaos.disks import DiskFailed
+from chaos.faults import KINDS, Site
 from chaos.history import FaultRecord, Recorder
 from chaos.local_cluster import LocalCluster
 from chaos.nemesis import RAFT_LEADER, Fault
@@ -21,24 +20,27 @@ from node.cli_errors import CliError
 
 #: Seconds in which a Raft leader must be known, when one is to be broken.
 LEADER_SECONDS = 20.0
-#: Seconds that a probe waits for an answer.
-PROBE_SECONDS = 2.0
-#: What `slow` does to a link: milliseconds of latency, and how much they vary.
-SLOW_MS, SLOW_JITTER_MS = 300, 200
-#: Bytes of answers after which `cut-answers` ends each connection: in the middle of the head.
-CUT_BYTES = 97
+#: Seconds that a node is asked for.
+ASK_SECONDS = 2.0
+#: What a fault may fail with, before or after it bit.
+FAILURES = (FaultDidNotBite, LinkFailed, DiskFailed, CliError, OSError, subprocess.SubprocessError)
 
 Say = Callable[[str], None]
 
 
 class Breaker:
-    """What can be broken in a run: the nodes, and the clients' links to them, if there are any."""
+    """What can be broken in a run, and how a fault goes from its begin to its heal."""
 
     def __init__(
-        self, cluster: LocalCluster, now: Callable[[], int], links: Links | None = None
+        self,
+        cluster: LocalCluster,
+        now: Callable[[], int],
+        links: Links | None = None,
+        site: Site | None = None,
     ) -> None:
+        """`site`: what there is beside the cluster and the links."""
         self._cluster, self._now, self._links = cluster, now, links
-        self._addresses: dict[str, str] = {}
+        self.site = site or Site(cluster, links)
 
     def link_all(self) -> dict[str, str]:
         """A link to each node; the URLs to use, by node id. Without links those of the nodes."""
@@ -46,80 +48,30 @@ class Breaker:
         if self._links is None:
             return {node.id: node.url for node in nodes}
         for node in nodes:
-            self._addresses[node.id] = self._links.link(node.id, f"127.0.0.1:{node.http_port}")
-        return {node: f"http://{address}" for node, address in self._addresses.items()}
+            address = f"{node.host}:{node.http_port}"
+            self.site.addresses[node.id] = self._links.link(node.id, address)
+        return {node: f"http://{address}" for node, address in self.site.addresses.items()}
 
     def inject(self, fault: Fault) -> FaultRecord:
         """One fault from its begin to its heal. Blocks."""
-        begin = self._now()
+        begin, kind, targets = self._now(), KINDS[fault.what], fault.targets
         try:
             targets = self._resolve(fault.targets)
-            proof = self._break(fault.what, targets)
-        except (FaultDidNotBite, LinkFailed) as error:
-            self._undo(fault)
+            proof = kind.bite(self.site, targets)
+        except FAILURES as error:
+            kind.undo(self.site, targets)
             end = self._now()
-            return FaultRecord(fault.what, fault.targets, begin, None, end, end, {}, str(error))
+            return FaultRecord(fault.what, targets, begin, None, end, end, {}, str(error))
         bitten = self._now()
         time.sleep(fault.hold)
         heal = self._now()
         error, healed = "", None
         try:
-            self._heal(fault.what, targets)
+            proof |= kind.heal(self.site, targets)
             healed = self._now()
-        except (CliError, FaultDidNotBite, LinkFailed) as failure:
+        except FAILURES as failure:
             error = str(failure)
         return FaultRecord(fault.what, targets, begin, bitten, heal, healed, proof, error)
-
-    def _break(self, what: str, targets: tuple[str, ...]) -> dict[str, Any]:
-        if what == "kill":
-            return {"pids": self._cluster.kill(*targets), "seen": "ended by SIGKILL"}
-        if what == "pause":
-            return {"pids": self._cluster.pause(*targets), "seen": "state T"}
-        links = self._needed_links()
-        for target in targets:
-            if what == "lose-replies":
-                links.cut(target, "downstream")
-            elif what == "slow":
-                links.slow(target, SLOW_MS, SLOW_JITTER_MS)
-            else:
-                links.cut_after(target, CUT_BYTES)
-        return {"seen": {target: self._probe(what, target) for target in targets}}
-
-    def _heal(self, what: str, targets: tuple[str, ...]) -> None:
-        if what == "kill":
-            self._cluster.start()
-        elif what == "pause":
-            self._cluster.resume(*targets)
-        else:
-            for target in targets:
-                self._needed_links().heal(target)
-
-    def _undo(self, fault: Fault) -> None:
-        """After a fault that did not bite: what was done of it on links must not stay."""
-        if self._links is not None and fault.what not in ("kill", "pause"):
-            for target in fault.targets:
-                with contextlib.suppress(LinkFailed):  # the next fault will say so
-                    self._links.heal(target)
-
-    def _needed_links(self) -> Links:
-        if self._links is None:
-            raise LinkFailed("this run has no links")
-        return self._links
-
-    def _probe(self, what: str, target: str) -> str:
-        """What a request sees through the link, while the node answers.
-
-        Raises:
-            FaultDidNotBite: as if nothing were broken; or the node does not answer at all.
-        """
-        directly, _ = _ask(f"127.0.0.1:{self._cluster.node(target).http_port}")
-        if directly != "answered":
-            raise FaultDidNotBite(f"{target} itself {directly}: nothing is shown by its link")
-        seen, seconds = _ask(self._addresses[target])
-        slow = what == "slow" and seconds >= (SLOW_MS - SLOW_JITTER_MS) / 1000
-        if seen == "answered" and not slow:
-            raise FaultDidNotBite(f"the link to {target} answered in {seconds:.3f} s")
-        return f"directly answered, through the link {seen} after {seconds:.3f} s"
 
     def _resolve(self, targets: tuple[str, ...]) -> tuple[str, ...]:
         if targets != (RAFT_LEADER,):
@@ -128,7 +80,7 @@ class Breaker:
         while time.monotonic() < until:
             for index in range(len(self._cluster.ids)):
                 try:
-                    answer = self._cluster.get("/cluster/leader", index, timeout=PROBE_SECONDS)
+                    answer = self._cluster.get("/cluster/leader", index, timeout=ASK_SECONDS)
                     leader = answer.get("node")
                 except (OSError, ValueError, AttributeError, http.client.HTTPException):
                     continue  # this one is slow or away: the next may know
@@ -147,23 +99,6 @@ class Breaker:
             for node, one in self._cluster.running.items()
             if not one.running
         ]
-
-
-def _ask(address: str) -> tuple[str, float]:
-    """What came of a GET /health, and after how many seconds."""
-    started = time.monotonic()
-    connection = http.client.HTTPConnection(address, timeout=PROBE_SECONDS)
-    try:
-        connection.request("GET", "/health", headers={"Connection": "close"})
-        json.loads(connection.getresponse().read())  # half an answer is none
-        seen = "answered"
-    except TimeoutError:
-        seen = "gave no answer"
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        seen = f"broke off ({type(error).__name__})"
-    finally:
-        connection.close()
-    return seen, time.monotonic() - started
 
 
 async def break_and_heal(
@@ -185,6 +120,12 @@ async def break_and_heal(
         say(describe(record))
 
 
+def brief(error: str) -> str:
+    """The first and the last line: what did not work, and what its log said last."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()] or [""]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1][:300]}"
+
+
 def describe(fault: FaultRecord) -> str:
     """A fault in a line."""
     if fault.t_bitten is None:
@@ -193,5 +134,5 @@ def describe(fault: FaultRecord) -> str:
         f"{fault.what} {', '.join(fault.targets)} for {(fault.t_heal - fault.t_bitten) / 1e9:.1f} s"
     )
     if fault.t_healed is None:
-        return f"{line}; NOT BACK: {fault.error}"
+        return f"{line}; NOT BACK: {brief(fault.error)}"
     return f"{line}, ready {(fault.t_healed - fault.t_heal) / 1e9:.1f} s after the heal"

@@ -5,7 +5,8 @@ the cluster works. A verdict without evidence says so: an invariant that was nev
 not hold, it was not seen. Each checker is tested against a planted violation.
 
 I1 durability · I2 exactly once · I3 integrity · I4 ack visibility · I5 ack arithmetic · I6 honest
-partial · I9 no ack without a quorum (as seen from outside) · L2 service returns
+partial · I9 no ack without a quorum (as seen from outside) · L2 service returns. Those about nodes, I7 I8
+I14 I15 S6, stand in `checkers_nodes`.
 """
 
 from bisect import bisect_left
@@ -13,35 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from chaos import checkers_nodes
 from chaos.corpus import row_name, split_name
 from chaos.facts import NEVER, Facts
 from chaos.history import APPEND, OK, READ, History, Op
+from chaos.verdicts import HOLDS, UNSEEN, VIOLATED, Verdict, verdict
 
-HOLDS, VIOLATED, UNSEEN = "holds", "violated", "not seen"
-#: Violations that a verdict spells out.
-EXAMPLES_MAX = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of one invariant. `count` violations, of which some are named in `examples`."""
-
-    id: str
-    name: str
-    status: str
-    text: str
-    count: int = 0
-    examples: tuple[str, ...] = ()
-
-
-def _verdict(
-    id: str, name: str, bad: list[str], if_bad: str, evidence: int, if_good: str, if_none: str
-) -> Verdict:
-    if bad:
-        return Verdict(id, name, VIOLATED, if_bad, len(bad), tuple(bad[:EXAMPLES_MAX]))
-    if not evidence:
-        return Verdict(id, name, UNSEEN, if_none)
-    return Verdict(id, name, HOLDS, if_good)
+__all__ = ["HOLDS", "UNSEEN", "VIOLATED", "Verdict", "check", "worth"]
 
 
 def durability(facts: Facts) -> Verdict:
@@ -52,7 +31,7 @@ def durability(facts: Facts) -> Verdict:
         lost = [one for one in facts.promised("", NEVER) if row_name(*one) not in seen]
         bad += [f"{row_name(*one)} was acknowledged, {op.node} does not find it" for one in lost]
     many = f"all {facts.acked_count:,} acknowledged rows are found through each of"
-    return _verdict(
+    return verdict(
         "I1", "durability", bad, f"{lost_rows(facts):,} acknowledged rows are lost",
         facts.acked_count and len(facts.finals), f"{many} {len(facts.finals)} nodes",
         "nothing was acknowledged, or there was no last read",
@@ -84,7 +63,7 @@ def exactly_once(facts: Facts) -> Verdict:
             if count > sent:
                 bad.append(f"{op.node} counts {count} rows of {client}, {sent} were sent")
     evidence = len(facts.reads) + len(facts.counts)
-    return _verdict(
+    return verdict(
         "I2", "exactly once", bad, f"{doubled_rows(facts):,} rows are doubled", evidence,
         f"no row twice in {len(facts.reads):,} answers, no count too high in {len(facts.counts):,}",
         "nothing was read",
@@ -118,7 +97,7 @@ def integrity(facts: Facts) -> Verdict:
                 known[name] = facts.corpus.digest(*parts, services.get(parts[0], ""))
             if digest != known[name]:
                 bad.append(f"{name}, read from {op.node} (op {op.id}), is not what was sent")
-    return _verdict(
+    return verdict(
         "I3", "integrity", bad, "rows are altered, or come from nowhere", rows,
         f"{rows:,} rows read are as they were sent, none from nowhere", "no row was read",
     )  # fmt: skip
@@ -145,7 +124,7 @@ def ack_visibility(facts: Facts) -> Verdict:
             count = op.resp["counts"].get(client, 0)
             if count < due:
                 bad.append(f"{op.node} counts {count} rows of {client}, {due} were acknowledged")
-    return _verdict(
+    return verdict(
         "I4", "ack visibility", bad, "complete reads lack rows acknowledged before they began",
         judged, f"{judged:,} complete reads during the run had every row acknowledged before",
         "no read during the run was complete",
@@ -174,7 +153,7 @@ def ack_arithmetic(facts: Facts) -> Verdict:
             bad.append(f"{row_name(op.client, number)} is a good row and was refused (op {op.id})")
         if op.resp.get("conflict"):
             bad.append(f"{op.client}: CONFLICT although the same bytes were sent (op {op.id})")
-    return _verdict(
+    return verdict(
         "I5", "ack arithmetic", bad, "acknowledgements contradict each other", len(told),
         f"{len(told):,} answers to numbered rows agree with each other and with what is stored",
         "no numbered rows were answered",
@@ -238,13 +217,13 @@ def honest_partial(facts: Facts) -> Verdict:
             bad.append(f"{op.node} says complete and names missing shards (op {op.id})")
         if len(head.nodes) != head.n:
             continue  # not every node owns every shard: who is away says nothing of one shard
-        away = facts.away_throughout(op.t_inv, op.t_ret or NEVER)
+        away = facts.out_of_reach(op.node, op.t_inv, op.t_ret or NEVER)
         if len(head.nodes) - len(away) < head.r:
             judged += 1
             if complete:
                 names = ", ".join(sorted(away))
                 bad.append(f"{op.node} says complete with {names} away (op {op.id})")
-    return _verdict(
+    return verdict(
         "I6", "honest partial", bad, "answers claim more than they can know", judged,
         f"{judged:,} reads without enough nodes said so and named what was missing",
         "no read met too few nodes",
@@ -258,14 +237,14 @@ def quorum_at_ack(facts: Facts) -> Verdict:
         for op in facts.appends:
             if op.t_ret is None:
                 continue
-            away = facts.away_throughout(op.t_inv, op.t_ret)
+            away = facts.out_of_reach(op.node, op.t_inv, op.t_ret)
             if len(head.nodes) - len(away) >= head.w:
                 continue
             judged += 1
             if op.outcome == OK:
                 names = ", ".join(sorted(away))
                 bad.append(f"{op.node} acknowledged op {op.id} of {op.client} with {names} away")
-    return _verdict(
+    return verdict(
         "I9", "quorum at ack", bad, "rows were acknowledged without a quorum", judged,
         f"{judged:,} writes that met too few nodes were not acknowledged",
         "no write met too few nodes",
@@ -285,7 +264,7 @@ def service_returns(facts: Facts) -> Verdict:
         if fault.t_bitten is not None and fault.t_healed is None
     ]
     bitten = sum(fault.t_bitten is not None for fault in history.faults)
-    return _verdict(
+    return verdict(
         "L2", "service returns", bad, "the cluster did not recover by itself", bitten,
         f"after {bitten} faults all nodes are ready and no client has rows left", "no fault bit",
     )  # fmt: skip
@@ -293,7 +272,7 @@ def service_returns(facts: Facts) -> Verdict:
 
 CHECKERS: tuple[Callable[[Facts], Verdict], ...] = (
     durability, exactly_once, integrity, ack_visibility, ack_arithmetic, honest_partial,
-    quorum_at_ack, service_returns,
+    quorum_at_ack, *checkers_nodes.CHECKERS, service_returns,
 )  # fmt: skip
 
 

@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from chaos.corpus import Corpus, group_range
-from chaos.history import APPEND, COUNT, FAIL, FINAL, OK, READ, FaultRecord, History, Op
+from chaos.history import (
+    APPEND,
+    AT_REST,
+    COUNT,
+    CUTS,
+    FAIL,
+    FINAL,
+    OK,
+    READ,
+    FaultRecord,
+    History,
+    Op,
+)
 
 #: Time of what never happened.
 NEVER = 1 << 63
@@ -122,11 +134,21 @@ class Facts:
             for node in fault.targets
         }
 
+    def out_of_reach(self, node: str, start: int, end: int) -> set[str]:
+        """Nodes that `node` surely could not ask from `start` to `end`: they are away, or cut off from it."""
+        found = self.away_throughout(start, end)
+        for fault in self.history.faults:
+            if _covers(fault, start, end, CUTS):
+                here = set(fault.targets)
+                found |= set(self.history.head.nodes) - here if node in here else here
+        return found - {node} if node not in self.away_throughout(start, end) else found
 
-def _covers(fault: FaultRecord, start: int, end: int) -> bool:
-    at_rest = fault.what in ("kill", "pause")  # behind a broken link a node works on
-    bitten = fault.t_bitten
-    return at_rest and bitten is not None and bitten <= start and end <= fault.t_heal
+
+def _covers(
+    fault: FaultRecord, start: int, end: int, kinds: frozenset[str] = AT_REST
+) -> bool:  # fmt: skip
+    bitten = fault.t_bitten  # behind a broken link, or on a broken disk, a node works on
+    return fault.what in kinds and bitten is not None and bitten <= start and end <= fault.t_heal
 
 
 def _returned(op: Op) -> int:

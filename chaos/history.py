@@ -20,6 +20,13 @@ OK, FAIL, UNKNOWN = "ok", "fail", "unknown"
 #: Kinds of operations: rows sent; rows read; rows of each client counted; the last reads of all rows.
 APPEND, READ, COUNT, FINAL = "append", "read", "count", "final"
 
+#: Faults during which their targets surely do nothing, from the bite to the heal.
+AT_REST = frozenset(
+    ("kill", "pause", "restart", "failpoint", "wipe", "power-cut", "corrupt")
+)  # fmt: skip
+#: Faults during which the targets and all others cannot reach one another, while clients reach them all.
+CUTS = frozenset(("partition", "one-way"))
+
 Range = tuple[int, int]
 
 
@@ -71,7 +78,7 @@ class Head:
     """What the run was: where its numbers came from, and the quorum it ran with.
 
     `services` is the service of each writing client; `sequenced` are those that number their rows
-    towards the server by the same numbers.
+    towards the server by the same numbers. `converges`: whether replicas are meant to agree without a read.
     """
 
     scenario: str
@@ -83,6 +90,21 @@ class Head:
     r: int
     services: dict[str, str]
     sequenced: tuple[str, ...] = ()
+    converges: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """What a node says it holds, after the last reads, from its own disk alone.
+
+    `shards`: [entries, digest] by shard. `damage`: reports of damaged bytes in its log. `t`: when it said so.
+    """
+
+    node: str
+    t: int
+    shards: dict[str, tuple[int, str]]
+    quarantined: int = 0
+    damage: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +115,7 @@ class History:
     ops: tuple[Op, ...]
     faults: tuple[FaultRecord, ...] = ()
     unfinished: dict[str, int] = field(default_factory=dict)
+    states: tuple[NodeState, ...] = ()
 
 
 class Recorder:
@@ -133,6 +156,11 @@ class Recorder:
         """Notes that a client ends with rows that were never acknowledged."""
         self._write(self._ops, {"type": "end", "client": client, "rows": rows})
 
+    def states(self, states: Iterable[NodeState]) -> None:
+        """Notes what the nodes hold in the end."""
+        for state in states:
+            self._write(self._ops, {"type": "state", **_plain(state)})
+
     def fault(self, record: FaultRecord) -> None:
         """Notes a fault that is over."""
         self._write(self._faults, _plain(record))
@@ -148,7 +176,7 @@ class Recorder:
         file.flush()
 
 
-def _plain(value: Head | FaultRecord) -> dict[str, Any]:
+def _plain(value: Head | FaultRecord | NodeState) -> dict[str, Any]:
     return {name: getattr(value, name) for name in type(value).__dataclass_fields__}
 
 
@@ -161,6 +189,7 @@ def load(folder: Path) -> History:
     head: Head | None = None
     ops: dict[int, dict[str, Any]] = {}
     unfinished: dict[str, int] = {}
+    states: list[NodeState] = []
     for line in _lines(folder / "ops.jsonl"):
         kind = line.pop("type")
         if kind == "head":
@@ -177,13 +206,17 @@ def load(folder: Path) -> History:
             }  # fmt: skip
         elif kind == "end":
             unfinished[line["client"]] = line["rows"]
+        elif kind == "state":
+            shards = {shard: (one[0], one[1]) for shard, one in line["shards"].items()}
+            states.append(NodeState(**{**line, "shards": shards}))
     if head is None:
         raise ValueError(f"{folder}: ops.jsonl has no head line")
     faults = tuple(
         FaultRecord(**{**line, "targets": tuple(line["targets"])})
         for line in _lines(folder / "nemesis.jsonl")
     )
-    return History(head, tuple(Op(**one) for one in ops.values()), faults, unfinished)
+    made = tuple(Op(**one) for one in ops.values())
+    return History(head, made, faults, unfinished, tuple(states))
 
 
 def _head(line: dict[str, Any]) -> Head:

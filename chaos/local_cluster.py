@@ -9,8 +9,9 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from node.up_plan import ClusterPlan, NodePlan, node_toml, plan_cluster
 from node.up_process import NodeProcess
 
 READY_SECONDS = 60.0
+#: Seconds that a node is given to end after its disk is gone, before it is killed.
+END_SECONDS = 5.0
 PORT_RANGE = range(15_000, 32_000, 100)
 
 
@@ -47,19 +50,39 @@ def _is_free(port: int) -> bool:
 class LocalCluster:
     """Nodes that can be killed, paused and started again. All calls block."""
 
-    def __init__(self, folder: Path, nodes: int, settings: str = "") -> None:
-        """`settings`: TOML tables added to each node's file."""
+    def __init__(
+        self,
+        folder: Path,
+        nodes: int,
+        settings: str = "",
+        *,
+        data: str = ".",
+        hosts: Sequence[str] = (),
+    ) -> None:
+        """`settings`: TOML tables added to each node's file. `data`: its folder for data, in its own.
+
+        `hosts`: the nodes' addresses, if not all on loopback. `within`, to be filled before the start:
+        words of a command that becomes the node, by node id; `environment` likewise.
+        """
         base = free_port_base(nodes)
-        self.plan: ClusterPlan = plan_cluster(folder, "ql-test", nodes, None, base)
+        plan = plan_cluster(folder, "ql-test", nodes, None, base)
+        if hosts:
+            pairs = zip(plan.nodes, hosts, strict=True)
+            plan = replace(plan, nodes=tuple(replace(one, host=host) for one, host in pairs))
+        self.plan: ClusterPlan = plan
         self.folder = folder
         self.running: dict[str, NodeProcess] = {}
+        self.within: dict[str, Sequence[str]] = {}
+        self.environment: dict[str, Mapping[str, str]] = {}
         self._founded = False
+        self._data = data
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "secret").touch(mode=0o600)
         (folder / "secret").write_bytes(secrets.token_bytes(32))
         for node in self.plan.nodes:
             node.folder.mkdir()
-            node.config.write_text(node_toml(self.plan, node) + settings, encoding="utf-8")
+            text = node_toml(self.plan, node).replace('data = "."', f'data = "{data}"')
+            node.config.write_text(text + settings, encoding="utf-8")
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -75,6 +98,10 @@ class LocalCluster:
         """A node by id."""
         return next(node for node in self.plan.nodes if node.id == node_id)
 
+    def data(self, node_id: str) -> Path:
+        """Where a node keeps its data."""
+        return self.node(node_id).folder / self._data
+
     def start(self) -> None:
         """Starts what does not run and waits until all are ready.
 
@@ -83,7 +110,7 @@ class LocalCluster:
         """
         for node in self.plan.nodes:
             if node.id not in self.running:
-                self.running[node.id] = up_process.start(node, bootstrap=not self._founded)
+                self.start_without_waiting(node.id)
         wait_ready(list(self.running.values()), READY_SECONDS)
         self._founded = True
 
@@ -93,8 +120,74 @@ class LocalCluster:
         Raises:
             CliError: as `start`.
         """
-        self.running[node_id] = up_process.start(self.node(node_id))
+        self.start_without_waiting(node_id)
         wait_ready([self.running[node_id]], READY_SECONDS)
+
+    def start_without_waiting(
+        self, node_id: str, environment: Mapping[str, str] | None = None
+    ) -> NodeProcess:
+        """Starts one node; it may never be ready. `environment`: beside what it always gets."""
+        process = up_process.start(
+            self.node(node_id),
+            bootstrap=not self._founded,
+            environment={**self.environment.get(node_id, {}), **(environment or {})},
+            within=self.within.get(node_id, ()),
+        )
+        self.running[node_id] = process
+        return process
+
+    def revive(self, *node_ids: str, if_read_only: bool = False) -> dict[str, list[str]]:
+        """Waits until these nodes are ready; starts those that ended, as a supervisor does.
+
+        `if_read_only`: also restarts those that take no more writes. Returns whom it had to start.
+
+        Raises:
+            CliError: as `start`.
+        """
+        gone = [one for one in node_ids if not self.running[one].running]
+        if if_read_only:
+            gone += [one for one in node_ids if one not in gone and self._read_only(one)]
+        self.end_somehow(*gone)
+        self.start()
+        wait_ready([self.running[one] for one in node_ids], READY_SECONDS)
+        return {"restarted": gone} if gone else {}
+
+    def _read_only(self, node_id: str) -> bool:
+        try:
+            answer = self.get("/cluster", self.ids.index(node_id), timeout=10)
+            figures = {one["id"]: one.get("status") or {} for one in answer["nodes"]}
+            return bool(figures[node_id].get("storage", {}).get("read_only"))
+        except (OSError, ValueError, KeyError, http.client.HTTPException):
+            return True  # it says nothing of itself: as good as closed
+
+    def end_somehow(self, *node_ids: str) -> dict[str, int]:
+        """Ends processes at once, also those that are ending by themselves; the ids they had."""
+        pids = {}
+        for node_id in node_ids:
+            child = self.running[node_id].child
+            assert child is not None, "started here"
+            child.kill()  # sends nothing if it has ended
+            pids[node_id] = child.pid
+        for node_id in node_ids:
+            child = self.running.pop(node_id).child
+            assert child is not None, "started here"
+            child.wait(END_SECONDS)
+        return pids
+
+    def stop_some(self, *node_ids: str) -> dict[str, int | None]:
+        """SIGTERM; returns when the processes have ended, with their exit codes.
+
+        Raises:
+            FaultDidNotBite: one had to be killed, or ended with an error.
+        """
+        ending = {node_id: self.running[node_id] for node_id in node_ids}
+        killed = up_process.stop(list(ending.values()))
+        codes = {node_id: one.exit_code for node_id, one in ending.items()}
+        for node_id in node_ids:
+            del self.running[node_id]
+        if killed or any(codes.values()):
+            raise processes.FaultDidNotBite(f"not all ended in order upon SIGTERM: {codes}")
+        return codes
 
     def kill(self, *node_ids: str) -> dict[str, int]:
         """kill -9, all at once; returns when the processes are gone, with the ids they had.
@@ -143,7 +236,7 @@ class LocalCluster:
     def get(self, path: str, node: int = 0, timeout: float = 30.0) -> Any:
         """The JSON of a GET to a node."""
         connection = http.client.HTTPConnection(
-            "127.0.0.1", self.plan.nodes[node].http_port, timeout=timeout
+            self.plan.nodes[node].host, self.plan.nodes[node].http_port, timeout=timeout
         )
         try:
             connection.request("GET", path)

@@ -107,6 +107,18 @@ class Links:
         """Each connection ends after exactly so many bytes of that direction."""
         self._add(link, "limit_data", direction, {"bytes": bytes})
 
+    def slice(
+        self,
+        link: str,
+        bytes: int,
+        variation: int,
+        micros: int,
+        direction: Direction = "downstream",
+    ) -> None:
+        """Data come in pieces of `bytes` +- `variation`, with `micros` between them."""
+        attributes = {"average_size": bytes, "size_variation": variation, "delay": micros}
+        self._add(link, "slicer", direction, attributes)
+
     def reset(self, link: str, after_ms: int = 0, direction: Direction = "downstream") -> None:
         """Connections made from now on end by a reset, `after_ms` after their first data."""
         self._add(link, "reset_peer", direction, {"timeout": after_ms})

@@ -51,6 +51,7 @@ def as_json(run: Run) -> dict[str, Any]:
         "scenario": run.scenario.name,
         "seed": run.history.head.seed,
         "passed": run.passed,
+        "text": as_text(run),
         "counts": run.worth.counts,
         "counts_not_because": list(run.worth.reasons),
         "seconds": round(run.seconds, 1),

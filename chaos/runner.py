@@ -5,20 +5,25 @@ are healed before the last reads; what is judged is read back from the files, as
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from chaos import checkers, deadman, workload
 from chaos.breaking import Breaker, Say, break_and_heal
 from chaos.corpus import Corpus
+from chaos.faults import Site
+from chaos.ground import prepared
 from chaos.history import Head, History, Recorder, load
 from chaos.local_cluster import LocalCluster
 from chaos.nemesis import plan
 from chaos.net import Links, fault_server
+from chaos.remote import RemoteCluster
 from chaos.scenarios import Scenario
+from chaos.states import last_states
 from runtime.clock import SystemClock
 
 #: Clients of each kind. Each has a service of its own, so that they hit different shards.
@@ -46,40 +51,81 @@ class Run:
         return self.worth.counts and all(one.status != checkers.VIOLATED for one in self.verdicts)
 
 
-async def run(scenario: Scenario, seed: int, seconds: float, folder: Path, say: Say) -> Run:
-    """Runs a scenario in a new folder.
+async def run(
+    scenario: Scenario,
+    seed: int,
+    seconds: float,
+    folder: Path,
+    say: Say,
+    servers: Sequence[str] = (),
+) -> Run:
+    """Runs a scenario in a new folder, on a cluster of its own or (a safe one) on that of `servers`.
 
     Raises:
         CliError: the cluster did not even start.
     """
     clock = SystemClock()
     started = clock.monotonic()
-    cluster = LocalCluster(folder / "cluster", scenario.nodes)
-    watcher = await asyncio.to_thread(deadman.watch, cluster.folder)
-    try:
-        await asyncio.to_thread(cluster.start)
-        with _links(scenario) as links:
-            recorder, traffic = _prepare(scenario, seed, folder, cluster, clock)
-            breaker = Breaker(cluster, recorder.now, links)
-            try:
-                traffic.urls = await asyncio.to_thread(breaker.link_all)
-                await _load_and_faults(scenario, seed, seconds, folder, traffic, breaker, say)
-                traffic.urls = dict(zip(cluster.ids, cluster.urls, strict=True))
-                await workload.final_reads(traffic)
-            finally:
-                recorder.close()
-        errors = await asyncio.to_thread(cluster.errors_logged)
-        await asyncio.to_thread(cluster.stop)
-    finally:
-        await asyncio.to_thread(cluster.destroy)
-        assert watcher.stdin is not None, "made with a pipe"
-        watcher.stdin.close()
-        await asyncio.to_thread(watcher.wait)
+    work = _Work(scenario, seed, seconds, folder, say, clock)
+    if servers:
+        remote = await asyncio.to_thread(RemoteCluster, servers)
+        token = f"x{int(clock.wall_micros()):x}"
+        traffic, errors = await _attack(work, Site(remote), token), []
+    else:
+        traffic, errors = await _on_own_cluster(work)
     history = await asyncio.to_thread(load, folder)
     verdicts = tuple(await asyncio.to_thread(checkers.check, history))
     worth = checkers.worth(history, int(scenario.rows_per_second_min * seconds))
     figures = _figures(traffic, history, errors)
     return Run(scenario, history, verdicts, worth, clock.monotonic() - started, figures)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a run was asked for."""
+
+    scenario: Scenario
+    seed: int
+    seconds: float
+    folder: Path
+    say: Say
+    clock: SystemClock
+
+
+async def _on_own_cluster(work: _Work) -> tuple[workload.Traffic, list[dict[str, Any]]]:
+    """Starts, attacks and removes a cluster; the clients' part, and errors in the nodes' logs."""
+    ground = prepared(work.scenario, work.seed, work.folder)
+    site = await asyncio.to_thread(ground.__enter__)
+    watcher = await asyncio.to_thread(deadman.watch, site.cluster.folder)
+    try:
+        await asyncio.to_thread(site.cluster.start)
+        traffic = await _attack(work, site)
+        errors = await asyncio.to_thread(site.cluster.errors_logged)
+        await asyncio.to_thread(site.cluster.stop)
+        return traffic, errors
+    finally:
+        await asyncio.to_thread(ground.__exit__, None, None, None)
+        assert watcher.stdin is not None, "made with a pipe"
+        watcher.stdin.close()
+        await asyncio.to_thread(watcher.wait)
+
+
+async def _attack(work: _Work, site: Site, token: str = "") -> workload.Traffic:
+    """Load, faults, heal, the last reads. `token`: keeps this run's rows apart in a cluster not ours."""
+    cluster = site.cluster
+    with _links(work.scenario) as site.links:
+        recorder, traffic = _prepare(work, cluster, token)
+        breaker = Breaker(cluster, recorder.now, site.links, site)
+        try:
+            traffic.urls = await asyncio.to_thread(breaker.link_all)
+            await _load_and_faults(work, traffic, breaker)
+            traffic.urls = dict(zip(cluster.ids, cluster.urls, strict=True))
+            await workload.final_reads(traffic, by_client=bool(token))
+            if not token:
+                recorder.states(await asyncio.to_thread(last_states, cluster, recorder.now))
+        finally:
+            recorder.close()
+    return traffic
 
 
 @contextmanager
@@ -97,10 +143,11 @@ def _links(scenario: Scenario) -> Iterator[Links | None]:
 
 
 def _prepare(
-    scenario: Scenario, seed: int, folder: Path, cluster: LocalCluster, clock: SystemClock
-) -> tuple[Recorder, workload.Traffic]:
+    work: _Work, cluster: LocalCluster, token: str
+) -> tuple[Recorder, workload.Traffic]:  # fmt: skip
+    scenario, seed, clock = work.scenario, work.seed, work.clock
     kinds = {"agent": AGENTS, "numbered": NUMBERED, "producer": PRODUCERS}
-    writers = [f"{kind}{i}" for kind, count in kinds.items() for i in range(1, count + 1)]
+    writers = [f"{kind}{i}{token}" for kind, count in kinds.items() for i in range(1, count + 1)]
     services = {name: f"chaos-{name}" for name in writers}
     n, w, r = cluster.plan.quorum
     head = Head(
@@ -113,26 +160,21 @@ def _prepare(
         r=r,
         services=services,
         sequenced=tuple(name for name in writers if name.startswith("numbered")),
+        converges=find_spec("cluster.anti_entropy") is not None,
     )
-    recorder = Recorder(folder, head, clock)
+    recorder = Recorder(work.folder, head, clock)
     urls = dict(zip(cluster.ids, cluster.urls, strict=True))
     corpus = Corpus(seed, head.start_micros)
-    return recorder, workload.Traffic(urls, corpus, recorder, clock, services)
+    traffic = workload.Traffic(urls, corpus, recorder, clock, services, keys=scenario.clocks)
+    return recorder, traffic
 
 
-async def _load_and_faults(
-    scenario: Scenario,
-    seed: int,
-    seconds: float,
-    folder: Path,
-    traffic: workload.Traffic,
-    breaker: Breaker,
-    say: Say,
-) -> None:
+async def _load_and_faults(work: _Work, traffic: workload.Traffic, breaker: Breaker) -> None:
     """Clients all the time; faults until `seconds` are over; then the clients end what they began."""
-    faults = plan(scenario.recipe, list(traffic.urls), seconds - 2 * PEACE_SECONDS, seed)
+    seed, seconds, say = work.seed, work.seconds, work.say
+    faults = plan(work.scenario.recipe, list(traffic.urls), seconds - 2 * PEACE_SECONDS, seed)
     async with asyncio.TaskGroup() as group:
-        clients = [group.create_task(one) for one in _clients(traffic, seed, folder)]
+        clients = [group.create_task(one) for one in _clients(traffic, seed, work.folder)]
         await asyncio.sleep(PEACE_SECONDS)
         await break_and_heal(faults, breaker, traffic.recorder, seconds, say)
         await asyncio.sleep(PEACE_SECONDS)

@@ -1,23 +1,25 @@
 """Toxics as values: which kinds there are, what they take, how they look in the API. Pure.
 
-The names, defaults and error texts are those of Toxiproxy's HTTP API, version 2. The kinds are the
-subset that the suite uses: latency, bandwidth, timeout, limit_data, reset_peer, noop. Another kind is
-refused as an unknown one, never taken and ignored.
+The names, defaults and error texts are those of Toxiproxy's HTTP API, version 2, and so are the kinds.
+Another kind is refused as an unknown one, never taken and ignored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Stream = Literal["upstream", "downstream"]
 STREAMS: tuple[Stream, ...] = ("upstream", "downstream")
-#: The attributes of each kind, integers, 0 unless given. Times in ms, rate in 1000 bytes a second.
+#: The attributes of each kind, integers, 0 unless given. Times in ms (a slicer's in
+#: µs), rate in 1000 bytes a second, sizes in bytes.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "latency": ("latency", "jitter"),
     "bandwidth": ("rate",),
     "timeout": ("timeout",),
     "limit_data": ("bytes",),
     "reset_peer": ("timeout",),
+    "slow_close": ("delay",),
+    "slicer": ("average_size", "size_variation", "delay"),
     "noop": (),
 }
 
@@ -58,18 +60,21 @@ class Toxic:
         self.attributes.update(given)
 
 
-def parse_toxic(body: Mapping[str, Any]) -> Toxic:
-    """The toxic that a request asks for.
+def parse_toxic(body: Mapping[str, Any], taken: Collection[str] = ()) -> Toxic:
+    """The toxic that a request asks for; `taken`: names that there are. What is wrong first is said first.
 
     Raises:
-        ApiError: 400, an unknown kind or stream, or a value of the wrong type.
+        ApiError: 400, an unknown kind or stream, or a value of the wrong type; 409, the name is taken.
     """
-    kind, stream = _text(body, "type"), (_text(body, "stream") or "downstream").lower()
-    if kind not in ATTRIBUTES:
-        raise ApiError(400, "invalid toxic type")
+    kind, given = _text(body, "type"), _text(body, "stream") or "downstream"
+    stream = given.lower()
     if stream not in STREAMS:
         raise ApiError(400, "stream was invalid, can be either upstream or downstream")
-    name = _text(body, "name") or f"{kind}_{stream}"
+    if kind not in ATTRIBUTES:
+        raise ApiError(400, "invalid toxic type")
+    name = _text(body, "name") or f"{kind}_{given}"  # as it was written, as the original does
+    if name in taken:
+        raise ApiError(409, "toxic already exists")
     toxicity = _number(body.get("toxicity"), 1.0)
     return Toxic(name, kind, stream, toxicity, _attributes(kind, body.get("attributes")))
 

@@ -309,9 +309,7 @@ class Toxid:
                 return 200, proxy.toxics_json()
             if method != "POST":
                 raise ApiError(405, "method not allowed")
-            toxic = parse_toxic(_object(body))
-            if any(one.name == toxic.name for one in proxy.toxics):
-                raise ApiError(409, "toxic already exists")
+            toxic = parse_toxic(_object(body), {one.name for one in proxy.toxics})
             proxy.toxics.append(toxic)
             await proxy.changed()
             return 200, toxic.as_json()

@@ -147,6 +147,8 @@ class Link:
                 stamp = await self._late(toxic, stamp)
             elif toxic.kind == "bandwidth":
                 data = await self._throttled(toxic, data)
+            elif toxic.kind == "slicer":
+                data = await self._sliced(toxic, data)
             elif toxic.kind == "timeout":
                 return  # dropped
             elif toxic.kind == "limit_data":
@@ -192,6 +194,19 @@ class Link:
             self._debt[toxic] = debt - (loop.time() - begin)
         return data
 
+    async def _sliced(self, toxic: Toxic, data: bytes) -> bytes:
+        """Sends it in pieces with a pause after each; returns the last, or the rest if the chain changes."""
+        average = max(1, toxic.attributes.get("average_size", 0))
+        variation = min(max(0, toxic.attributes.get("size_variation", 0)), average - 1)
+        pause = toxic.attributes.get("delay", 0) / 1e6
+        at = 0
+        for end in cuts(len(data), average, variation, self._entropy)[:-1]:
+            await self._send(data[at:end])
+            at = end
+            if not await self._sleep(pause):
+                break
+        return data[at:]
+
     async def _until_changed(self) -> None:
         while not self._changed:
             self._wake.clear()
@@ -209,9 +224,29 @@ class Link:
         for toxic in self._chain:
             if toxic.kind == "reset_peer":
                 await asyncio.sleep(toxic.attributes.get("timeout", 0) / 1000)
+            elif toxic.kind == "slow_close" and not self._changed:
+                await self._sleep(toxic.attributes.get("delay", 0) / 1000)
             elif toxic.kind == "timeout" and not self._changed:
                 limit = toxic.attributes.get("timeout", 0) / 1000
                 await (self._sleep(limit) if limit > 0 else self._until_changed())
+
+
+def cuts(length: int, average: int, variation: int, entropy: Entropy) -> list[int]:
+    """Where pieces of about `average` +- `variation` bytes end; the last is `length`.
+
+    Cut in the middle, give or take the variation, again and again. `variation` < `average`.
+    """
+    ends: list[int] = []
+    waiting = [(0, length)]
+    while waiting:
+        low, high = waiting.pop()
+        if high - low <= average + variation:
+            ends.append(high)
+            continue
+        shift = int(entropy.uniform(-variation, variation)) if variation else 0
+        middle = min(max((low + high) // 2 + shift, low + 1), high - 1)
+        waiting += [(middle, high), (low, middle)]
+    return ends
 
 
 class Connection:

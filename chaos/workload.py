@@ -39,7 +39,11 @@ NDJSON = "application/x-ndjson"
 
 @dataclass(slots=True)
 class Traffic:
-    """What the clients of a run share. `urls` by node id. `written`: highest number sent, by client."""
+    """What the clients of a run share. `urls` by node id. `written`: highest number sent, by client.
+
+    `keys`: agents name each batch (`Idempotency-Key`). Without, a repeat is known by its bytes, and only as
+    long as the wall clocks of both nodes are within the window that docs/consistency.md tells.
+    """
 
     urls: Mapping[str, str]
     corpus: Corpus
@@ -47,6 +51,7 @@ class Traffic:
     clock: Clock
     services: Mapping[str, str]
     pause: float = 0.05
+    keys: bool = False
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     give_up: asyncio.Event = field(default_factory=asyncio.Event)
     written: dict[str, int] = field(default_factory=dict)
@@ -87,11 +92,14 @@ class _Client:
         """True once in so many times."""
         return self.entropy.uniform(0, one_in) < 1
 
-    async def post(self, op: int, node: str, path: str, body: bytes, kind: str) -> Reply | None:
+    async def post(
+        self, op: int, node: str, path: str, body: bytes, kind: str, key: str = ""
+    ) -> Reply | None:
         """One request; None (and an unknown outcome) if there was no answer."""
         url = self.traffic.urls[node] + path
+        headers = {"Content-Type": kind, **({"Idempotency-Key": key} if key else {})}
         try:
-            return await self.wire.request("POST", url, headers={"Content-Type": kind}, data=body)
+            return await self.wire.request("POST", url, headers=headers, data=body)
         except QuorumlogError as error:
             self.traffic.recorder.returned(op, UNKNOWN, {"error": str(error)[:200]})
             await self.traffic.clock.sleep(0.02)
@@ -159,7 +167,8 @@ async def agent(traffic: Traffic, name: str, seed: int, turn: int) -> None:
 async def _send_lines(client: _Client, node: str, body: bytes, batch: Range) -> bool:
     recorder = client.traffic.recorder
     op = recorder.invoke(client.name, APPEND, node, [batch])
-    reply = await client.post(op, node, "/logs", body, NDJSON)
+    key = f"{client.name}-{batch[0]}-{batch[1]}" if client.traffic.keys else ""
+    reply = await client.post(op, node, "/logs", body, NDJSON, key)
     if reply is None:
         return False
     if reply.status != 200:
@@ -318,13 +327,24 @@ async def _read(client: _Client, node: str, covers: str) -> None:
 async def _rows(
     wire: Wire, traffic: Traffic, op: int, node: str, params: dict[str, str]
 ) -> bool:  # fmt: skip
-    """Reads a stream to its end and notes what was in it."""
+    """Reads a stream to its end and notes what was in it; whether it was complete."""
+    resp = await _stream(wire, traffic, op, node, params)
+    if resp is None:
+        return False
+    traffic.recorder.returned(op, OK, resp)
+    return resp["complete"]
+
+
+async def _stream(
+    wire: Wire, traffic: Traffic, op: int, node: str, params: dict[str, str]
+) -> dict[str, Any] | None:
+    """What was in a stream; None (and an unknown outcome) if it did not come to its end."""
     url, headers = traffic.urls[node] + "/query", {"Accept": NDJSON}
     try:
         reply = await wire.request("GET", url, params=params, headers=headers)
     except QuorumlogError as error:
         traffic.recorder.returned(op, UNKNOWN, {"error": str(error)[:200]})
-        return False
+        return None
     rows = (
         [json.loads(line) for line in reply.body.split(b"\n") if line]
         if reply.status == 200
@@ -333,15 +353,13 @@ async def _rows(
     if reply.status != 200 or any("error" in row and "chaos_client" not in row for row in rows):
         text = reply.body[-300:].decode("utf-8", "replace")
         traffic.recorder.returned(op, UNKNOWN, {"status": reply.status, "error": text})
-        return False
+        return None
     missing = reply.headers.get("X-Quorumlog-Missing", "")
-    resp: dict[str, Any] = {
+    return {
         "complete": reply.headers.get("X-Quorumlog-Complete") == "true",
         "missing": [missing] if missing else [],
         "rows": [[name_in(row), row_digest(row)] for row in rows],
     }
-    traffic.recorder.returned(op, OK, resp)
-    return resp["complete"]
 
 
 async def _count(client: _Client, node: str) -> None:
@@ -357,20 +375,40 @@ async def _count(client: _Client, node: str) -> None:
         client.refused(op, reply)
         return
     body = json.loads(reply.body)
-    counts = {str(row["chaos_client"]): row["count"] for row in body["rows"]}
+    found = {str(row["chaos_client"]): row["count"] for row in body["rows"]}
+    counts = {name: count for name, count in found.items() if name in traffic.services}
     resp = {"complete": body["complete"], "missing": body["missing"], "counts": counts}
     traffic.recorder.returned(op, OK, resp)
 
 
-async def final_reads(traffic: Traffic, tries: int = 5) -> None:
-    """Reads all rows through each node; again, if an answer was not complete."""
+async def final_reads(traffic: Traffic, tries: int = 5, by_client: bool = False) -> None:
+    """Reads all rows through each node; again, if an answer was not complete.
+
+    `by_client`: those of this run's clients, one after the other, where others have rows as well.
+    """
     wire = Wire(WireSettings(request_timeout_seconds=FINAL_SECONDS))
+    parts = [{"chaos_client": name} for name in traffic.services] if by_client else [{}]
     try:
         for node in traffic.urls:
             for _ in range(tries):
-                op = traffic.recorder.invoke("final", FINAL, node)
-                if await _rows(wire, traffic, op, node, {}):
+                if await _final(wire, traffic, node, parts):
                     break
                 await traffic.clock.sleep(1.0)
     finally:
         await wire.close()
+
+
+async def _final(
+    wire: Wire, traffic: Traffic, node: str, parts: list[dict[str, str]]
+) -> bool:  # fmt: skip
+    op = traffic.recorder.invoke("final", FINAL, node)
+    whole: dict[str, Any] = {"complete": True, "missing": [], "rows": []}
+    for params in parts:
+        resp = await _stream(wire, traffic, op, node, params)
+        if resp is None:
+            return False
+        whole["complete"] &= resp["complete"]
+        whole["missing"] += resp["missing"]
+        whole["rows"] += resp["rows"]
+    traffic.recorder.returned(op, OK, whole)
+    return whole["complete"]

@@ -8,8 +8,12 @@
     the wire           transport.py (port) <- peer_transport.py · peer_server.py · server.py: the operations
                        peer_frames.py (pure) <- peer_link.py: one connection, both sides
                        replica_client.py: the typed calls to a storage node, near or far
+    healing            handoff.py: what an owner missed, delivered when it is back
     one operation      quorum_tally.py (pure) <- quorum_call.py: ask N, be content with W
+    convergence        anti_entropy.py (pure): two trees, what one lacks <- sync_shards.py: and copies it
+                       sync_turns.py, sync_book.py, sync_pass.py (pure) <- sync_loop.py: when, from whom
     for clients        http_front.py: errors as answers · cluster_http.py: /cluster, /health, /metrics
+                       repair_http.py: /cluster/repair
 
 **Why is Raft not in the path of a row?** It would cost a round and a serial log per batch, and an election
 would stop writes. It decides who leads a shard and which ring is in force, a few commands a second; the

@@ -10,8 +10,9 @@ keeps the log in memory for reading and in SQLite (WAL, synchronous=FULL) for ke
   never served, since it may have voted and acknowledged with the longer one.
 * SQLite drops a damaged WAL frame, and all after it, without a word. So each transaction has a
   number, kept in its own row and, once the commit has returned, in a small guard file beside it.
-  A database behind its guard has lost a commit. The guard needs no fsync: a power cut can only
-  leave it behind the database, which is harmless.
+  A database behind its guard has lost a commit. The guard is synced once, when it is opened: from
+  then on a power cut can only leave it behind the database, which is harmless. (Before its first
+  sync it would leave it empty, which cannot be told from one that was lost.)
 * Any SQLite error is final: no retry, no second fsync.
 
 One thread at a time; after construction that is PySyncObj's tick thread.
@@ -120,7 +121,9 @@ class DurableJournal(Journal):
             if self._seq == 0:
                 self._begin()
                 self._commit_transaction()
-                _sync_directory(self.path.parent)
+            self._write_guard()
+            os.fsync(self._guard)
+            _sync_directory(self.path.parent)
         except BaseException:
             os.close(self._guard)
             raise
@@ -206,11 +209,14 @@ class DurableJournal(Journal):
         self._open_transaction = False
         self._seq = seq
         self._saved_commit = self._commit
-        head = _GUARD_MAGIC + seq.to_bytes(8, "big")
-        os.pwrite(self._guard, head + zlib.crc32(head).to_bytes(4, "big"), 0)
+        self._write_guard()
         self.fsyncs += 1
         self.fsync_seconds += took
         self.fsync_seconds_max = max(self.fsync_seconds_max, took)
+
+    def _write_guard(self) -> None:
+        head = _GUARD_MAGIC + self._seq.to_bytes(8, "big")
+        os.pwrite(self._guard, head + zlib.crc32(head).to_bytes(4, "big"), 0)
 
     @property
     def pending(self) -> bool:

@@ -18,6 +18,7 @@ from records.ids import EntryId
 from records.messages import (
     EntriesReply,
     EntriesRequest,
+    ProducersRequest,
     ProducerState,
     PutOptions,
     PutReply,
@@ -25,6 +26,7 @@ from records.messages import (
     ScanRequest,
     SealRequest,
 )
+from records.sync import TreeRequest
 from runtime.deadline import Deadline
 from storage.service import StorageService
 
@@ -42,6 +44,8 @@ class Replica(Protocol):
 
     async def entries(self, request: EntriesRequest, deadline: Deadline) -> EntriesReply: ...
 
+    async def tree(self, request: TreeRequest, deadline: Deadline) -> list[bytes]: ...
+
     async def fetch(
         self, entry_ids: tuple[EntryId, ...], deadline: Deadline
     ) -> list[EncodedBlock]: ...
@@ -51,6 +55,10 @@ class Replica(Protocol):
     async def producer_states(
         self, shard: int, producer: ProducerKey, deadline: Deadline
     ) -> list[ProducerState]: ...
+
+    async def producers(
+        self, request: ProducersRequest, deadline: Deadline
+    ) -> list[tuple[int, ProducerState]]: ...
 
     async def seal_producer_epoch(
         self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
@@ -80,6 +88,9 @@ class LocalReplica:
     async def entries(self, request: EntriesRequest, deadline: Deadline) -> EntriesReply:
         return await deadline.wait(self._service.entries(request))
 
+    async def tree(self, request: TreeRequest, deadline: Deadline) -> list[bytes]:
+        return await deadline.wait(self._service.tree(request))
+
     async def fetch(self, entry_ids: tuple[EntryId, ...], deadline: Deadline) -> list[EncodedBlock]:
         return await deadline.wait(self._service.fetch(entry_ids))
 
@@ -90,6 +101,11 @@ class LocalReplica:
         self, shard: int, producer: ProducerKey, deadline: Deadline
     ) -> list[ProducerState]:
         return await deadline.wait(self._service.producer_states(shard, producer))
+
+    async def producers(
+        self, request: ProducersRequest, deadline: Deadline
+    ) -> list[tuple[int, ProducerState]]:
+        return await deadline.wait(self._service.producers(request))
 
     async def seal_producer_epoch(
         self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
@@ -121,6 +137,16 @@ class HttpReplica:
         head, _ = await self._transport.call(self._node, "entries", fields, b"", deadline)
         return EntriesReply.from_head(head)
 
+    async def tree(self, request: TreeRequest, deadline: Deadline) -> list[bytes]:
+        head, payload = await self._transport.call(
+            self._node, "tree", request.to_head(), b"", deadline
+        )
+        answers, at = [], 0
+        for length in head["n"]:
+            answers.append(bytes(payload[at : at + length]))
+            at += length
+        return answers
+
     async def fetch(self, entry_ids: tuple[EntryId, ...], deadline: Deadline) -> list[EncodedBlock]:
         head, payload = await self._transport.call(
             self._node, "fetch", {"entry_ids": entry_ids}, b"", deadline
@@ -141,6 +167,14 @@ class HttpReplica:
         fields = {"shard": shard, "producer": producer}
         head, _ = await self._transport.call(self._node, "producer_states", fields, b"", deadline)
         return [ProducerState.from_list(one) for one in head["states"]]
+
+    async def producers(
+        self, request: ProducersRequest, deadline: Deadline
+    ) -> list[tuple[int, ProducerState]]:
+        head, _ = await self._transport.call(
+            self._node, "producers", request.to_head(), b"", deadline
+        )
+        return [(int(shard), ProducerState.from_list(one)) for shard, one in head["states"]]
 
     async def seal_producer_epoch(
         self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline

@@ -5,7 +5,14 @@ from typing import Any
 
 from cluster.replica_client import table_to_ipc
 from records.block_codec import EncodedBlock, decode_header
-from records.messages import EntriesRequest, PutOptions, ScanRequest, SealRequest
+from records.messages import (
+    EntriesRequest,
+    ProducersRequest,
+    PutOptions,
+    ScanRequest,
+    SealRequest,
+)
+from records.sync import TreeRequest
 from runtime.deadline import Deadline
 from storage.service import StorageService
 
@@ -25,9 +32,11 @@ class StorageOperations:
             "put": self.put,
             "scan": self.scan,
             "entries": self.entries,
+            "tree": self.tree,
             "fetch": self.fetch,
             "seal": self.seal,
             "producer_states": self.producer_states,
+            "producers": self.producers,
             "seal_producer_epoch": self.seal_producer_epoch,
         }
 
@@ -48,6 +57,11 @@ class StorageOperations:
         reply = await deadline.wait(self._storage.entries(request))
         return reply.to_head(), b""
 
+    async def tree(self, head: dict[str, Any], _: memoryview, deadline: Deadline) -> Answer:
+        """Answers about Merkle trees; their lengths in the head."""
+        answers = await deadline.wait(self._storage.tree(TreeRequest.from_head(head)))
+        return {"n": [len(one) for one in answers]}, b"".join(answers)
+
     async def fetch(self, head: dict[str, Any], _: memoryview, deadline: Deadline) -> Answer:
         """Sends blocks restricted to entries."""
         blocks = await deadline.wait(self._storage.fetch(tuple(head["entry_ids"])))
@@ -67,6 +81,11 @@ class StorageOperations:
             int(head["shard"]), (tenant, service, producer)
         )
         return {"states": [one.to_list() for one in states]}, b""
+
+    async def producers(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
+        """Producers with gaps, or of a service."""
+        found = await self._storage.producers(ProducersRequest.from_head(head))
+        return {"states": [[shard, one.to_list()] for shard, one in found]}, b""
 
     async def seal_producer_epoch(
         self, head: dict[str, Any], _: memoryview, __: Deadline

@@ -78,7 +78,8 @@ class WriteResult:
     """What became of one batch. `durable`: fewest owners that hold its rows; `owners`: N.
 
     `ack_till`, `missing` and `max_seen` only mean something for a sequenced batch; `conflicts` are rows
-    whose sequence is held with other bytes (they are not stored).
+    whose sequence is held with other bytes (they are not stored). `asked`: (id, sequences) of the replay
+    requests that operators have opened for this producer.
     """
 
     batch_id: str
@@ -90,3 +91,4 @@ class WriteResult:
     ack_till: int = 0
     max_seen: int = 0
     missing: Spans = field(default=())
+    asked: tuple[tuple[str, Spans], ...] = ()

@@ -1,22 +1,34 @@
 """One block on its way to its owners: encoded once, sent to all, acknowledged piece by piece.
 
 The block is settled when each of its pieces has an outcome; owners that are late then go on in the
-background, with what they were sent, and are not asked again. Anti-entropy sees to the rest.
+background, with what they were sent, and are not asked again. Of a block that is acknowledged the owners
+whose last try failed are hinted (cluster.handoff); one that is merely slow is waited for until its try
+ends. A hint is no ack. Anti-entropy sees to the rest.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cluster.quorum_call import Caller, QuorumCall
 from cluster.replica_client import Replicas
-from ingestor.outcomes import Submission
+from ingestor.outcomes import Submission, Verdict
 from ingestor.producers import ProducerBook
 from ingestor.write_metrics import WriteMetrics
+from records.block import BlockHeader
 from records.block_codec import EncodedBlock
 from records.errors import DiskFull, Overloaded, QuorumlogError, Refused, StaleRingEpoch, Unknown
-from records.messages import PutOptions, PutReply
+from records.messages import EntryStatus, PutOptions, PutReply
 from runtime.clock import Clock
 from runtime.deadline import Deadline
+
+#: Told of an owner that missed an acknowledged block, and of owners that hold all of it. Must not wait.
+Missed = Callable[[str, BlockHeader, Sequence[str]], None]
+_HELD = (EntryStatus.STORED, EntryStatus.DUPLICATE)
+
+
+def no_hints(_: str, __: BlockHeader, ___: Sequence[str]) -> None:
+    """Where nobody keeps hints."""
 
 
 class Lanes:
@@ -53,6 +65,7 @@ class PutParts:
     clock: Clock
     metrics: WriteMetrics
     disk_full_hold_seconds: float
+    missed: Missed = no_hints
 
 
 class BlockPut:
@@ -70,6 +83,9 @@ class BlockPut:
         self._started = parts.clock.monotonic()
         self._submissions = submissions
         self._unsettled = len(submissions)
+        #: Owners that hold the whole block, and those whose last try failed.
+        self._holders: list[str] = []
+        self._failed: dict[str, None] = {}
         self._firsts: list[int] = []
         first = 0
         for submission in submissions:
@@ -88,6 +104,7 @@ class BlockPut:
     async def _put(self, owner: str, limit: Deadline) -> tuple[int, PutReply]:
         size = len(self._block.data)
         parts, header = self._parts, self._block.header
+        self._failed.pop(owner, None)
         parts.lanes.enter(owner, size)
         begun, sent = parts.clock.monotonic(), parts.book.calls.tick()
         try:
@@ -107,6 +124,8 @@ class BlockPut:
         if self._call.settled:
             self._metrics.late.labels(owner, "stored").inc()
         self._parts.book.hear(owner, reply.producers, sent)
+        if all(status in _HELD for status in reply.statuses):
+            self._holders.append(owner)
         for submission, first in zip(self._submissions, self._firsts, strict=True):
             submission.take(owner, reply, first)
 
@@ -115,6 +134,8 @@ class BlockPut:
         self._metrics.put_failures.labels(owner, code).inc()
         if self._call.settled:
             self._metrics.late.labels(owner, "failed").inc()
+            self._hint(owner)
+        self._failed[owner] = None
         unknown = not (isinstance(error, Refused) or _definite(error))
         for submission in self._submissions:
             if isinstance(error, StaleRingEpoch):
@@ -133,6 +154,18 @@ class BlockPut:
         if not self._unsettled:
             self._metrics.quorum.observe(self._parts.clock.monotonic() - self._started)
             self._call.settle()
+            for owner in self._failed:  # those that rest between two tries: no other begins
+                self._hint(owner)
+
+    def _hint(self, owner: str) -> None:
+        """`owner` lacks the block, or may; unless an entry of the block was not acknowledged.
+
+        A repair does not ask whether an entry is fenced or in conflict: delivered, it would store what the
+        owners refused.
+        """
+        entries = (one for submission in self._submissions for one in submission.entries)
+        if self._holders and all(one.verdict is Verdict.WON for one in entries):
+            self._parts.missed(owner, self._block.header, self._holders)
 
 
 def _definite(error: Exception) -> bool:

@@ -16,11 +16,14 @@ from cluster.replica_client import Replicas
 from cluster.view import ClusterView, ViewSource
 from ingestor.answers import ack_rule, counted
 from ingestor.batch import Batch, WriteResult
+from ingestor.block_put import Missed, no_hints
 from ingestor.leases import ShardLeases
 from ingestor.outcomes import EntryTally, Mine, Verdict
 from ingestor.pipeline import Pipeline
 from ingestor.producers import ProducerBook
 from ingestor.recovery import Recovery
+from ingestor.replay_desk import ReplayDesk
+from ingestor.replaying import Replays
 from ingestor.sequenced import INLINE_ROWS, SequencedWriter
 from ingestor.shards import Piece, unsequenced_pieces
 from ingestor.waiting import newer_ring, ready_view
@@ -56,7 +59,9 @@ class WriteCoordinator:
         metrics: Metrics,
         settings: WriteSettings,
         workers: Workers,
+        missed: Missed = no_hints,
     ) -> None:
+        """`missed`: told of owners that lack what was acknowledged."""
         self._views = view
         self._clock = clock
         self._settings = settings
@@ -75,10 +80,12 @@ class WriteCoordinator:
             settings,
             workers,
             self._tasks,
+            missed,
         )
         caller = self._pipeline.caller
         self._leases = ShardLeases(view, replicas, caller, clock, self._metrics, self._leading)
         recovery = Recovery(replicas, self._book, caller, clock, self._metrics, settings)
+        desk = ReplayDesk(clock, metrics, settings)
         self._sequenced = SequencedWriter(
             view,
             self._leases,
@@ -88,6 +95,19 @@ class WriteCoordinator:
             self._metrics,
             settings,
             workers,
+            desk,
+        )
+        #: What producers are asked to send again.
+        self.replays = Replays(
+            view,
+            replicas,
+            self._leases,
+            self._sequenced,
+            desk,
+            clock,
+            entropy,
+            metrics,
+            settings,
         )
         self._metrics.producers.set_function(lambda: len(self._book))
 
@@ -104,6 +124,7 @@ class WriteCoordinator:
     async def start(self) -> None:
         """Begins to take over shards that this node is assigned."""
         self._leases.start()
+        self.replays.start(self._leading)
 
     async def stop(self) -> None:
         """Refuses new writes; what is under way is given up, its outcome unknown."""

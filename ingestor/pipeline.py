@@ -11,7 +11,7 @@ from cluster.quorum_call import Caller, Pace
 from cluster.replica_client import Replicas
 from ingestor.answers import AckRule
 from ingestor.batcher import Batcher
-from ingestor.block_put import BlockPut, Lanes, PutParts
+from ingestor.block_put import BlockPut, Lanes, Missed, PutParts, no_hints
 from ingestor.encode import encode_pieces
 from ingestor.outcomes import EntryTally, Mine, Submission
 from ingestor.producers import ProducerBook
@@ -46,6 +46,7 @@ class Pipeline:
         settings: WriteSettings,
         workers: Workers,
         tasks: Supervisor,
+        missed: Missed = no_hints,
     ) -> None:
         self._clock = clock
         self._entropy = entropy
@@ -68,6 +69,7 @@ class Pipeline:
             clock,
             metrics,
             settings.disk_full_hold_seconds,
+            missed,
         )
         self._batcher = Batcher(self._write_block, settings, clock, tasks, metrics)
         metrics.pending_bytes.set_function(lambda: self._pending)

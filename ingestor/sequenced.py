@@ -16,11 +16,13 @@ from cluster.view import ViewSource
 from ingestor.answers import ack_rule, batch_id, counted
 from ingestor.batch import Batch, RejectedRow, Sequence, WriteResult
 from ingestor.conflicts import failed_rows, split_conflicts
+from ingestor.dedupe import Progress
 from ingestor.leases import Led, ShardLeases
 from ingestor.outcomes import EntryTally, Mine, Verdict
 from ingestor.pipeline import Pipeline
 from ingestor.producers import ProducerSession
 from ingestor.recovery import Recovery
+from ingestor.replay_desk import ReplayDesk
 from ingestor.shards import Piece, merged, sequenced_piece, unsequenced_pieces
 from ingestor.waiting import newer_ring, ready_view
 from ingestor.write_metrics import WriteMetrics
@@ -60,6 +62,16 @@ class _Work:
     sent: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one epoch of a producer stands, as `heard` of `owners` owners say."""
+
+    epoch: int
+    progress: Progress
+    heard: int
+    owners: int
+
+
 class SequencedWriter:
     """Writes sequenced batches for the shards that this node leads."""
 
@@ -73,7 +85,9 @@ class SequencedWriter:
         metrics: WriteMetrics,
         settings: WriteSettings,
         workers: Workers,
+        desk: ReplayDesk,
     ) -> None:
+        self._desk = desk
         self._views = views
         self._leases = leases
         self._recovery = recovery
@@ -225,12 +239,17 @@ class SequencedWriter:
         result = counted(entries, led.view, self._metrics)
         sequence = work.sequence
         progress = session.progress(sequence.epoch, led.writers)
+        key = (work.batch.tenant, sequence.service, sequence.producer, sequence.epoch)
+        numbered = [one.entry for one in entries if one.entry.sequenced]
+        came = tuple(span for one in numbered for span in one.seqs)
+        skips = tuple(span for one in numbered for span in one.skips)
         return replace(
             result,
             conflicts=tuple(work.conflicts),
             ack_till=progress.ack_till,
             max_seen=progress.max_seen,
             missing=progress.missing,
+            asked=self._desk.answered(key, progress.missing, came, skips),
         )
 
     async def new_epoch(self, tenant: str, service: str, producer: str, deadline: Deadline) -> int:
@@ -254,22 +273,35 @@ class SequencedWriter:
         self, tenant: str, service: str, producer: str, epoch: int, deadline: Deadline
     ) -> WriteResult:
         """Where a producer stands, from what the owners say now; epoch 0 means its newest."""
+        found = await self.standing(tenant, service, producer, epoch, deadline)
+        key = (tenant, service, producer, found.epoch)
+        return WriteResult(
+            batch_id(()),
+            0,
+            0,
+            found.heard,
+            found.owners,
+            ack_till=found.progress.ack_till,
+            max_seen=found.progress.max_seen,
+            missing=found.progress.missing,
+            asked=self._desk.note(key, found.progress.missing),
+        )
+
+    async def standing(
+        self, tenant: str, service: str, producer: str, epoch: int, deadline: Deadline
+    ) -> Standing:
+        """As `progress`, without a note of it.
+
+        Raises:
+            NotLeader: ask the shard's leader. QuorumUnavailable, NotReady: ask again.
+        """
         led, session = await self._led(tenant, Sequence(service, producer, 0), deadline)
         w = led.view.quorum.w
         needed = [Group(one.members, max(one.needed, w)) for one in led.overlap]
         heard = await self._recovery.refresh(led, session, needed, deadline)
         chosen = epoch or max(1, session.newest_epoch)
         found = session.progress(chosen, led.writers)
-        return WriteResult(
-            batch_id(()),
-            0,
-            0,
-            len(heard),
-            len(led.owners),
-            ack_till=found.ack_till,
-            max_seen=found.max_seen,
-            missing=found.missing,
-        )
+        return Standing(chosen, found, len(heard), len(led.owners))
 
 
 async def _wait_for(turn: "asyncio.Future[None] | None", seconds: float) -> None:

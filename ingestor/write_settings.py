@@ -41,6 +41,14 @@ class WriteSettings:
     producers_remembered: int = 50_000
     #: Seconds that a recovering producer waits for the owners beyond the N-W+1 it needs.
     recovery_grace_seconds: float = 0.05
+    #: Replay requests open at once on one node, and finished ones that it remembers; gaps beyond the
+    #: first are counted and stay visible at `/logs/replay` of their producer. About 1 kB each.
+    replay_open_max: int = 10_000
+    replay_finished_max: int = 1_000
+    #: Seconds without progress until a replay request expires. The gap stays: only rows or a skip end it.
+    replay_age_seconds: float = 3_600.0
+    #: Seconds between two looks for gaps of producers that are silent, or came with a new shard.
+    replay_look_seconds: float = 10.0
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:

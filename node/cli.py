@@ -17,11 +17,13 @@ from node.cli_errors import FAILED, INTERRUPTED, CliError, hint_for
 GROUPS = (
     "serving",
     "inspecting",
+    "repairing",
     "membering",
     "sending",
     "searching",
     "sql",
     "files",
+    "replaying",
     "simulating",
     "benching",
     "chaosing",

@@ -21,6 +21,7 @@ from cluster.consensus_follower import FollowerConsensus, FollowerOperations
 from cluster.consensus_pysyncobj import PySyncObjConsensus
 from cluster.consensus_start import load_secret
 from cluster.events import EventLog
+from cluster.handoff import Handoff
 from cluster.http_front import front_middleware, http_logger
 from cluster.lease_founding import FoundingSettings
 from cluster.lease_keeper import LeaseKeeper
@@ -28,9 +29,12 @@ from cluster.membership import HEARTBEAT_SECONDS, Membership
 from cluster.moves_http import MovesApi
 from cluster.peer_server import PeerServer
 from cluster.peer_transport import PeerTransport, cluster_token
+from cluster.repair_http import RepairApi, repair_operations
 from cluster.replica_client import ReplicaSet
 from cluster.server import StorageOperations
 from cluster.state_types import Member
+from cluster.sync_loop import STEP_SECONDS, SyncLoop
+from cluster.sync_settings import RepairSettings
 from cluster.view import ConsensusViews
 from dashboard import app as dashboard
 from ingestor.admission import Admission
@@ -38,6 +42,7 @@ from ingestor.coordinator import WriteCoordinator
 from ingestor.enrich import EnrichSettings
 from ingestor.limits import Limits
 from ingestor.listeners.http import RUNNER_OPTIONS, HttpIngest
+from ingestor.listeners.replay_http import ReplayApi
 from ingestor.listeners.slow_clients import ConnectionSweeper
 from ingestor.write_settings import WriteSettings
 from node import joining
@@ -53,7 +58,8 @@ from query.sql import SqlRunner
 from query.sql_http import SqlApi
 from query.tail import TailApi
 from records.errors import InvalidSettings
-from runtime.clock import SystemClock
+from runtime import failpoints
+from runtime.clock import clock_of
 from runtime.entropy import SystemEntropy
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
@@ -101,7 +107,7 @@ class Node:
         if not (bootstrap or join):
             _check_not_wiped(settings)
         self._joining = joining.is_joining(settings.node.data / STORE_FOLDER)
-        self.clock = SystemClock()
+        self.clock = clock_of(os.environ)
         self.entropy = SystemEntropy()
         self.metrics = Metrics()
         self.events = EventLog()
@@ -131,6 +137,7 @@ class Node:
         known = self._is_known
         local = None if self._joining else self.storage
         self.replicas = ReplicaSet(node.id, local, self.transport, known)
+        self.sync = self._make_sync(self.storage) if self.storage is not None else None
         self.moving = Moving(
             settings,
             self.consensus,
@@ -142,8 +149,20 @@ class Node:
             self.clock,
             self.metrics,
         )
+        self.handoff = Handoff(
+            node.id,
+            self.storage,
+            self.views,
+            self.replicas,
+            self.transport,
+            self.clock,
+            self.metrics,
+        )
         self.writer = self._make_writer()
         self.ingest = self._make_ingest(self.writer) if self.writer else None
+        self.replay_api = self._make_replay_api(self.writer) if self.writer else None
+        if self.ingest is not None:
+            self.ingest.asks = self.replay_api
         self.reader = self._make_reader()
         self.sql = SqlRunner(self.reader, self.metrics) if self.reader else None
         self._registered = False
@@ -198,6 +217,18 @@ class Node:
             expected_ingestors=frozenset(cluster.managers),
         )
 
+    def _make_sync(self, storage: StorageService) -> SyncLoop:
+        settings = build(RepairSettings, self.settings.table("repair"), "repair")
+        return SyncLoop(
+            self.settings.node.id,
+            storage,
+            self.views,
+            self.replicas,
+            self.clock,
+            self.metrics,
+            settings,
+        )
+
     def _make_writer(self) -> WriteCoordinator | None:
         if not self._has("ingestor"):
             return None
@@ -210,6 +241,7 @@ class Node:
             self.metrics,
             settings,
             self.write_workers,
+            self.handoff.missed,
         )
 
     def _make_ingest(self, writer: WriteCoordinator) -> HttpIngest:
@@ -224,6 +256,11 @@ class Node:
             build(Limits, self.settings.table("ingest"), "ingest"),
             enrich.detected(os.environ),
         )
+
+    def _make_replay_api(self, writer: WriteCoordinator) -> ReplayApi:
+        limits = build(Limits, self.settings.table("ingest"), "ingest")
+        node = self.settings.node.id
+        return ReplayApi(node, writer.replays, self.views, self.transport, self.clock, limits)
 
     def _make_reader(self) -> ReadCoordinator | None:
         if not self._has("query"):
@@ -267,8 +304,12 @@ class Node:
         await self.consensus.start()
         self.supervisor.spawn("register", self._register())
         self.supervisor.spawn("events", self._follow_state())
+        self.supervisor.spawn("handoff", self.handoff.run())
         if self.keeper is not None:
             self.supervisor.spawn("leases", self.keeper.run())
+        if self.sync is not None:
+            steps = self.supervisor.forever(lambda: STEP_SECONDS, self.sync.step)
+            self.supervisor.spawn("sync", steps)
         self.moving.start(self.supervisor)
         if self.writer is not None:
             await self.writer.start()
@@ -282,13 +323,18 @@ class Node:
             self._open_store(self.storage)
         if isinstance(self.consensus, PySyncObjConsensus):
             self.peers.add(FollowerOperations(self.consensus, self.clock).table())
+        self.peers.add(self.handoff.operations())
         self.peers.add(self.membership.operations())
         self.peers.add({"status": status_operation(self.local_status)})
+        if self.replay_api is not None:
+            self.peers.add(self.replay_api.operations())
 
     def _open_store(self, storage: StorageService) -> None:
         """Peers, and this node's own coordinators, may read and write the store."""
         self.peers.add(StorageOperations(storage).table())
         self.peers.add(self.moving.operations())
+        if self.sync is not None:
+            self.peers.add(repair_operations(self.sync))
         self.replicas.open_local(self.settings.node.id, storage)
 
     async def _register(self) -> None:
@@ -324,6 +370,8 @@ class Node:
         body: dict[str, Any] = {"consensus": self.consensus.status()}
         if self.storage is not None:
             body["storage"] = self.storage.status()
+        if self.sync is not None:
+            body["repair"] = self.sync.status()
         if self.keeper is not None:
             body["leases"] = self.keeper.status()
         body["moves"] = self.moving.status()
@@ -335,6 +383,8 @@ class Node:
         app.router.add_routes(self._cluster_routes())
         if self.ingest is not None:
             app.router.add_routes(self.ingest.routes())
+        if self.replay_api is not None:
+            app.router.add_routes(self.replay_api.routes())
         if self.reader is not None:
             app.router.add_routes(query_http.routes(self.reader))
         if self.reader is not None and self.sql is not None:
@@ -375,8 +425,9 @@ class Node:
             self.not_ready,
             self.local_status,
         )
-        settings = self.moving.settings
-        return [*api.routes(), *MovesApi(self.consensus, settings, self.moving.figures).routes()]
+        repair = RepairApi(self.settings.node.id, self.views, self.transport, self.clock, self.sync)
+        moves = MovesApi(self.consensus, self.moving.settings, self.moving.figures)
+        return [*api.routes(), *repair.routes(), *moves.routes()]
 
     async def stop(self) -> None:
         """Ends in the reverse order; what was acknowledged is on disk anyway."""
@@ -390,6 +441,7 @@ class Node:
             await self.ingest.close()
         if self.writer is not None:
             await self.writer.stop()
+        await self.handoff.stop()
         await self.supervisor.stop()
         await self.moving.stop()
         await self.peers.stop()
@@ -403,6 +455,7 @@ class Node:
 
 async def run_node(settings: Settings, bootstrap: bool = False, join: bool = False) -> None:
     """Runs a node until SIGTERM or SIGINT."""
+    failpoints.arm(os.environ)
     node = Node(settings, bootstrap, join)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

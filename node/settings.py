@@ -2,7 +2,7 @@
 
     [node]     who this process is and where it listens
     [cluster]  who the others are: the same on every node of a cluster
-    [storage] [write] [query] [ingest] [enrich]   the packages' own settings, all with defaults
+    [storage] [write] [query] [ingest] [enrich] [repair]   the packages' own settings, all with defaults
 
 Environment variables win over the file: QUORUMLOG_NODE__HTTP_PORT=7171 (see runtime.settings).
 """
@@ -97,7 +97,7 @@ class Settings:
         return self.tables.get(name, {})
 
 
-PACKAGE_TABLES = ("storage", "write", "query", "ingest", "enrich", "rebalance")
+PACKAGE_TABLES = ("storage", "write", "query", "ingest", "enrich", "repair", "rebalance")
 
 
 def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:

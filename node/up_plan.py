@@ -30,6 +30,7 @@ class NodePlan:
     http_port: int
     peer_port: int
     raft_port: int
+    host: str = "127.0.0.1"
 
     @property
     def config(self) -> Path:
@@ -49,7 +50,7 @@ class NodePlan:
     @property
     def url(self) -> str:
         """Its HTTP address."""
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"http://{self.host}:{self.http_port}"
 
     def ports(self) -> dict[str, int]:
         """Its ports by name."""
@@ -61,8 +62,8 @@ class NodePlan:
             "id": self.id,
             "pid": pid,
             "http": self.url,
-            "peer": f"127.0.0.1:{self.peer_port}",
-            "raft": f"127.0.0.1:{self.raft_port}",
+            "peer": f"{self.host}:{self.peer_port}",
+            "raft": f"{self.host}:{self.raft_port}",
             "data": str(self.folder),
             "log": str(self.log),
             "config": str(self.config),
@@ -122,7 +123,7 @@ def node_toml(cluster: ClusterPlan, node: NodePlan) -> str:
             "id": node.id,
             "roles": ["ingestor", "storage", "query", "dashboard"],
             "data": ".",
-            "host": "127.0.0.1",
+            "host": node.host,
             "http_port": node.http_port,
             "peer_port": node.peer_port,
             "raft_port": node.raft_port,
@@ -130,8 +131,8 @@ def node_toml(cluster: ClusterPlan, node: NodePlan) -> str:
         "cluster": {
             "id": cluster.id,
             "secret_file": "../secret",
-            "managers": {one.id: f"127.0.0.1:{one.raft_port}" for one in cluster.managers},
-            "peers": {one.id: f"127.0.0.1:{one.peer_port}" for one in cluster.nodes},
+            "managers": {one.id: f"{one.host}:{one.raft_port}" for one in cluster.managers},
+            "peers": {one.id: f"{one.host}:{one.peer_port}" for one in cluster.nodes},
             "storage": [one.id for one in cluster.nodes],
             "n": n,
             "w": w,
@@ -164,8 +165,8 @@ def existing_cluster(folder: Path, tables: Mapping[str, Mapping[str, Any]]) -> C
     try:
         for name, content in tables.items():
             node = content["node"]
-            ports = (int(node[f"{kind}_port"]) for kind in PORT_NAMES)
-            nodes.append(NodePlan(str(node["id"]), folder / name, *ports))
+            http, peer, raft = (int(node[f"{kind}_port"]) for kind in PORT_NAMES)
+            nodes.append(NodePlan(str(node["id"]), folder / name, http, peer, raft))
         cluster = next(iter(tables.values()))["cluster"]
         nodes.sort(key=lambda one: one.http_port)
         return ClusterPlan(str(cluster["id"]), tuple(nodes), int(cluster["n"]))

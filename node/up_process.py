@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,8 +127,15 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def start_process(words: list[str], log: Path, tied: bool = False) -> "subprocess.Popen[bytes]":
+def start_process(
+    words: Sequence[str],
+    log: Path,
+    tied: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> "subprocess.Popen[bytes]":
     """Starts a command of ours in a session of its own; what it says goes to `log`.
+
+    `environment`: beside our own.
 
     `tied`: it is told to stop when we are killed, so that no node is left behind holding its ports.
     Only for callers without threads, whose main thread lives as long as they do.
@@ -139,29 +147,35 @@ def start_process(words: list[str], log: Path, tied: bool = False) -> "subproces
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
-            env=_environment(),
+            env={**_environment(), **(environment or {})},
             start_new_session=True,
             preexec_fn=before_exec,
         )
 
 
 def start(
-    plan: NodePlan, bootstrap: bool = False, tied: bool = False, join: bool = False
+    plan: NodePlan,
+    bootstrap: bool = False,
+    tied: bool = False,
+    join: bool = False,
+    environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> NodeProcess:
     """Starts a node; `bootstrap` if the cluster is new, so that empty folders are no lost disks.
 
-    `join`: the cluster is there and the node is new to it, or lost its disk.
+    `join`: the cluster is there and the node is new to it, or lost its disk. `within`: words of a command that
+    becomes the node, as `nsenter` does.
     """
     words = ["node", "--config", str(plan.config)]
     words += ["--bootstrap"] * bootstrap + ["--join"] * join
-    child = start_process(module_command(*words), plan.log, tied)
+    child = start_process([*within, *module_command(*words)], plan.log, tied, environment)
     plan.pid_file.write_text(f"{child.pid}\n", encoding="ascii")
     return NodeProcess(plan, child.pid, child)
 
 
 def ask(plan: NodePlan, path: str, seconds: float = 1.0) -> tuple[int, dict[str, Any]] | None:
     """(status, JSON) of a GET to the node; None if it does not answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", plan.http_port, timeout=seconds)
+    connection = http.client.HTTPConnection(plan.host, plan.http_port, timeout=seconds)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

@@ -201,6 +201,32 @@ class SealRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ProducersRequest:
+    """List producer epochs of `shards`: those with gaps, or those of a service. At most `most`."""
+
+    shards: tuple[int, ...]
+    tenant: str = ""
+    service: str = ""
+    gaps: bool = False
+    most: int = 1_000
+
+    def to_head(self) -> dict[str, Any]:
+        """Plain values."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_head(cls, head: dict[str, Any]) -> "ProducersRequest":
+        """The inverse."""
+        return cls(
+            tuple(int(one) for one in head["shards"]),
+            str(head["tenant"]),
+            str(head["service"]),
+            bool(head["gaps"]),
+            int(head["most"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class EntriesRequest:
     """List the entries of `shard` filed under hours that `start`..`end` (microseconds) touches."""
 

@@ -6,6 +6,8 @@ must notice), `wall_micros` stamps rows. No decision about what survives rests o
 
 import asyncio
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 
@@ -49,3 +51,28 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Returns after `seconds`."""
         await asyncio.sleep(seconds)
+
+
+#: Names a file that holds microseconds to add to the wall clock: for tests of clocks that are wrong.
+OFFSET_VARIABLE = "QUORUMLOG_CLOCK_OFFSET_FILE"
+
+
+class OffsetClock(SystemClock):
+    """A machine whose wall clock is wrong by what a file says at the moment; durations stay right."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def wall_micros(self) -> int:
+        """Microseconds since 1970 UTC, off by so much; not off while there is no such file."""
+        try:
+            offset = int(self._path.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            offset = 0
+        return super().wall_micros() + offset
+
+
+def clock_of(environment: Mapping[str, str]) -> SystemClock:
+    """The machine's clocks, or those of a machine whose wall clock is wrong, if the environment asks."""
+    path = environment.get(OFFSET_VARIABLE, "")
+    return OffsetClock(Path(path)) if path else SystemClock()

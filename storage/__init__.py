@@ -6,10 +6,16 @@
 
     small blocks -> compaction (background) -> segments, one Parquet file of an hour -> log files removed
 
+    scrub (background) -> every file read back and verified; what is damaged is set aside, and so missing here
+    hints: entries of our own that another owner missed, named in files of their own; cluster.handoff delivers
+
 The log is the truth: files of framed records, blocks verbatim; until its rows are in a segment that is
 synced, then the segment is. All else is an index over the two: the entry table (numpy, about 150 bytes an
 entry), the Merkle trees (a node an hour), and the catalog, a SQLite checkpoint of both, so that a start reads
 only the log's tail. Lose the catalog, and log and segments give it back.
+
+What other owners ask to find a difference: tree_reads.py answers from the trees, less what newest.py finds
+to have come too lately to be compared.
 
 Why not simply ...
 * a row per entry in SQLite, asked on each put? A look-up costs more than the append, and digests, scans

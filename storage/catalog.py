@@ -16,6 +16,7 @@ tear the file. A flush that lets go of blocks (merged, damaged) is synced, as fi
 
 import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -317,6 +318,15 @@ class Catalog:
         told = self._rows("SELECT key, till FROM told")
         book.raise_told((tuple(envelope.unpackb(key)), till) for key, till in told)
         engine.load_fences(self._rows("SELECT shard, epoch, leader FROM fences"))
+
+    def damage(self) -> str:
+        """What SQLite finds wrong with the file as it is on disk; empty if nothing. Reads all of it."""
+        try:
+            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as db:
+                found = db.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.Error as error:
+            return repr(error)
+        return "" if found and found[0] == "ok" else str(found and found[0])
 
     def notes(self) -> list[QuarantineNote]:
         """All quarantine notes."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from runtime.failpoints import failpoint
 from runtime.logs import get_logger
 from runtime.tasks import Workers
 from storage.catalog import Catalog, Checkpointer
@@ -36,12 +37,26 @@ class CatalogFlusher:
             await asyncio.wait([self._task])
         return await self.flush()
 
+    async def remake(self) -> bool:
+        """Throws the catalog away and writes all of it, from memory; whether that succeeded."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait([self._task])
+        self._task = asyncio.get_running_loop().create_task(self._remake())
+        return await asyncio.shield(self._task)
+
+    async def _remake(self) -> bool:
+        self._checkpointer.forget()
+        await self._chores.run(self._catalog.create)
+        return await self._write()
+
     async def _write(self) -> bool:
         if not self._checkpointer.changed:
             return True
         batch = self._checkpointer.batch()
         try:
+            failpoint("catalog.before-flush")
             await self._chores.run(self._catalog.write, batch)
+            failpoint("catalog.after-flush")
         except Exception as error:  # noqa: BLE001 - it is only a checkpoint: made anew, from memory
             log.error("the catalog could not be written", error=error)
             self._failed()

@@ -2,7 +2,7 @@
 
 node.json   node id and incarnation (random, made with the directory: a lost disk is a new node)
 LOCK        flock'ed while a process runs
-log/ segments/ quarantine/ catalog.sqlite
+log/ segments/ quarantine/ hints/ catalog.sqlite scrub.json
 """
 
 import fcntl

@@ -43,7 +43,7 @@ def _digest(node: int) -> Digest:
     return node >> _BITS, (node & _MASK).to_bytes(ID_BYTES, "big")
 
 
-def _sums(
+def sums(
     ids: Sequence[bytes], hashes: Sequence[bytes], keys: np.ndarray
 ) -> Iterator[tuple[int, int, int]]:
     """(key, count, sum of leaves) of each distinct key, ascending. Summed in four limbs of 32 bits."""
@@ -66,7 +66,7 @@ def buckets_of(ids: Sequence[bytes], hashes: Sequence[bytes]) -> dict[int, Diges
     buckets = np.array([bucket_of(one) for one in ids], np.int64)
     return {
         bucket: (count, total.to_bytes(ID_BYTES, "big"))
-        for bucket, count, total in _sums(ids, hashes, buckets)
+        for bucket, count, total in sums(ids, hashes, buckets)
     }
 
 
@@ -89,7 +89,7 @@ class MerkleTree:
 
     def add_many(self, ids: Sequence[bytes], hashes: Sequence[bytes], hours: np.ndarray) -> None:
         """Files many entries at once, each under one hour."""
-        for hour, count, total in _sums(ids, hashes, hours.astype(np.int64)):
+        for hour, count, total in sums(ids, hashes, hours.astype(np.int64)):
             self._root = _added(self._root, count, total)
             self._store(self._hours, hour, count, total)
 
@@ -110,6 +110,10 @@ class MerkleTree:
     def root(self) -> Digest:
         """The digest of everything."""
         return _digest(self._root)
+
+    def nodes(self) -> dict[int, int]:
+        """A copy of the nodes of the hours that hold entries: the count above 128 bits of sum."""
+        return dict(self._hours)
 
     def hours(self) -> dict[int, Digest]:
         """The digest of each hour that holds entries."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from records.block import EntryHeader, ProducerKey, Spans
 from records.ids import ProducerEpoch
 from records.intervals import SeqIntervals
-from records.messages import ProducerEpochKey, ProducerState
+from records.messages import ProducerEpochKey, ProducersRequest, ProducerState
 
 #: (shard, tenant, service, producer, epoch)
 GroupKey = tuple[int, str, str, str, int]
@@ -36,9 +36,16 @@ class Held:
         both.update(self.skips)
         return tuple(both.spans())
 
+    def has_gap(self) -> bool:
+        """Whether something below the largest sequence is neither here nor skipped."""
+        if not len(self.skips):
+            return self.rows.contiguous_end < self.rows.largest
+        spans = self.spans()
+        return len(spans) > 1 or min(first for first, _ in spans) > 1
+
 
 class ProducerBook:
-    """All producers. `dirty` collects the keys that changed, for the checkpoint."""
+    """All producers. `dirty` collects the keys that changed, for the checkpoint; `gapped` have gaps."""
 
     def __init__(self) -> None:
         self.held: dict[GroupKey, Held] = {}
@@ -46,6 +53,7 @@ class ProducerBook:
         self.told: dict[ProducerEpochKey, int] = {}
         self._epochs: dict[tuple[int, ProducerKey], set[int]] = {}
         self.dirty: set[GroupKey] = set()
+        self.gapped: set[GroupKey] = set()
         self.dirty_newest: set[tuple[int, ProducerKey]] = set()
         self.dirty_told: set[ProducerEpochKey] = set()
 
@@ -64,12 +72,17 @@ class ProducerBook:
         held.rows.update(seqs)
         held.skips.update(skips)
         self.dirty.add(key)
+        if held.has_gap():
+            self.gapped.add(key)
+        else:
+            self.gapped.discard(key)
         self.raise_newest(key[0], key[1:4], key[4])
 
     def reset(self, key: GroupKey) -> None:
         """Forgets a group's sequences (they are added again from what is left); epochs stay."""
         self.held[key] = Held()
         self.dirty.add(key)
+        self.gapped.discard(key)
 
     def overlap(self, entry: EntryHeader) -> Spans:
         """The sequences of `entry` that are here as rows."""
@@ -108,6 +121,21 @@ class ProducerBook:
             self.told.get(producer, 0),
             self.newest_epoch(key[0], key[1:4]),
         )
+
+    def listed(self, request: ProducersRequest) -> list[tuple[int, ProducerState]]:
+        """(shard, state) of the producer epochs asked for, ascending; the first `most` of them.
+
+        Cost: those with gaps, or (a service's) one pass over all that are held.
+        """
+        shards = frozenset(request.shards)
+        found = [
+            key
+            for key in (self.gapped if request.gaps else self.held)
+            if key[0] in shards
+            and request.tenant in ("", key[1])
+            and request.service in ("", key[2])
+        ]
+        return [(key[0], self.state(key)) for key in sorted(found)[: request.most]]
 
     def states(self, shard: int, producer: ProducerKey) -> list[ProducerState]:
         """Every known epoch of a producer, ascending; a sealed epoch without rows is listed too."""

@@ -14,6 +14,7 @@ from records.block_codec import EncodedBlock, parse_prefix
 from records.errors import BlockCorrupt, StorageFailed
 from records.messages import PutOptions, PutReply
 from runtime.clock import Clock
+from runtime.failpoints import failpoint
 from runtime.tasks import Workers
 from storage.catalog import Checkpointer
 from storage.comparing import compare_pairs, held_places
@@ -72,6 +73,7 @@ class Puts:
         verdict = await self._judged(block, options)
         if verdict.accepted or verdict.records:
             await self._write(block, verdict)
+            failpoint("put.before-ack")
         self._gauges.put_seconds.observe(self._clock.monotonic() - started)
         self._gauges.count_put(block.header, verdict)
         return verdict.reply(self._engine.producer_replies(block.header))

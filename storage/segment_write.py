@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from records.block_codec import EncodedBlock
+from runtime.failpoints import failpoint
 from storage.segment_file import MARK, segment_parts, segment_path
 from storage.wal import sync_directory
 
@@ -18,6 +19,11 @@ Step = Callable[[str], None]
 
 def no_step(_: str) -> None:
     """Called before each step; tests look at the disk there."""
+
+
+def failing_step(name: str) -> None:
+    """Each step is a failpoint, `compact.NAME`, for processes that are to die there."""
+    failpoint(f"compact.{name.replace(' ', '-')}")
 
 
 def write_segment(directory: Path, number: int, block: EncodedBlock, step: Step = no_step) -> Path:

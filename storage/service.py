@@ -22,6 +22,7 @@ from records.ids import EntryId
 from records.messages import (
     EntriesReply,
     EntriesRequest,
+    ProducersRequest,
     ProducerState,
     PutOptions,
     PutReply,
@@ -29,8 +30,10 @@ from records.messages import (
     ScanRequest,
     SealRequest,
 )
+from records.sync import TreeRequest
 from records.timestamps import MAX_MICROS, MIN_MICROS
 from runtime.clock import Clock
+from runtime.failpoints import failpoint
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
 from runtime.tasks import Supervisor, Workers
@@ -45,15 +48,18 @@ from storage.exporting import Exports
 from storage.fetch import fetch_blocks, places_of
 from storage.flushing import CatalogFlusher
 from storage.gauges import Gauges
+from storage.hinting import FLUSH_SECONDS, Hints
 from storage.home import Home, free_bytes
 from storage.hot import HotSet, use_steady_memory
 from storage.moving import ShardMoves
 from storage.opening import Opened
 from storage.putting import PutHost, Puts
 from storage.scanning import Scans
-from storage.segment_write import Step, no_step
+from storage.scrub import Scrub, ScrubHost
+from storage.segment_write import Step, failing_step
 from storage.settings import StorageSettings
 from storage.status import engine_figures
+from storage.tree_reads import TreeReads
 from storage.wal import LogHooks, Wal
 from storage.warming import Warmer
 
@@ -76,7 +82,7 @@ class StorageService:
         *,
         hooks: LogHooks | None = None,
         free: FreeBytes = free_bytes,
-        compact_step: Step = no_step,
+        compact_step: Step = failing_step,
     ) -> None:
         self.directory, self.node_id, self.settings = directory, node_id, settings
         self._clock, self._metrics, self._hooks, self._free = clock, metrics, hooks, free
@@ -85,6 +91,8 @@ class StorageService:
         self._engine = Engine()
         self._ready = False
         self._disk = DiskFloor(settings.disk_floor_bytes, settings.disk_hysteresis_bytes)
+        #: What absent owners missed; cluster.handoff fills and delivers it.
+        self.hints = Hints(directory / "hints", settings, clock, metrics, self._spare_bytes)
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -118,6 +126,13 @@ class StorageService:
         self._compactor.start(self._home.last_segment() + 1)
         pause = lambda: self._compactor.pause_seconds  # noqa: E731
         self._supervisor.spawn("compact", self._supervisor.forever(pause, self._compactor.step))
+        await self.hints.start()
+        flush = self.hints.flush
+        self._supervisor.spawn("hints", self._supervisor.forever(lambda: FLUSH_SECONDS, flush))
+        if self.settings.scrub_period_seconds:
+            await self._scrub.start()
+            rest = lambda: self._scrub.pause_seconds  # noqa: E731
+            self._supervisor.spawn("scrub", self._supervisor.forever(rest, self._scrub.step))
         told = self._gauges.warmed.inc
         warmer = Warmer(self._engine, self._hot, self._chores, self._reading, told)
         self._supervisor.spawn("warm", warmer.run(self.settings.warm_cpu_share))
@@ -149,6 +164,7 @@ class StorageService:
             self._clock,
             self._gauges,
         )
+        self._trees = TreeReads(self._engine, self._workers)
         self._exports = Exports(
             self.directory / "export",
             self._engine,
@@ -156,7 +172,7 @@ class StorageService:
             self._hot,
             self._workers,
             self._reading,
-            lambda: self._disk.free_bytes - self.settings.disk_floor_bytes,
+            self._spare_bytes,
         )
         self._wal = Wal(
             self._home.log,
@@ -196,6 +212,16 @@ class StorageService:
             self._engine, self._puts.append, self._compactor.thinned, self._check_writable
         )
         self._files = files
+        self._scrub = self._make_scrub(self.directory / "scrub.json", files)
+
+    def _make_scrub(self, path: Path, files: BlockFiles) -> Scrub:
+        host = ScrubHost(
+            self._quarantine,
+            self._puts.append,
+            lambda: self._checkpointer.position,
+            self._check_catalog,
+        )
+        return Scrub(path, self._engine, files, self.settings, self._clock, self._metrics, host)
 
     async def stop(self) -> None:
         """Writes what waits, flushes the catalog, gives the directory back."""
@@ -203,6 +229,8 @@ class StorageService:
             return
         self._ready = False
         await self._supervisor.stop()
+        await self._scrub.stop()
+        await self.hints.stop()
         await self._wal.stop()
         self._compactor.close()
         await self._flusher.flush_all()
@@ -222,6 +250,9 @@ class StorageService:
     def read_only(self) -> bool:
         """Whether puts are refused: little disk, or a log that failed twice."""
         return self._disk.low or self._wal.failure is not None
+
+    def _spare_bytes(self) -> int:
+        return self._disk.free_bytes - self.settings.disk_floor_bytes
 
     def _check_ready(self) -> None:
         if not self._ready:
@@ -284,6 +315,20 @@ class StorageService:
         numbers = holdings.entries_in_hours(request.shard, request.start, request.end)
         return EntriesReply(tuple(holdings.ref(number) for number in numbers))
 
+    async def tree(self, request: TreeRequest) -> list[bytes]:
+        """Answers about the Merkle trees, in the order of the questions; fewer if they are many bytes.
+
+        Raises:
+            StaleRingEpoch: a newer ring is known here.
+        """
+        self._check_ready()
+        return await self._trees.answer(request)
+
+    def absent(self, entry_ids: Sequence[EntryId]) -> list[EntryId]:
+        """Those entries that are not held here. About 2 µs each."""
+        self._check_ready()
+        return self._trees.absent(entry_ids)
+
     async def fetch(self, entry_ids: tuple[EntryId, ...]) -> list[EncodedBlock]:
         """Blocks restricted to these entries, about 32 MiB of them; unknown ids are left out.
 
@@ -330,6 +375,13 @@ class StorageService:
         path = self._files.path(place)
         await self._chores.run(self._home.keep_damaged, path, place.offset, place.length)
 
+    async def _check_catalog(self) -> str:
+        """Makes the catalog anew if its file is damaged; what was wrong with it."""
+        why = await self._chores.run(self._catalog.damage)
+        if why:
+            await self._flusher.remake()
+        return why
+
     # -- fences and producers ---------------------------------------------------------------------
 
     async def seal(self, request: SealRequest) -> None:
@@ -340,12 +392,19 @@ class StorageService:
         """
         self._check_writable()
         record = self._engine.seal(request)
+        failpoint("seal.before")
         await self._puts.append([record])
+        failpoint("seal.after")
 
     async def producer_states(self, shard: int, producer: ProducerKey) -> list[ProducerState]:
         """Every epoch known of a producer, ascending."""
         self._check_ready()
         return self._engine.holdings.producers.states(shard, producer)
+
+    async def producers(self, request: ProducersRequest) -> list[tuple[int, ProducerState]]:
+        """(shard, state) of producer epochs: those with gaps, or of one service."""
+        self._check_ready()
+        return self._engine.holdings.producers.listed(request)
 
     async def seal_producer_epoch(self, shard: int, producer: ProducerKey, epoch: int) -> int:
         """Makes `epoch` the newest if it is greater; durable when it returns the newest."""
@@ -390,5 +449,7 @@ class StorageService:
             "read_only": self.read_only,
             "waiting_bytes": self._wal.waiting_bytes,
             "cached_bytes": self._hot.cached_bytes,
+            "hint_bytes": self.hints.sizes(),
+            "scrub": self._scrub.status(),
             **engine_figures(self._engine),
         }

@@ -58,6 +58,19 @@ class StorageSettings:
     compact_cpu_share: float = 0.2
     #: Seconds between two looks for small blocks.
     compact_interval_seconds: float = 0.25
+    #: Bytes of hints kept for each owner that is away, 16 for each entry it missed; 0: no hints are kept.
+    #: More bridges a longer absence; what is dropped is left to anti-entropy.
+    hint_bytes_max: int = 64 * _MIB
+    #: Seconds after which a hint is dropped. Longer absences are anti-entropy's: one comparison then costs
+    #: less than names of all that was missed.
+    hint_age_seconds_max: float = 3 * 3600.0
+    #: Share of the time in which hints are delivered to one owner that is back, and so of the bandwidth.
+    handoff_share: float = 0.25
+    #: Seconds in which everything stored is read back and its checksums verified; 0: never.
+    scrub_period_seconds: float = 24 * 3600.0
+    #: Share of one core, and bytes a second, that reading back may take.
+    scrub_cpu_share: float = 0.05
+    scrub_bytes_per_second: int = 16 * _MIB
     #: Whether a put verifies the block's checksums before it is stored (0.1 ms for 400 kB).
     verify_puts: bool = True
 
@@ -72,5 +85,10 @@ class StorageSettings:
             raise InvalidSettings("storage compact_cpu_share must be in 0 .. 1")
         if self.warm_cpu_share > 1:
             raise InvalidSettings("storage warm_cpu_share must be in 0 .. 1")
+        for name in ("handoff_share", "scrub_cpu_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InvalidSettings(f"storage {name} must be in 0 .. 1")
+        if self.scrub_bytes_per_second < 1:
+            raise InvalidSettings("storage scrub_bytes_per_second must be at least 1")
         if self.log_file_bytes < 4096:
             raise InvalidSettings("storage log_file_bytes must be at least 4096")

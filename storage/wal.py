@@ -22,6 +22,7 @@ from pathlib import Path
 from records import envelope
 from records.errors import Overloaded, StorageFailed
 from records.ids import NodeId
+from runtime.failpoints import failpoint
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
 from storage.log_format import FORMAT_VERSION, Record, RecordType, encode, frame_bytes, padding
@@ -314,12 +315,15 @@ class Wal:
             for record, meta in zip(one.records, one.metas, strict=True):
                 one.places.append(file.frame(record, meta, parts))
         try:
+            failpoint("wal.before-write")
             file.write(parts, start)
+            failpoint("wal.after-write")
             before = time.monotonic()
             file.sync()
         except OSError as error:
             self._fail(error)
             return StorageFailed(f"the log failed: {error}")
+        failpoint("wal.after-sync")
         self._sync_seconds.observe(time.monotonic() - before)
         self._syncs.inc()
         self._bytes.inc(file.end - start)
@@ -372,6 +376,7 @@ class Wal:
     def _roll(self, needed: int) -> None:
         self._close_file()
         try:
+            failpoint("wal.roll")
             self._open(needed)
         except OSError as error:
             self._end(error)

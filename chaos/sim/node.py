@@ -27,6 +27,7 @@ from storage.settings import StorageSettings
 STORAGE = StorageSettings(
     log_file_bytes=48 << 10, cache_bytes=1 << 20, filter_bytes=1 << 16, catalog_interval_seconds=1.5,
     disk_floor_bytes=1 << 20, disk_hysteresis_bytes=1 << 10, disk_interval_seconds=1.0, compact=False,
+    hint_bytes_max=0, scrub_period_seconds=0.0,  # they read and write files of their own
 )  # fmt: skip
 WRITE = WriteSettings(
     filters="off", put_timeout_seconds=0.4, backoff_first_seconds=0.02, backoff_max_seconds=0.2,

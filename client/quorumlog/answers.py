@@ -56,6 +56,8 @@ class IngestAnswer:
     rejected_count: int
     rejected: tuple[Rejected, ...]
     conflict: bool
+    #: What operators ask to have again: (id, ranges).
+    replay: tuple[tuple[str, tuple[Range, ...]], ...] = ()
 
 
 def read_json(status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
@@ -104,6 +106,10 @@ def _ingest_answer(raw: dict[str, Any], conflict: bool) -> IngestAnswer:
         rejected_count=int(raw.get("rejectedCount", len(rejected))),
         rejected=rejected,
         conflict=conflict,
+        replay=tuple(
+            (str(one["id"]), tuple((int(first), int(last)) for first, last in one["ranges"]))
+            for one in raw.get("replay", [])
+        ),
     )
 
 

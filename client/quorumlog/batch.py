@@ -31,6 +31,10 @@ class ProducerStats:
     rows_refused_full: int = 0
     rows_given_up: int = 0
     unfillable: int = 0
+    #: Rows sent again because somebody asked, and of rows asked those that the buffer no longer has.
+    rows_replayed: int = 0
+    rows_gone: int = 0
+    rows_skipped: int = 0
     loop_errors: int = 0
     retries_by_reason: dict[str, int] = field(default_factory=dict)
 
@@ -44,6 +48,7 @@ class SendSettings:
     linger_seconds: float = 0.05
     max_in_flight: int = 1
     ack: str | None = None
+    replay_poll_seconds: float = 300.0
 
 
 def batch_body(meta: Meta, rows: Sequence[bytes], skips: Sequence[Skip]) -> bytes:

@@ -6,8 +6,9 @@ be sent: a row that the network has seen is in the file, so after a crash of the
 not be given to another row. With `durable` the file is synced before that, which extends the promise
 to a power cut; without it, a power cut may take the tail, and the producer then asks for a new epoch.
 
-Rows stay in memory up to `memory_bytes_max`; beyond that they are read back from the file. Space of
-acked rows is given back by writing the file anew once half of it (and 16 MiB) is dead.
+Rows stay in memory up to `memory_bytes_max`; beyond that they are read back from the file. Acked rows
+are kept for a while (`keep_bytes`, `keep_seconds`) for `again`, and survive a restart as the others do.
+Space of what is not kept is given back by writing the file anew once enough of it (16 MiB at least) is dead.
 
 Locks: `_io` guards the file and is held during I/O; `_lock` guards the lists and is held for moments;
 `_io` is taken first. Why not write in `append`? A slow disk would stall the application's loop.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from .bufferfile import BufferFile
 from .errors import BufferFailed, BufferFull, ProducerClosed
 from .frames import Meta
 from .groups import GROUP_ROWS_MAX, Group, find, group_of, head, parts_within, renumbered
+from .kept import KeptGroups
 from .opening import open_buffer
 from .ranges import Range
 from .rows import with_seq
@@ -39,11 +42,16 @@ _RETRY_SECONDS_MAX = 5.0
 
 @dataclass(frozen=True, slots=True)
 class BufferLimits:
-    """`bytes_max`: rows without an ack, beyond it `BufferFull`. `memory_bytes_max`: held in memory."""
+    """`bytes_max`: rows without an ack, beyond it `BufferFull`. `memory_bytes_max`: held in memory.
+
+    `keep_bytes`, `keep_seconds`: acked rows kept for a replay (in memory if there is no file).
+    """
 
     bytes_max: int = 1 << 30
     memory_bytes_max: int = 64 << 20
     durable: bool = False
+    keep_bytes: int = 0
+    keep_seconds: float = 3600.0
 
 
 class Buffer:
@@ -88,7 +96,11 @@ class Buffer:
         self._groups = found.groups
         self._live_bytes = sum(group.size_bytes for group in found.groups)
         self._memory_bytes = sum(g.size_bytes for g in found.groups if g.rows is not None)
-        self._dead_bytes = max(0, found.good_end - self._live_bytes)
+        self._kept = KeptGroups(limits.keep_bytes, limits.keep_seconds)
+        self._dead_bytes = 0
+        for group in found.kept:
+            self._keep(group)
+        self._dead_bytes = max(0, found.good_end - self._live_bytes - self._kept.size_bytes)
         self._next_seq = self.meta.next_seq
         self.written_till = self._next_seq - 1
         self._writer: threading.Thread | None = None
@@ -211,13 +223,18 @@ class Buffer:
         if rows is not None:
             return rows
         assert self._file is not None, "rows leave memory only with a file"
+        return frames.decode_rows(self._read_frame(self._file, group)[1].payload)[1]
+
+    def _read_frame(self, file: BufferFile, group: Group) -> tuple[bytes, frames.Frame]:
+        """The bytes of the frame of a group that is only in the file, and the frame. Holds `_io`."""
         try:
-            frame = frames.frame_at(self._file.read(group.offset, group.length), 0)
+            data = file.read(group.offset, group.length)
         except OSError as error:
             raise BufferFailed(f"buffer cannot be read: {error}") from error
+        frame = frames.frame_at(data, 0)
         if frame is None:
-            raise BufferFailed(f"buffer {self._file.path} is damaged at {group.offset}")
-        return frames.decode_rows(frame.payload)[1]
+            raise BufferFailed(f"buffer {file.path} is damaged at {group.offset}")
+        return data, frame
 
     def ack(self, till: int) -> None:
         """Rows up to `till` are durable on a quorum: forget them."""
@@ -231,13 +248,46 @@ class Buffer:
             while done < len(self._groups) and self._groups[done].last <= till:
                 group = self._groups[done]
                 self._live_bytes -= group.size_bytes
-                self._dead_bytes += group.length
                 if group.rows is not None:
                     self._memory_bytes -= group.size_bytes
+                self._keep(group)
                 done += 1
             del self._groups[:done]
             self._ack_dirty = True
             self._work.notify()
+
+    def _keep(self, group: Group) -> None:
+        """Keeps an acked group as far as the limits allow; the space of others is dead."""
+        if self._file is not None:
+            group.rows = None
+        now = time.monotonic()
+        self._kept.add(group, now)
+        self._dead_bytes += sum(gone.length for gone in self._kept.evict(now))
+
+    def again(self, first: int, last: int, bytes_max: int) -> tuple[int, list[bytes]]:
+        """The first run of rows within first..last that is still here, and where it begins.
+
+        At most `bytes_max` (but one row). No rows: none is here. Blocks on the disk.
+
+        Raises:
+            BufferFailed: the file cannot be read.
+        """
+        with self._io:
+            if self._file_closed:
+                raise BufferFailed("the buffer is closed")
+            with self._lock:
+                held = [*self._kept.groups(), *self._groups]
+                found = next((group for group in held if group.last >= first), None)
+            if found is None or found.first > last:
+                return last + 1, []
+            start = max(first, found.first)
+            rows = self._load(found)[start - found.first : last - found.first + 1]
+        size = 0
+        for count, row in enumerate(rows):
+            size += len(row)
+            if count and size > bytes_max:
+                return start, rows[:count]
+        return start, rows
 
     # The loss of an identity: see producer.
 
@@ -280,6 +330,7 @@ class Buffer:
         with self._lock:
             self.meta = meta
             self._groups = groups
+            self._kept.clear()
             if renumber_pending_from is not None:
                 first = renumber_pending_from
                 self._pending = renumbered(self._pending, first)
@@ -297,7 +348,11 @@ class Buffer:
         def content() -> Iterator[bytes]:
             yield frames.encode_meta(meta)
             for group in groups:
-                yield frames.encode_rows(group.first, self._load(group))
+                rows = group.rows
+                if rows is None:
+                    yield self._read_frame(file, group)[0]  # as it is: already checked, no decoding
+                else:
+                    yield frames.encode_rows(group.first, rows)
 
         try:
             offsets = file.replace(content())[1:]
@@ -350,7 +405,8 @@ class Buffer:
             except OSError:
                 self._ack_dirty = self._ack_dirty or ack_till is not None
                 raise
-            if self._dead_bytes > max(_COMPACT_BYTES_MIN, self._live_bytes):
+            needed = self._live_bytes + 2 * self._kept.size_bytes
+            if self._dead_bytes > max(_COMPACT_BYTES_MIN, needed):
                 self._compact(file)
         if rows:
             self._tell_ready()
@@ -375,8 +431,19 @@ class Buffer:
 
     def _compact(self, file: BufferFile) -> None:
         """Writes the file anew with the rows that are still needed. Holds `_io`."""
+        try:
+            self._rewrite(file)
+        except BufferFailed as error:
+            if not self._kept.size_bytes:
+                raise
+            log.warning("acked rows are no longer kept for replay: %s", error)
+            with self._lock:
+                self._kept.clear()
+            self._rewrite(file)
+
+    def _rewrite(self, file: BufferFile) -> None:
         with self._lock:
-            groups = list(self._groups)
+            groups = [*self._kept.groups(), *self._groups]
             first_pending = self._next_seq - len(self._pending)
             meta = replace(self.meta, next_seq=first_pending)
         self._replace_file(file, meta, groups)

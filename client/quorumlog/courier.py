@@ -73,6 +73,7 @@ class Courier:
         body: bytes,
         read: Read[T],
         give_up: Callable[[QuorumlogError], bool],
+        method: str = "POST",
     ) -> T:
         """Posts `body` until it is answered with a result, or with an error to `give_up` on.
 
@@ -90,7 +91,7 @@ class Courier:
             before_sleep=self._note,
             reraise=True,
         )
-        result = await retrying(self._try_once, path, body, read)
+        result = await retrying(self._try_once, path, body, read, method)
         self._on_failure(None)
         return result
 
@@ -104,7 +105,7 @@ class Courier:
         self._on_failure(error)
         self._rediscover.set()
 
-    async def _try_once(self, path: str, body: bytes, read: Read[T]) -> T:
+    async def _try_once(self, path: str, body: bytes, read: Read[T], method: str) -> T:
         hops = 0
         while True:
             target = self._leaders.target(time.monotonic())
@@ -112,7 +113,9 @@ class Courier:
             if target.want_hint:
                 headers["X-Quorumlog-Redirect"] = "hint"
             try:
-                asked = self._wire.request("POST", target.url + path, headers=headers, data=body)
+                asked = self._wire.request(
+                    method, target.url + path, headers=headers, data=body or None
+                )
                 reply = await self._watch.answer(target.url, asked)
                 result = read(reply.status, reply.headers, reply.body)
             except NotLeader as error:

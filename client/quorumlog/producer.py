@@ -58,6 +58,9 @@ class Producer:
         linger_seconds: how long a lone row waits for company. `flush` does not wait.
         max_buffer_bytes: rows without an ack, beyond it `send` raises BufferFull.
         max_memory_bytes: of these, how much is held in memory too (only with a file).
+        keep_acked_bytes, keep_acked_seconds: acked rows that are kept, so that they can be sent again
+            when an operator asks. Default: 16 MiB in the file, 2 MiB in memory without one; an hour.
+        replay_poll_seconds: how often an idle producer asks whether something is asked for.
         durable: sync the file before rows are sent.
         max_in_flight: requests without an answer at one time.
         ack: `one`, `quorum` or `all` instead of the cluster's default.
@@ -79,6 +82,9 @@ class Producer:
         linger_seconds: float = 0.05,
         max_buffer_bytes: int = 1 << 30,
         max_memory_bytes: int = 64 << 20,
+        keep_acked_bytes: int | None = None,
+        keep_acked_seconds: float = 3600.0,
+        replay_poll_seconds: float = 300.0,
         durable: bool = False,
         max_in_flight: int = 1,
         ack: str | None = None,
@@ -95,6 +101,8 @@ class Producer:
             raise ValueError(f"batch_rows must be in 1..50000, got {batch_rows}")
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight must be at least 1, got {max_in_flight}")
+        if replay_poll_seconds <= 0:
+            raise ValueError(f"replay_poll_seconds must be above 0, got {replay_poll_seconds}")
         if ack not in (None, "one", "quorum", "all"):
             raise ValueError(f"ack must be one, quorum or all, got {ack!r}")
         for name, text in (("service", service), ("producer", producer)):
@@ -106,12 +114,19 @@ class Producer:
             None if buffer is None else Path(buffer).absolute()
         )  # the application may change its folder
         self._name = producer
-        self._limits = BufferLimits(max_buffer_bytes, max_memory_bytes, durable)
+        kept = (2 << 20 if buffer is None else 16 << 20) if keep_acked_bytes is None else None
+        self._limits = BufferLimits(
+            max_buffer_bytes,
+            max_memory_bytes,
+            durable,
+            kept if kept is not None else keep_acked_bytes or 0,
+            keep_acked_seconds,
+        )
         self._wire_settings = WireSettings(
             token, tenant, tls, connect_timeout_seconds, request_timeout_seconds
         )
         self._send_settings = SendSettings(
-            batch_rows, batch_bytes, linger_seconds, max_in_flight, ack
+            batch_rows, batch_bytes, linger_seconds, max_in_flight, ack, replay_poll_seconds
         )
         self._close_timeout_seconds = close_timeout_seconds
         self._on_rejected = on_rejected

@@ -27,6 +27,8 @@ class Recovered:
     groups: list[Group] = field(default_factory=list)
     lost: list[Range] = field(default_factory=list)
     damaged_bytes: int = 0
+    #: Groups of acked rows that the file still has.
+    kept: list[Group] = field(default_factory=list)
 
 
 def recover(data: bytes | mmap, keep_rows: Callable[[int], bool]) -> Recovered:
@@ -50,11 +52,12 @@ def recover(data: bytes | mmap, keep_rows: Callable[[int], bool]) -> Recovered:
             groups.append(_group(frame, keep_rows))
     if meta is None:
         raise BufferCorrupt("buffer without its META frame: whose rows these are is not known")
+    kept = [replace(group, rows=None) for group in groups if group.last <= ack_till]
     groups = [group for group in groups if group.last > ack_till]
     next_seq = max([meta.next_seq, ack_till + 1, *(group.last + 1 for group in groups)])
     meta = replace(meta, next_seq=next_seq, ack_till=ack_till)
     lost = [] if meta.moving else _holes(meta, groups)
-    return Recovered(meta, end, groups, lost, damaged)
+    return Recovered(meta, end, groups, lost, damaged, kept if not meta.moving else [])
 
 
 def _group(frame: frames.Frame, keep_rows: Callable[[int], bool]) -> Group:

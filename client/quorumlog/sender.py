@@ -20,7 +20,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from .answers import IngestAnswer, Rejected, read_ingest
 from .batch import (
@@ -43,6 +43,7 @@ from .errors import (
 )
 from .leaders import Leaders
 from .ranges import Range
+from .replayer import Replayer
 from .window import AckWindow
 from .wire import Wire
 
@@ -73,6 +74,18 @@ class Sender:
         self._skips: list[Skip] = []
         for first, last in buffer.lost:
             self._add_skip(first, last, "lost in a damaged buffer")
+        self._replayer = Replayer(
+            buffer,
+            self._courier,
+            settings,
+            stats,
+            lambda rows: self._post_rows(rows, []),
+            lambda request, answer: self._accept(request, answer, []),
+            self._add_skip,
+            self.wake,
+        )
+        self._replay_next = False
+        self._answered_at = time.monotonic()
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: list[tuple[list[int], asyncio.Future[None]]] = []
@@ -130,6 +143,10 @@ class Sender:
     async def run(self) -> None:
         """Sends until cancelled, or until fenced (`fatal`)."""
         discovery = asyncio.create_task(self._courier.discover(), name="quorumlog-discovery")
+        asking = asyncio.create_task(
+            self._replayer.ask_often(lambda: time.monotonic() - self._answered_at),
+            name="quorumlog-asking",
+        )
         try:
             while self.fatal is None:
                 try:
@@ -144,7 +161,7 @@ class Sender:
                     log.exception("sender step failed, it goes on")
                     await asyncio.sleep(1)
         finally:
-            tasks = [discovery, *self._tasks]
+            tasks = [discovery, asking, *self._tasks]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -162,13 +179,25 @@ class Sender:
         available = self._buffer.collect_ready()
         if len(self._tasks) >= self._settings.max_in_flight:
             return False
+        if self._replay_next and self._launch_replay():
+            return True
         request = self._window.next_range(available, self._settings.batch_rows)
         if request is None:
-            return self._launch_skips(available)
+            return self._launch_replay() or self._launch_skips(available)
         if not self._is_due(request):
-            return False
+            return self._launch_replay()
         self._linger_until = None
+        self._replay_next = True  # in turn, so that neither starves
         self._spawn(request)
+        return True
+
+    def _launch_replay(self) -> bool:
+        """Starts to send rows again that somebody asked for."""
+        self._replay_next = False
+        chunk = self._replayer.plan.next(self._settings.batch_rows)
+        if chunk is None:
+            return False
+        self._start(self._replay(*chunk), f"quorumlog-replay-{chunk[1][0]}")
         return True
 
     def _launch_skips(self, available: int) -> bool:
@@ -182,7 +211,10 @@ class Sender:
     def _spawn(self, request: Range) -> None:
         if request[0] <= request[1]:
             self._window.start(*request)
-        task = asyncio.create_task(self._deliver(request), name=f"quorumlog-send-{request[0]}")
+        self._start(self._deliver(request), f"quorumlog-send-{request[0]}")
+
+    def _start(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._on_delivered)
 
@@ -233,6 +265,13 @@ class Sender:
         finally:
             self._window.stop(first, last)
 
+    async def _replay(self, name: str, chunk: Range) -> None:
+        try:
+            await self._replayer.send(name, chunk)
+        except BufferFailed as error:
+            self._note(error)
+            await asyncio.sleep(1)
+
     async def _send(self, first: int, rows: list[bytes]) -> None:
         skips = list(self._skips)
         try:
@@ -265,6 +304,7 @@ class Sender:
 
     def _accept(self, request: Range, answer: IngestAnswer, skips: list[Skip]) -> None:
         first, last = request
+        self._answered_at = time.monotonic()
         self._stats.rows_sent += last - first + 1
         self._stats.duplicates += answer.duplicates
         self._again_in_a_row = 0
@@ -289,6 +329,7 @@ class Sender:
         for low, high in progress.unfillable:
             self._stats.unfillable += high - low + 1
             log.error("the server misses seqs %d-%d that it had acknowledged", low, high)
+        self._replayer.on_answer(answer, progress.unfillable)
         self._tell_waiters()
 
     def _on_conflict(self, request: Range, answer: IngestAnswer) -> None:
@@ -333,6 +374,7 @@ class Sender:
     def _add_skip(self, first: int, last: int, reason: str) -> None:
         self._window.add_hole(first, last)
         self._skips.append((first, last, reason[:200]))
+        self._stats.rows_skipped += last - first + 1
 
     # A new epoch.
 
@@ -345,6 +387,7 @@ class Sender:
         epoch = await self._ask_epoch(fresh)
         await asyncio.to_thread(self._buffer.finish_move, epoch)
         self._window = AckWindow(0, 0)
+        self._replayer.plan.clear()
         self._skips.clear()
         self._identity_lost = False
         for target, _ in self._waiters:

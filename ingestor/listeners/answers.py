@@ -39,6 +39,7 @@ class Tally:
     ack_till: int = 0
     max_seen: int = 0
     missing: Spans = ()
+    asked: tuple[tuple[str, Spans], ...] = ()
 
     def add(self, batch: Batch, result: WriteResult | None, rows_before: int) -> None:
         """One piece; `rows_before`: rows of the pieces before it. No result: nothing was to write."""
@@ -53,7 +54,7 @@ class Tally:
         self.durable = result.durable if self.durable is None else min(self.durable, result.durable)
         self.owners = max(self.owners, result.owners)
         self.ack_till, self.max_seen = result.ack_till, result.max_seen
-        self.missing = result.missing
+        self.missing, self.asked = result.missing, result.asked
         self.conflicts += len(result.conflicts)
         self.rejected_count += len(result.conflicts)
         self._list(result.conflicts, rows_before)
@@ -85,7 +86,10 @@ def headers_of(tally: Tally) -> dict[str, str]:
 
 
 def progress_of(result: WriteResult | Tally) -> dict[str, Any]:
-    """`ackTill`, `missing` (at most 1000, then `missingTruncated`), `missingRanges`, `status`."""
+    """`ackTill`, `missing` (at most 1000, then `missingTruncated`), `missingRanges`, `status`.
+
+    `replay`, if operators ask this producer for rows again: `[{id, ranges}]`.
+    """
     seqs: list[int] = []
     for first, last in result.missing:
         seqs.extend(range(first, min(last, first + MISSING_MAX - len(seqs)) + 1))
@@ -96,6 +100,8 @@ def progress_of(result: WriteResult | Tally) -> dict[str, Any]:
         body["missingTruncated"] = True
     body["missingRanges"] = [list(span) for span in result.missing]
     body["status"] = "partial" if result.missing else "complete"
+    if result.asked:
+        body["replay"] = [{"id": name, "ranges": spans} for name, spans in result.asked]
     return body
 
 

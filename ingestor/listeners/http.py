@@ -32,7 +32,7 @@ from ingestor.listeners.answers import (
     progress_of,
 )
 from ingestor.listeners.body import BodyReader
-from ingestor.listeners.ports import Gate, Writer
+from ingestor.listeners.ports import Gate, ReplayAsks, Writer
 from ingestor.listeners.proxy import LeaderProxy
 from ingestor.listeners.request import Head, read_head
 from ingestor.numbering import DEFAULT_PRODUCER
@@ -98,6 +98,8 @@ class HttpIngest:
         self._limits = limits
         self._intake = Intake(limits, enrich, self._count_rejected)
         self._proxy = LeaderProxy()
+        #: Operators' side of `/logs/replay`; None: producers only.
+        self.asks: ReplayAsks | None = None
         self._parse_seconds = metrics.histogram(
             "quorumlog_ingest_parse_seconds", "Time to make a batch from a body.", ["surface"]
         )
@@ -123,7 +125,7 @@ class HttpIngest:
             web.post("/ingest", self.ingest),
             web.post("/ingest/epoch", self.new_epoch),
             web.get("/logs/replay", self.progress),
-            web.post("/logs/replay", self.ingest),
+            web.post("/logs/replay", self.replay),
             web.post("/logs", self.logs),
             web.post("/insert/jsonline", self.jsonline),
             web.get("/insert/ready", self.ready),
@@ -136,7 +138,7 @@ class HttpIngest:
     # ---- handlers
 
     async def ingest(self, request: web.Request) -> web.Response:
-        """POST /ingest and POST /logs/replay."""
+        """POST /ingest, and rows at POST /logs/replay."""
 
         async def work() -> web.Response:
             head = read_head(request, self._limits, self._clock)
@@ -147,6 +149,12 @@ class HttpIngest:
             return _json(ingest_body(reply.tally), status, headers_of(reply.tally))
 
         return await self._acked(request, work)
+
+    async def replay(self, request: web.Request) -> web.Response:
+        """POST /logs/replay: rows sent again; without a body, an operator asks for rows."""
+        if self.asks is not None and not request.body_exists:
+            return await self.asks.ask(request)
+        return await self.ingest(request)
 
     async def logs(self, request: web.Request) -> web.Response:
         """POST /logs."""
@@ -180,7 +188,9 @@ class HttpIngest:
         return await self._acked(request, work)
 
     async def progress(self, request: web.Request) -> web.Response:
-        """GET /logs/replay: what is still missing of a producer."""
+        """GET /logs/replay: what is still missing of a producer; else the requests there are."""
+        if self.asks is not None and ("state" in request.query or "producer" not in request.query):
+            return await self.asks.listing(request)
 
         async def work() -> web.Response:
             head = read_head(request, self._limits, self._clock)

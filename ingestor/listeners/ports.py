@@ -3,6 +3,8 @@
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from aiohttp import web
+
 from ingestor.batch import Batch, WriteResult
 from runtime.deadline import Deadline
 
@@ -28,6 +30,18 @@ class Writer(Protocol):
 
     def still_leads(self, shard: int, node: str, shard_epoch: int) -> bool:
         """Whether that node, at that epoch, is the shard's leader as far as is known here."""
+        ...
+
+
+class ReplayAsks(Protocol):
+    """What `/logs/replay` answers when it is not about one producer's rows."""
+
+    async def listing(self, request: web.Request) -> web.Response:
+        """The replay requests there are."""
+        ...
+
+    async def ask(self, request: web.Request) -> web.Response:
+        """Opens requests for an operator."""
         ...
 
 

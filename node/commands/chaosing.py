@@ -1,4 +1,4 @@
-"""`chaos list`, `run`, `sim`: breaks a cluster of its own on purpose and judges what was promised.
+"""`chaos list`, `run`, `failover`, `ledger`, `sim`: breaks a cluster and judges what was promised.
 
 The suite lies above the node and may not be imported here; it is found by name when the command runs.
 """
@@ -20,10 +20,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     run = kinds.add_parser(
         "run",
         parents=[common],
-        help="run scenarios, each on a fresh cluster on this machine",
+        help="run scenarios, each on a fresh cluster on this machine, or on yours with --server",
         description="Clients write and read while nodes are killed and paused; then everything"
         " acknowledged is looked for. Exit code 1 if an invariant is violated, or if a run proves"
-        " nothing because no fault bit or too little was written.",
+        " nothing because no fault bit or too little was written. With --server URL, once for each"
+        " node, rows are written into that cluster and stay there; its nodes are left alone, and only"
+        " the links of the clients here are broken.",
         epilog="example: quorumlog chaos run kill-one pause --seconds 60 --seed 7",
     )
     run.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="default: all")
@@ -32,6 +34,25 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     run.add_argument("--data", default=DEFAULT_DATA, metavar="DIR", help="where runs are kept")
     run.add_argument("--keep", action="store_true", help="keep the nodes' data of passed runs too")
     run.set_defaults(run=lambda options: _command("run_scenarios", options))
+    failover = kinds.add_parser(
+        "failover",
+        parents=[common],
+        help="how long shards have no leader when nodes are killed and paused",
+        description="Kills and pauses leading nodes of a cluster of its own, one after the other, and"
+        " measures the time to the next acknowledgement. Exit code 1 if a row was lost or doubled.",
+    )
+    failover.add_argument("--kills", type=int, default=50, help="faults, half of them pauses")
+    failover.add_argument("--seed", type=int, default=1, help="which nodes, in which order")
+    failover.add_argument("--data", default=DEFAULT_DATA, metavar="DIR", help="where it is kept")
+    failover.set_defaults(run=lambda options: _command("run_failover", options))
+    ledger = kinds.add_parser(
+        "ledger", parents=[common], help="sums over all runs: faults, rows acked, lost, doubled"
+    )
+    ledger.add_argument(
+        "files", nargs="*", metavar="FILE", help="ledgers (default DIR/ledger.jsonl)"
+    )
+    ledger.add_argument("--data", default=DEFAULT_DATA, metavar="DIR", help="where runs are kept")
+    ledger.set_defaults(run=lambda options: _command("run_ledger", options))
     _add_sim(kinds, common)
 
 

@@ -45,6 +45,19 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", default="stdout", metavar="WHERE", help="stdout, cluster, or a file's name"
     )
+    parser.add_argument(
+        "--buffers",
+        metavar="DIR",
+        help="with --to cluster: numbered, by one producer a service, which buffers in DIR and answers"
+        " replay requests",
+    )
+    parser.add_argument(
+        "--hold",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="with --buffers: answer replay requests for so long after the last row",
+    )
     parser.set_defaults(run=run)
 
 
@@ -56,6 +69,10 @@ def run(options: argparse.Namespace) -> int:
         raise CliError("--rate must be above 0 and at most 10,000,000", code=USAGE)
     if options.rows is None and options.rate is None:
         raise CliError("say how much", "--rows N, or --rate ROWS_A_SECOND for a stream", USAGE)
+    if options.buffers is not None and (options.to != "cluster" or options.format != "json"):
+        raise CliError("--buffers is for rows of JSON that go to a cluster", "--to cluster", USAGE)
+    if options.hold and options.buffers is None:
+        raise CliError("--hold is for producers", "--buffers DIR", USAGE)
     from node.simulate.pieces import paced, unpaced
 
     seed = SystemEntropy().bytes(4) if options.seed is None else None
@@ -69,6 +86,10 @@ def run(options: argparse.Namespace) -> int:
         "kind": options.format,
         "rows": options.rows,
     }
+    if options.buffers is not None:
+        from node.simulate.producing import produce
+
+        return asyncio.run(produce(options, make, live))
     if options.to == "cluster":
         from node.simulate.feed import feed
 

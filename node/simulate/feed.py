@@ -27,7 +27,7 @@ CONTENT_TYPES = {
 }
 
 
-def _batches(chunks: Iterator[pa.Table], live: bool) -> Iterator[pa.Table]:
+def batches(chunks: Iterator[pa.Table], live: bool) -> Iterator[pa.Table]:
     """Tables of at most PIECE_ROWS rows; if `live`, once their time has come (blocks the thread)."""
     for table in due(chunks, SystemClock()) if live else chunks:
         if table is None:
@@ -41,7 +41,7 @@ def pieces(make: dict[str, Any], live: bool) -> Iterator[Piece]:
     """The rows as pieces to send; offsets count bytes, as in a file."""
     kind, offset, row = str(make["kind"]), 0, 1
     header = CSV_HEADER if kind == "csv" else b""
-    for table in _batches(tables(**make), live):
+    for table in batches(tables(**make), live):
         body = header + to_bytes(LINES[kind](table))
         yield Piece(offset, offset + len(body), row, table.num_rows, body)
         offset += len(body)

@@ -18,8 +18,11 @@ from typing import Any
 import pytest
 
 from chaos import net
+from chaos.conformance import CHECKS, NAME, Nonconforming, Probe, echo_server, failures
 from chaos.net import LinkFailed, Links, fault_server
+from chaos.toxid_links import cuts
 from node.cli_errors import CliError
+from runtime.entropy import SeededEntropy
 
 pytestmark = [pytest.mark.chaos]
 #: Seconds that an answer may come too early or too late.
@@ -182,7 +185,7 @@ def test_toxics_are_made_changed_listed_and_removed(server: str, echo: str) -> N
         assert (changed["name"], changed["type"]) == ("latency_downstream", "latency")
         assert api(server, "POST", base, {"type": "limit_data", "stream": "UPSTREAM"})[0] == 200
         names = [one["name"] for one in api(server, "GET", base)[1]]
-        assert names == ["limit_data_upstream", "latency_downstream"]
+        assert names == ["limit_data_UPSTREAM", "latency_downstream"]
         assert api(server, "POST", base, {"type": "plague"})[1]["error"] == "invalid toxic type"
         assert api(server, "POST", base, {"type": "noop", "stream": "side"})[0] == 400
         wrong = {"type": "latency", "stream": "upstream", "attributes": {"latency": "9"}}
@@ -368,3 +371,45 @@ def test_what_cannot_be_had_is_said(server: str, links: Links, echo: str) -> Non
     for bad in ("nowhere", "host:", ":1", "host:x"):
         with pytest.raises(CliError, match="host:port"):
             Links(bad)
+
+
+def test_the_conformance_script_finds_nothing(server: str) -> None:
+    """What `python -m chaos.conformance HOST:PORT` asks of a real Toxiproxy holds for this server."""
+    said: list[str] = []
+
+    assert failures(server, said.append) == [], said
+    assert len(said) == len(CHECKS)
+
+
+def test_the_conformance_script_finds_a_server_that_does_nothing(server: str) -> None:
+    """Checks of data that never meet their toxic fail: here it is added to nobody."""
+
+    class Careless(Probe):
+        def toxic(self, kind: str, stream: str = "downstream", **attributes: int) -> None:
+            pass
+
+    with echo_server() as echo:
+        probe = Careless(server, echo)
+        for check in CHECKS[2:9]:
+            body = {"name": NAME, "upstream": echo, "listen": "127.0.0.1:0"}
+            probe.expect(201, "POST", "/proxies", body)
+            try:
+                with pytest.raises((Nonconforming, TimeoutError)):
+                    check(probe)
+            finally:
+                probe.call("DELETE", f"/proxies/{NAME}")
+
+
+@pytest.mark.parametrize(
+    ("length", "average", "variation"), [(1000, 100, 20), (1, 1, 0), (7, 1, 0), (0, 5, 4)]
+)
+def test_slices_are_in_order_and_about_as_long_as_asked_for(
+    length: int, average: int, variation: int
+) -> None:
+    """None is empty or longer than average and variation; together they are all of it."""
+    ends = cuts(length, average, variation, SeededEntropy(3))
+
+    sizes = [b - a for a, b in zip([0, *ends], ends, strict=False)]
+    assert ends[-1] == length
+    assert sum(sizes) == length
+    assert all(0 < size <= average + variation for size in sizes) or length == 0

@@ -21,7 +21,8 @@ from ingestor.parsers.detect import Format
 from query import cursor, language
 from records import block_codec, envelope, sidecar, token_filter
 from records.errors import QuorumlogError
-from storage import log_format
+from records.hint import Hint
+from storage import hints, log_format
 from tests.fuzz.mutate import EDGES, JSON_TOKENS, mutated
 from tests.native import test_batches_with_and_without as batches
 from tests.native.test_json_kernel import same
@@ -228,6 +229,29 @@ def run_log(data: bytes) -> None:
         at = record.end
 
 
+def run_hints(data: bytes) -> None:
+    """A file of hints, and what a peer sends as one: hints of that target alone, or nothing."""
+    found, damaged = hints.read_hints(data, 1, "node2")
+    assert damaged >= 0
+    assert all(hint.target == "node2" and hint.entries >= 0 for hint in found)
+    try:
+        hint = Hint.from_list(envelope.unpackb(data))
+    except QuorumlogError:
+        return
+    assert Hint.from_list(hint.to_list()) == hint
+
+
+def hint_seeds() -> list[bytes]:
+    """A file of two hints, and a packed one alone."""
+    values = Hint("node2", 3, 1 << 50, ((1, bytes(32)), (7, bytes(range(16))))).to_list()
+    parts = b""
+    for kind, meta in ((1, {"format": 1}), (hints.HINT, values), (hints.HINT, values)):
+        packed = envelope.packb(meta)
+        parts += log_format.encode(kind, packed, 0, 1, 77, 0)
+        parts += bytes(log_format.padding(len(parts)))
+    return [parts, envelope.packb(values)]
+
+
 def log_seed() -> bytes:
     """A log file: its FILE record, a block, a note."""
     parts, block = [], bytes(small_block().data)
@@ -299,6 +323,7 @@ def targets() -> dict[str, Target]:
         "msgpack": Target(_maker(packed, (b"\xdd", b"\xdf\xff", b"\x81\x90", b"\xc1")), run_msgpack),
         "block": Target(_maker([block], (b"QLB1",)), run_block),
         "log": Target(_maker([log_seed()], (b"QLR1",)), run_log),
+        "hints": Target(_maker(hint_seeds(), (b"QLR1", b"node2")), run_hints),
         "query": Target(_maker(QUERIES, QUERY_TOKENS), run_query),
         "cursor": Target(_maker([b"AAAA", b"q1.5.x=="], (b"=", b".")), run_cursor),
     }  # fmt: skip

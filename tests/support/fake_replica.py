@@ -24,6 +24,7 @@ from records.messages import (
     EntriesReply,
     EntriesRequest,
     EntryStatus,
+    ProducersRequest,
     ProducerState,
     PutOptions,
     PutReply,
@@ -249,6 +250,22 @@ class FakeReplica:
         self.calls.append("producer_states")
         await self._meet_fault(deadline)
         return self._states(producer)
+
+    async def producers(
+        self, request: ProducersRequest, deadline: Deadline
+    ) -> list[tuple[int, ProducerState]]:
+        self.calls.append("producers")
+        await self._meet_fault(deadline)
+        keys = {(int(one.entry.shard), one.entry.producer_key) for one in self.held.values()}
+        found = [(shard, state) for shard, key in sorted(keys) for state in self._states(key)]
+        return [
+            (shard, state)
+            for shard, state in found
+            if shard in request.shards
+            and request.tenant in ("", state.producer[0])
+            and request.service in ("", state.producer[1])
+            and not (request.gaps and [span[0] for span in state.spans] in ([], [1]))
+        ][: request.most]
 
     async def seal_producer_epoch(
         self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline

@@ -25,6 +25,7 @@ from records.messages import (
     EntriesReply,
     EntriesRequest,
     EntryStatus,
+    ProducersRequest,
     ProducerState,
     PutOptions,
     PutReply,
@@ -333,6 +334,11 @@ class FakeStore:
     async def producer_states(
         self, shard: int, producer: ProducerKey, deadline: Deadline
     ) -> list[ProducerState]:
+        raise NotImplementedError
+
+    async def producers(
+        self, request: ProducersRequest, deadline: Deadline
+    ) -> list[tuple[int, ProducerState]]:
         raise NotImplementedError
 
     async def seal_producer_epoch(

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ingestor.batch import Batch, Identity
 from ingestor.batch import Sequence as Numbered
+from ingestor.block_put import Missed, no_hints
 from ingestor.coordinator import WriteCoordinator
 from ingestor.write_settings import WriteSettings
 from records.columns import DICTIONARY
@@ -130,6 +131,7 @@ async def write_path(
     settings: WriteSettings | None = None,
     clock: Any = None,
     seed: int = 1,
+    missed: Missed = no_hints,
 ) -> AsyncIterator[Path]:
     """A started write path; stopped at the end."""
     replicas = replicas or FakeReplicas("a", "b", "c")
@@ -144,6 +146,7 @@ async def write_path(
         metrics,
         settings or WriteSettings(),
         workers,
+        missed,
     )
     await writer.start()
     try:

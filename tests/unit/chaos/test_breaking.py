@@ -227,7 +227,7 @@ def answering(answer: bytes) -> Iterator[int]:
 def linked(fault: Fault, node_port: int, link_port: int) -> tuple[FaultRecord, LinkStub]:
     """A fault of links on a cluster whose node1 and its link listen there."""
     cluster, links = Cluster(), LinkStub(f"127.0.0.1:{link_port}")
-    node = SimpleNamespace(id="node1", http_port=node_port, url="")
+    node = SimpleNamespace(id="node1", host="127.0.0.1", http_port=node_port, url="")
     cluster.plan = SimpleNamespace(nodes=[node])  # type: ignore[attr-defined]
     cluster.node = lambda _: node  # type: ignore[attr-defined]
     breaker = breaking.Breaker(cluster, ticking(), links)  # type: ignore[arg-type]

@@ -45,8 +45,10 @@ def test_a_clean_history_holds_and_counts() -> None:
 
     statuses = {one.id: one.status for one in check(history)}
 
-    tested = dict.fromkeys(("I1", "I2", "I3", "I4", "I5", "L2"), HOLDS)
-    assert statuses == tested | {"I6": UNSEEN, "I9": UNSEEN}
+    tested = dict.fromkeys(("I1", "I2", "I3", "I4", "I5", "I15", "L2"), HOLDS)
+    for unseen in ("I6", "I7", "I8", "I9", "I14", "S6"):
+        assert statuses.pop(unseen) == UNSEEN
+    assert statuses == tested
     assert worth(history, acked_min=45).counts
 
 
@@ -271,7 +273,9 @@ def test_a_cluster_that_does_not_come_back_is_caught() -> None:
     stuck = replace(KILL, t_healed=None, error="node3: no answer")
     waiting = replace(clean(), unfinished={"agent2": 31})
 
-    assert "node3: no answer" in only(with_faults(clean(), stuck), "L2").examples[0]
+    found = violated(with_faults(clean(), stuck))
+    assert set(found) == {"I15", "L2"}  # it crashed, and it does not start from its disk either
+    assert "node3: no answer" in found["L2"].examples[0]
     assert "agent2 still had 31 rows" in only(waiting, "L2").examples[0]
 
 

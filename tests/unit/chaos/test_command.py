@@ -17,7 +17,7 @@ from tests.unit.chaos.test_report import made
 def run_with(monkeypatch: pytest.MonkeyPatch, outcome: Run | Exception) -> None:
     """Runs of scenarios end with this."""
 
-    async def run(scenario: Scenario, seed: int, seconds: float, folder: Path, say: object) -> Run:
+    async def run(scenario: Scenario, seed: int, seconds: float, folder: Path, *_: object) -> Run:
         (folder / "cluster").mkdir()
         if isinstance(outcome, Exception):
             raise outcome

@@ -66,3 +66,30 @@ def test_choices_are_drawn_by_lot() -> None:
     assert one == {(node,) for node in NODES}
     assert two == {("node1", "node2"), ("node1", "node3"), ("node2", "node3")}
     assert plan(Recipe("kill", ("all",), (1.0,), (1, 1), 1), NODES, 9, 1)[0].targets == NODES
+
+
+def test_the_same_node_or_each_in_turn() -> None:
+    """`same-1` stays with its node for a whole run, `next-1` goes round."""
+    same = plan(Recipe("corrupt", ("same-1",), (0.1,), (0.1, 0.2), 0.1), NODES, 9, 4)
+    turns = plan(Recipe("restart", ("next-1",), (0.1,), (0.1, 0.2), 0.1), NODES, 9, 4)
+
+    assert len({one.targets for one in same}) == 1
+    assert len(same) > 5
+    assert {one.targets for one in turns[:3]} == {(node,) for node in NODES}
+    assert turns[3].targets == turns[0].targets
+
+
+def test_a_mix_draws_from_all_its_recipes() -> None:
+    """Each kind comes in a long run, with its own holds and targets."""
+    mix = Recipe(
+        "kill",
+        ("any-1",),
+        (1.0,),
+        (0.1, 0.2),
+        0.1,
+        also=(Recipe("pause", ("all",), (2.0,), (9, 9), 9),),
+    )
+
+    found = {(one.what, len(one.targets), one.hold) for one in plan(mix, NODES, 60, 4)}
+
+    assert found == {("kill", 1, 1.0), ("pause", 3, 2.0)}

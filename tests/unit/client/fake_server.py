@@ -45,6 +45,9 @@ class Store:
     #: Every row ever received, in order, duplicates too: (name, seq, bytes).
     received: list[tuple[Name, int, bytes]] = field(default_factory=list)
     bad_words: set[str] = field(default_factory=set)
+    #: What operators ask for: id -> seqs that are waited for; and what a producer said is gone.
+    asked: dict[str, set[int]] = field(default_factory=dict)
+    gone: dict[str, set[int]] = field(default_factory=dict)
 
     def put(self, body: bytes) -> tuple[int, dict[str, Any]]:
         """Stores a batch; returns status and answer as section 1 of the protocol says."""
@@ -59,6 +62,8 @@ class Store:
         for at, row in enumerate(rows_of(body), 1):
             seq = json.loads(row)["seq"]
             self.received.append((name, seq, row))
+            for waiting in self.asked.values():
+                waiting.discard(seq)
             if any(word.encode() in row for word in self.bad_words):
                 skipped[seq] = "bad_row"
                 rejected.append({"row": at, "seq": seq, "code": "bad_row", "reason": "bad word"})
@@ -88,12 +93,17 @@ class Store:
         while till + 1 in known:
             till += 1
         missing = [seq for seq in range(till + 1, max(known, default=0) + 1) if seq not in known]
+        asked = [
+            {"id": key, "ranges": [[seq, seq] for seq in sorted(waiting)]}
+            for key, waiting in self.asked.items()
+            if waiting
+        ]
         return {
             "ackTill": till,
             "missing": missing[:1000],
             "missingRanges": [[seq, seq] for seq in missing],
             "status": "partial" if missing else "complete",
-        }
+        } | ({"replay": asked} if asked else {})
 
     def all_rows(self, service: str) -> list[dict[str, Any]]:
         """What a reader would see of a service, over all producers and epochs."""
@@ -116,12 +126,15 @@ class FakeNode:
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
         self.no_epochs = False
+        self.questions = 0
         self.url = ""
         self.nodes: list[dict[str, Any]] = []
         self.app = web.Application(client_max_size=64 << 20)
         self.app.router.add_post("/ingest", self._ingest)
         self.app.router.add_post("/ingest/epoch", self._epoch)
         self.app.router.add_get("/cluster/nodes", self._nodes)
+        self.app.router.add_get("/logs/replay", self._progress)
+        self.app.router.add_post("/logs/replay/{id}/gone", self._gone)
         self._server = TestServer(self.app)
 
     async def __aenter__(self) -> FakeNode:
@@ -151,6 +164,20 @@ class FakeNode:
         epoch = self.store.epochs.get(key, 1 if known else 0) + 1
         self.store.epochs[key] = epoch
         return web.json_response({"epoch": epoch})
+
+    async def _progress(self, request: web.Request) -> web.Response:
+        query = request.query
+        self.questions += 1
+        name = (query["service"], query["producer"], int(query["epoch"]))
+        return web.json_response(self.store.position(name))
+
+    async def _gone(self, request: web.Request) -> web.Response:
+        ranges = (await request.json())["ranges"]
+        found = {seq for first, last in ranges for seq in range(first, last + 1)}
+        name = request.match_info["id"]
+        self.store.gone.setdefault(name, set()).update(found)
+        self.store.asked[name] -= found
+        return web.json_response({"id": name})
 
     async def _nodes(self, _: web.Request) -> web.Response:
         return web.json_response({"nodes": self.nodes})

@@ -45,7 +45,7 @@ async def test_kill_9_loses_no_row_that_was_written_and_doubles_none(tmp_path: P
             told = await _run_and_kill(node.url, path, told, lines)
         node.faults.clear()
 
-        async with Producer([node.url], "pay", path) as producer:
+        async with Producer([node.url], "pay", path, keep_acked_bytes=0) as producer:
             last = producer.send(message="end", n=-1)
             await producer.flush()
             assert producer.stats.conflicts == 0

@@ -1,5 +1,6 @@
 """DurableJournal: what was promised is found again, or the process does not start."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -273,6 +274,32 @@ def test_a_lost_wal_is_noticed(tmp_path: Path) -> None:
 
     with pytest.raises(JournalCorrupt, match="was committed"):
         open_journal(copy)
+
+
+def test_the_guard_is_on_disk_before_the_journal_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut must not leave an empty guard beside a full database: that is what a lost one looks like.
+
+    Found by the scenario power-cut: the guard had never been synced, and the node refused to start.
+    """
+    synced: list[tuple[str, int]] = []
+    real = os.fsync
+
+    def noting(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        synced.append((path.name, os.fstat(handle).st_size))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    first = open_journal(tmp_path)
+    at_birth = list(synced)
+    first.close_quietly()
+    synced.clear()
+    open_journal(tmp_path).close_quietly()  # as left by a version that did not
+
+    assert [size for name, size in at_birth if name == "journal.sqlite.guard"] == [20]
+    assert [size for name, size in synced if name == "journal.sqlite.guard"] == [20]
 
 
 def test_a_lost_guard_is_noticed(journal: DurableJournal) -> None:

@@ -1,6 +1,9 @@
 """The book of producers: spans of rows and skips, newest epochs, the ackTill told."""
 
-from records.messages import ProducerState
+from hypothesis import given
+from hypothesis import strategies as st
+
+from records.messages import ProducersRequest, ProducerState
 from storage.producers import ProducerBook
 from tests.unit.storage.samples import header_of, sequenced
 
@@ -39,3 +42,38 @@ def test_the_newest_epoch_only_rises() -> None:
     assert book.raise_newest(0, KEY, 2) == 4
     assert book.states(0, KEY) == [ProducerState((*KEY, 4), (), 0, 4)]
     assert book.states(1, KEY) == []
+
+
+GROUPS = st.tuples(st.integers(0, 1), st.sampled_from("st"), st.sampled_from("pq"))
+
+
+@given(
+    st.lists(st.tuples(GROUPS, st.integers(1, 8), st.booleans()), max_size=30),
+    st.one_of(st.none(), GROUPS),
+)
+def test_producers_with_gaps_are_listed_as_a_slow_look_finds_them(
+    steps: list[tuple[tuple[int, str, str], int, bool]], reset: tuple[int, str, str] | None
+) -> None:
+    """Rows and skips one by one, a group forgotten in between: sets say who has a gap."""
+    book, held = ProducerBook(), dict[tuple, set[int]]()
+    for number, ((shard, service, producer), seq, skip) in enumerate(steps):
+        key = (shard, "default", service, producer, 1)
+        if reset is not None and number == len(steps) // 2:
+            gone = (reset[0], "default", *reset[1:], 1)
+            book.reset(gone)
+            held[gone] = set()
+        book.insert(key, () if skip else ((seq, seq),), ((seq, seq),) if skip else ())
+        held.setdefault(key, set()).add(seq)
+    gapped = sorted(key for key, seqs in held.items() if len(seqs) != max(seqs, default=0))
+
+    for shards in ((0,), (0, 1)):
+        found = book.listed(ProducersRequest(shards, gaps=True))
+        assert [(shard, *state.producer) for shard, state in found] == [
+            key for key in gapped if key[0] in shards
+        ]
+    whole = book.listed(ProducersRequest((0, 1), "default", "s"))
+    assert [(shard, *state.producer) for shard, state in whole] == sorted(
+        key for key in held if key[2] == "s"
+    )
+    assert book.listed(ProducersRequest((0, 1), "other")) == []
+    assert len(book.listed(ProducersRequest((0, 1), most=1))) == min(1, len(held))

@@ -1,0 +1,128 @@
+"""Invariants about nodes rather than rows: what they hold in the end, and how they come back. Pure.
+
+I7 no vanishing · I8 convergence · I14 corruption containment · I15 crash consistency · S6 a lost disk is
+no owner
+"""
+
+from chaos.corpus import group_of, split_name
+from chaos.facts import NEVER, Facts
+from chaos.verdicts import UNSEEN, Verdict, verdict
+
+#: Faults after which a process starts from what its disk kept.
+CRASHES = ("kill", "failpoint", "power-cut", "corrupt", "wipe")
+
+
+def no_vanishing(facts: Facts) -> Verdict:
+    """I7: a row that a complete read showed before anybody had an answer for it stays in later ones.
+
+    (Rows acknowledged before the later read began are the business of I1 and I4.)
+    """
+    reads = sorted((op for op in facts.reads if op.resp["complete"]), key=lambda op: op.t_inv)
+    first: dict[str, int] = {}
+    for op in reads:
+        for name, _ in op.resp["rows"]:
+            first[name] = min(first.get(name, NEVER), op.t_ret or NEVER)
+    loose = [(name, at) for name, at in first.items() if at < _acked_at(facts, name)]
+    bad, judged = [], 0
+    for op in reads:
+        names = {name for name, _ in op.resp["rows"]}
+        for name, at in loose:
+            if at < op.t_inv < _acked_at(facts, name) and _covers(op.covers, name):
+                judged += 1
+                if name not in names:
+                    bad.append(f"{name} had been read, {op.node} does not find it (op {op.id})")
+    return verdict(
+        "I7", "no vanishing", bad, "rows that were seen are gone", judged,
+        f"rows seen before they were acknowledged were in {judged:,} later reads of them",
+        "no row was read before it was acknowledged, and read again",
+    )  # fmt: skip
+
+
+def _acked_at(facts: Facts, name: str) -> int:
+    parts = split_name(name)
+    return NEVER if parts is None else facts.acked.get(parts[0], {}).get(parts[1], NEVER)
+
+
+def _covers(covers: str, name: str) -> bool:
+    parts = split_name(name)
+    return parts is not None and covers in ("", parts[0], group_of(*parts))
+
+
+def convergence(facts: Facts) -> Verdict:
+    """I8: in the end all owners of a shard hold the same entries, each by its own word."""
+    head, states = facts.history.head, facts.history.states
+    if not head.converges:
+        return Verdict("I8", "convergence", UNSEEN, "these nodes have no anti-entropy")
+    told = {state.node: state for state in states}
+    bad = [
+        f"{node} does not tell what it holds" for node in head.nodes if states and node not in told
+    ]
+    shards = sorted({shard for state in states for shard in state.shards}, key=int)
+    for shard in shards if len(head.nodes) == head.n else ():
+        held = {node: state.shards.get(shard, (0, "")) for node, state in told.items()}
+        if len(set(held.values())) > 1:
+            counts = ", ".join(f"{node} {count}" for node, (count, _) in sorted(held.items()))
+            bad.append(f"shard {shard}: entries held differ: {counts}")
+    return verdict(
+        "I8", "convergence", bad, "replicas do not agree after the end", len(shards),
+        f"the owners of all {len(shards)} shards with rows hold the same entries",
+        "nobody told what it holds",
+    )  # fmt: skip
+
+
+def containment(facts: Facts) -> Verdict:
+    """I14: damage done to one node is noticed there, or did no harm; no other node has any of it."""
+    done = [
+        one for one in facts.history.faults if one.what == "corrupt" and one.t_bitten is not None
+    ]
+    targets = {node for one in done for node in one.targets}
+    bad = [
+        f"{state.node} reports damage ({state.damage} times), and nobody damaged its files"
+        for state in facts.history.states
+        if done and state.node not in targets and state.damage
+    ]
+    found = sum(state.damage for state in facts.history.states if state.node in targets)
+    return verdict(
+        "I14", "corruption containment", bad, "damage has spread", len(done) and found,
+        f"{len(done)} damaged files, {found} reports of it on that node, none on the others",
+        "no file was damaged, or no damage was met",
+    )  # fmt: skip
+
+
+def crash_consistency(facts: Facts) -> Verdict:
+    """I15: a node that ended at any moment starts again from what its disk kept."""
+    crashes = [
+        one for one in facts.history.faults if one.what in CRASHES and one.t_bitten is not None
+    ]
+    bad = [
+        f"{', '.join(one.targets)} did not start after {one.what}: {one.error[:200]}"
+        for one in crashes
+        if one.t_healed is None
+    ]
+    longest = max(
+        ((one.t_healed - one.t_heal) / 1e9 for one in crashes if one.t_healed is not None),
+        default=0.0,
+    )
+    return verdict(
+        "I15", "crash consistency", bad, "a node does not start from its own disk", len(crashes),
+        f"after {len(crashes)} crashes each node was ready again, the slowest after {longest:.1f} s",
+        "no node crashed",
+    )  # fmt: skip
+
+
+def lost_disk(facts: Facts) -> Verdict:
+    """S6: a node whose disk was replaced by an empty one does not start under its old name."""
+    wiped = [one for one in facts.history.faults if one.what == "wipe" and one.t_bitten is not None]
+    bad = [
+        f"{', '.join(one.targets)} started on an empty disk as if nothing had been"
+        for one in wiped
+        if not one.proof.get("refused")
+    ]
+    return verdict(
+        "S6", "a lost disk is no owner", bad, "a node counts as an owner of what it lost",
+        len(wiped), f"{len(wiped)} nodes with an empty disk were refused under their old name",
+        "no disk was lost",
+    )  # fmt: skip
+
+
+CHECKERS = (no_vanishing, convergence, containment, crash_consistency, lost_disk)

@@ -1,0 +1,144 @@
+"""Faults of processes: killed, stopped, restarted in order, killed at a named place, robbed of the disk."""
+
+import contextlib
+import signal
+from pathlib import Path
+
+from chaos.faults.base import Kind, Proof, Site, Targets, wait_for
+from chaos.processes import FaultDidNotBite
+from node.cli_errors import CliError
+from runtime.failpoints import LOG_VARIABLE, VARIABLE
+
+#: Seconds in which an armed place must be passed.
+FAILPOINT_SECONDS = 12.0
+#: Places that a node passes under any load, and up to which pass the kill may wait.
+POINTS_UNDER_LOAD = {
+    "wal.before-write": 40, "wal.after-write": 40, "wal.after-sync": 40, "put.before-ack": 40,
+    "catalog.before-flush": 4, "catalog.after-flush": 4,
+    "compact.write": 1, "compact.sync": 1, "compact.rename": 1, "compact.sync-folders": 1,
+    "compact.apply": 1, "compact.flush": 1, "compact.flushed": 1,
+}  # fmt: skip
+#: Seconds in which a node that must refuse to start has to end.
+REFUSAL_SECONDS = 20.0
+
+
+class Kill(Kind):
+    """SIGKILL; the heal is a start."""
+
+    name, at_rest = "kill", True
+
+    def bite(self, site: Site, targets: Targets) -> Proof:
+        """The proof is what `waitpid` says."""
+        return {"pids": site.cluster.kill(*targets), "seen": "ended by SIGKILL"}
+
+    def heal(self, site: Site, targets: Targets) -> Proof:
+        """Started, ready."""
+        site.cluster.start()
+        return {}
+
+
+class Pause(Kind):
+    """SIGSTOP and SIGCONT."""
+
+    name, at_rest = "pause", True
+
+    def bite(self, site: Site, targets: Targets) -> Proof:
+        """The proof is the state in the process table."""
+        return {"pids": site.cluster.pause(*targets), "seen": "state T"}
+
+    def heal(self, site: Site, targets: Targets) -> Proof:
+        """Runs again, ready."""
+        site.cluster.resume(*targets)
+        return {}
+
+
+class Restart(Kind):
+    """SIGTERM and a start: what an upgrade does to one node after another."""
+
+    name, at_rest = "restart", True
+
+    def bite(self, site: Site, targets: Targets) -> Proof:
+        """The proof is the exit code 0 of a process that was told to end."""
+        return {"exit_codes": site.cluster.stop_some(*targets), "seen": "ended upon SIGTERM"}
+
+    def heal(self, site: Site, targets: Targets) -> Proof:
+        """Started, ready."""
+        site.cluster.start()
+        return {}
+
+
+class Failpoint(Kind):
+    """The node is started with one place armed, and kills itself in passing it."""
+
+    name, at_rest = "failpoint", True
+
+    def bite(self, site: Site, targets: Targets) -> Proof:
+        """The proof is the place's name in a file, written before it acted, and the end by SIGKILL."""
+        (target,) = targets
+        names = list(POINTS_UNDER_LOAD)
+        point = names[site.pick(0, len(names) - 1)]
+        at = site.pick(1, POINTS_UNDER_LOAD[point])
+        note = site.cluster.node(target).folder / "failpoints.log"
+        note.unlink(missing_ok=True)
+        site.cluster.kill(target)
+        armed = {VARIABLE: f"{point}=kill@{at}", LOG_VARIABLE: str(note)}
+        site.cluster.start_without_waiting(target, environment=armed)
+        process = site.cluster.running[target]
+        if not wait_for(lambda: not process.running, FAILPOINT_SECONDS):
+            raise FaultDidNotBite(f"{target} did not pass {point} {at} times")
+        code = process.exit_code
+        del site.cluster.running[target]
+        seen = note.read_text().split() if note.exists() else []
+        if code != -signal.SIGKILL or seen != [point]:
+            raise FaultDidNotBite(f"{target} ended with {code} after {seen}, not at {point}")
+        return {"point": point, "pass": at, "seen": "ended by SIGKILL, its name is noted"}
+
+    def heal(self, site: Site, targets: Targets) -> Proof:
+        """Started with nothing armed, ready."""
+        site.cluster.start()
+        return {}
+
+    def undo(self, site: Site, targets: Targets) -> None:
+        """A node that is armed must not stay."""
+        with contextlib.suppress(FaultDidNotBite, KeyError):
+            site.cluster.kill(*targets)
+        with contextlib.suppress(CliError):
+            site.cluster.start()
+
+
+class Wipe(Kind):
+    """The disk is replaced by an empty one: under its old name the node must be refused."""
+
+    name, at_rest = "wipe", True
+
+    def bite(self, site: Site, targets: Targets) -> Proof:
+        """`refused`: it ended by itself with an error and never was ready."""
+        (target,) = targets
+        pids = site.cluster.kill(target)
+        data, kept = _aside(site, target)
+        data.rename(kept)
+        data.mkdir()
+        process = site.cluster.start_without_waiting(target)
+        ended = wait_for(lambda: not process.running, REFUSAL_SECONDS)
+        if not ended:
+            site.cluster.kill(target)
+        site.cluster.running.pop(target, None)
+        code = process.exit_code
+        return {"pids": pids, "refused": ended and code not in (0, None), "exit_code": code}
+
+    def heal(self, site: Site, targets: Targets) -> Proof:
+        """The old disk comes back; whatever the empty one gathered is dropped."""
+        (target,) = targets
+        data, kept = _aside(site, target)
+        data.rename(data.with_name(f"{data.name}-wiped-{site.pick(0, 10**9)}"))
+        kept.rename(data)
+        site.cluster.start()
+        return {}
+
+
+def _aside(site: Site, target: str) -> tuple[Path, Path]:
+    data = site.cluster.data(target)
+    return data, data.with_name(f"{data.name}-aside")
+
+
+KINDS: tuple[Kind, ...] = (Kill(), Pause(), Restart(), Failpoint(), Wipe())

@@ -1,0 +1,48 @@
+"""Acked rows that are kept for a while, so that they can be sent again when somebody asks. Pure.
+
+Bounded in bytes and in age, the oldest go first; what goes can no longer be replayed, and is then said to
+be gone. Rows are kept by whole groups, as they were written.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .groups import Group
+
+
+class KeptGroups:
+    """Groups of acked rows, ascending by seq. Times are seconds of one monotonic clock."""
+
+    def __init__(self, bytes_max: int, seconds_max: float) -> None:
+        self._bytes_max = bytes_max
+        self._seconds_max = seconds_max
+        self._groups: deque[tuple[float, Group]] = deque()
+        #: Bytes of all kept rows.
+        self.size_bytes = 0
+
+    def add(self, group: Group, now: float) -> None:
+        """Keeps one more, of higher seqs than all before."""
+        self._groups.append((now, group))
+        self.size_bytes += group.size_bytes
+
+    def evict(self, now: float) -> list[Group]:
+        """Takes out what is too much or too old."""
+        gone: list[Group] = []
+        while self._groups:
+            since, group = self._groups[0]
+            if self.size_bytes <= self._bytes_max and now - since <= self._seconds_max:
+                break
+            self._groups.popleft()
+            self.size_bytes -= group.size_bytes
+            gone.append(group)
+        return gone
+
+    def groups(self) -> list[Group]:
+        """All that is kept, ascending."""
+        return [group for _, group in self._groups]
+
+    def clear(self) -> None:
+        """Keeps nothing any more."""
+        self._groups.clear()
+        self.size_bytes = 0

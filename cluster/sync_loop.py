@@ -1,0 +1,223 @@
+"""SyncLoop: a storage node fetches by itself what it lacks of the shards it owns, from their other owners.
+
+One session at a time: whom to compare with is `sync_turns`, how is `sync_shards`. A node that comes back
+begins at once, so nobody has to notice it. `start_pass` makes it compare everything now, with each peer
+until nothing lacks (`quorumlog repair`). Nothing here decides what is true: entries are put if absent, and
+only into a store that knows no newer ring.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cluster.pace import Pace
+from cluster.replica_client import Replicas
+from cluster.sync_book import SyncBook
+from cluster.sync_pass import Pass
+from cluster.sync_settings import RepairSettings
+from cluster.sync_shards import Store, SyncLimits, SyncReport, admit_all, sync_shards
+from cluster.sync_turns import PeerTurns
+from cluster.view import ClusterView, ViewSource
+from records.block import EntryHeader
+from records.errors import NotReady, Overloaded, QuorumlogError
+from runtime.clock import Clock
+from runtime.logs import get_logger
+from runtime.metrics import Metrics
+
+log = get_logger(__name__)
+#: Seconds between two looks at who is due.
+STEP_SECONDS = 0.25
+Shared = dict[int, tuple[str, ...]]
+
+
+class SyncLoop:
+    """The anti-entropy of one node. A supervisor runs `step` again and again, STEP_SECONDS between."""
+
+    def __init__(
+        self,
+        node_id: str,
+        store: Store,
+        views: ViewSource,
+        replicas: Replicas,
+        clock: Clock,
+        metrics: Metrics,
+        settings: RepairSettings,
+        admit: Callable[[EntryHeader], bool] = admit_all,
+    ) -> None:
+        """`admit` may refuse entries by their header; see sync_shards."""
+        self._node_id, self._store, self._views, self._replicas = node_id, store, views, replicas
+        self._clock, self._admit = clock, admit
+        self._limits = SyncLimits(settings.settled_after_seconds, settings.second_look_seconds)
+        self._turns = PeerTurns(settings.interval_seconds, settings.wait_seconds_max)
+        self._pace = Pace(clock, settings.bytes_per_second)
+        self._book = SyncBook()
+        self._pass: Pass | None = None
+        self._passes = 0
+        self._since = clock.wall_micros()
+        self._counters = _Counters(metrics)
+        self._counters.lacking.set_function(self._book.lacking)
+        self._counters.age.set_function(self._age_seconds)
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    async def step(self) -> None:
+        """One session with the peer that is due, if any; or a whole pass, if one was asked for."""
+        view = self._views.current()
+        if not view.ready:
+            return
+        shared = self._shared(view)
+        self._book.keep(shared)
+        if self._pass is not None and self._pass.running:
+            await self._run_pass(self._pass)
+            return
+        alive = {peer: view.is_alive(peer) for peers in shared.values() for peer in peers}
+        peer = self._turns.due(alive, self._clock.monotonic())
+        if peer is None:
+            return
+        report, error = await self._session(view, peer, _shards_with(shared, peer))
+        now = self._clock.monotonic()
+        if error is None and (report.stored or not report.compared):
+            self._turns.copied(peer, now)
+        elif error is None and report.complete and not _hopeless(report):
+            self._turns.equal(peer, now)
+        else:
+            self._turns.fruitless(peer, now)
+
+    def _shared(self, view: ClusterView) -> Shared:
+        """The other owners of each shard that this node owns."""
+        owners = {shard: view.owners(shard) for shard in range(view.shard_count)}
+        me = self._node_id
+        return {s: tuple(n for n in names if n != me) for s, names in owners.items() if me in names}
+
+    async def _session(
+        self, view: ClusterView, peer: str, shards: Sequence[int]
+    ) -> tuple[SyncReport, str | None]:
+        """One call of sync_shards; never raises but for being cancelled."""
+        report, failure = SyncReport(), None
+        try:
+            await sync_shards(
+                self._replicas.get(peer),
+                self._store,
+                shards,
+                ring_epoch=view.ring_epoch,
+                clock=self._clock,
+                pace=self._pace,
+                limits=self._limits,
+                admit=self._admit,
+                report=report,
+            )
+        except QuorumlogError as error:
+            failure = error.message
+            self._counters.failures.labels(error.code).inc()
+            log.warning("comparing with an owner failed", target=peer, error=error)
+        except Exception as error:  # noqa: BLE001 - a loop that must live; counted and logged
+            failure = repr(error)
+            self._counters.failures.labels("INTERNAL").inc()
+            log.error("comparing with an owner failed", target=peer, error=error)
+        self._counters.count(report)
+        self._book.note(peer, shards, report, self._clock.wall_micros())
+        if report.stored:
+            stored, size = report.stored, report.block_bytes
+            log.info("repaired from an owner", target=peer, entries=stored, bytes=size)
+        if report.conflicts:
+            log.error("owners hold other contents under one id", target=peer)
+        return report, failure
+
+    # -- passes -----------------------------------------------------------------------------------
+
+    def start_pass(self, shards: Sequence[int] | None = None) -> int:
+        """Compares everything (or `shards`) with every peer, from now on; the number of the pass.
+
+        Raises:
+            NotReady: there is no ring yet.
+            Overloaded: another pass runs that does not hold these shards.
+        """
+        if not self._views.current().ready:
+            raise NotReady("there is no ring yet", retry_after_seconds=1.0)
+        wanted = None if shards is None else tuple(sorted(set(shards)))
+        running = self._pass
+        if running is not None and running.running:
+            if running.shards is None or running.shards == wanted:
+                return running.number
+            raise Overloaded("a repair of other shards is running", retry_after_seconds=5.0)
+        self._passes += 1
+        self._pass = Pass(self._passes, wanted, self._clock.wall_micros())
+        return self._passes
+
+    async def _run_pass(self, one: Pass) -> None:
+        view = self._views.current()
+        shared = {s: peers for s, peers in self._shared(view).items() if one.takes(s)}
+        peers = sorted({peer for found in shared.values() for peer in found})
+        one.peers_total = len(peers)
+        for peer in peers:
+            more = True
+            while more:
+                view = self._views.current()
+                shards = [s for s in _shards_with(self._shared(view), peer) if one.takes(s)]
+                more = one.note(peer, *await self._session(view, peer, shards))
+        one.finished_at = self._clock.wall_micros()
+        log.info("repair has ended", found=one.found, repaired=one.repaired, failures=one.failures)
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """What is known to lack here, since when, and the last pass. Times in microseconds."""
+        view = self._views.current()
+        return {
+            "lacking": self._book.lacking(),
+            "compared_at": self._book.compared_at(self._shared(view)),
+            "pass": None if self._pass is None else self._pass.to_dict(),
+            "shards": self._book.listed(),
+        }
+
+    def _age_seconds(self) -> float:
+        shared = self._shared(self._views.current())
+        if not any(shared.values()):  # nobody to compare with
+            return 0.0
+        oldest = self._book.compared_at(shared)
+        since = self._since if oldest is None else oldest
+        return max(0.0, (self._clock.wall_micros() - since) / 1e6)
+
+
+def _hopeless(report: SyncReport) -> bool:
+    """Whether there is a difference that copying from this peer does not mend."""
+    return bool(report.conflicts or report.surplus or report.refused)
+
+
+def _shards_with(shared: Shared, peer: str) -> list[int]:
+    return [shard for shard, peers in shared.items() if peer in peers]
+
+
+class _Counters:
+    """The metrics of the loop."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.sessions = metrics.counter(
+            "quorumlog_sync_sessions_total", "Comparisons with an owner, by outcome.", ["outcome"]
+        )
+        self.entries = metrics.counter(
+            "quorumlog_sync_entries_total",
+            "Entries that differed from an owner's, by what became of them.",
+            ["outcome"],
+        )
+        self.bytes = metrics.counter(
+            "quorumlog_sync_bytes_total", "Bytes of anti-entropy: trees compared, blocks.", ["kind"]
+        )
+        self.failures = metrics.counter(
+            "quorumlog_sync_failures_total", "Comparisons that failed, by error code.", ["code"]
+        )
+        self.lacking = metrics.gauge(
+            "quorumlog_sync_lacking_entries", "Entries known to lack here that an owner has."
+        )
+        self.age = metrics.gauge(
+            "quorumlog_sync_age_seconds",
+            "Since when every shard has been compared with every other owner.",
+        )
+
+    def count(self, report: SyncReport) -> None:
+        """Counts a session."""
+        equal = "equal" if report.equal else "differs"
+        self.sessions.labels(equal if report.compared else "unfinished").inc()
+        for outcome in ("stored", "settled", "needless", "refused", "vanished"):
+            self.entries.labels(outcome).inc(getattr(report, outcome))
+        self.bytes.labels("trees").inc(report.tree_bytes)
+        self.bytes.labels("blocks").inc(report.block_bytes)

@@ -1,0 +1,265 @@
+"""`sync_shards`: copies what a peer has of some shards and this store lacks. When and from whom: callers.
+
+One session (cluster.anti_entropy) names the differences; what is still absent after a pause is fetched in
+the order of the peer's blocks, so that a block which lacks here as a whole travels verbatim, once for all
+its shards, and is put (put-if-absent, marked as repair). Entries travel, never files. The peer verifies
+each block before it sends it, this store before it keeps it. Repeating a call after any failure goes on
+where it ended: the trees tell.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Protocol
+
+from cluster.anti_entropy import LACKING_MAX, AntiEntropySession, Lacking
+from cluster.pace import Pace
+from records.block import EntryHeader
+from records.block_codec import EncodedBlock
+from records.ids import EntryId
+from records.messages import EntryStatus, PutOptions, PutReply
+from records.sync import Level, TreeRequest, roots_question
+from runtime.clock import Clock
+from runtime.deadline import Deadline
+
+#: Bytes that a fetch aims at: more would keep the event loop busy with one answer.
+FETCH_BYTES = 4 << 20
+#: Entries asked for in one fetch. A block of more is fetched in parts.
+FETCH_ENTRIES_MAX = 20_000
+#: Look-ups between two chances for other work on the event loop.
+_LOOKUPS = 1_000
+_MICROS = 1_000_000
+
+
+class Peer(Protocol):
+    """The replica that is copied from; `cluster.replica_client.Replica` is one."""
+
+    async def tree(self, request: TreeRequest, deadline: Deadline) -> list[bytes]: ...
+
+    async def fetch(
+        self, entry_ids: tuple[EntryId, ...], deadline: Deadline
+    ) -> list[EncodedBlock]: ...
+
+
+class Store(Protocol):
+    """The store that is copied to; `storage.service.StorageService` is one."""
+
+    async def tree(self, request: TreeRequest) -> list[bytes]: ...
+
+    def absent(self, entry_ids: Sequence[EntryId]) -> list[EntryId]: ...
+
+    async def put(self, block: EncodedBlock, options: PutOptions) -> PutReply: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SyncLimits:
+    """How one call goes about it."""
+
+    #: Entries received in the last so many seconds are left out: they may still be on their way.
+    settled_after_seconds: float = 3.0
+    #: Seconds until what lacks is looked for again; only what lacks then as well is copied.
+    second_look_seconds: float = 1.0
+    #: Seconds for an answer about trees, and for a fetch.
+    answer_seconds: float = 10.0
+    fetch_seconds: float = 30.0
+    #: Entries named, at most; the rest is for the next call.
+    entries_max: int = LACKING_MAX
+
+
+@dataclass(slots=True)
+class SyncReport:
+    """What a call found and did; filled in as it goes, so it tells of a call that failed as well."""
+
+    #: Whether all of it was compared (False: there is more, or the call failed).
+    compared: bool = False
+    #: Whether the roots of all shards were equal.
+    equal: bool = False
+    differing: set[int] = field(default_factory=set)
+    #: Entries that lacked here at both looks, by shard.
+    lacking_by_shard: dict[int, int] = field(default_factory=dict)
+    #: Of those: entries put by this call, and bytes of blocks by shard (shared out by rows).
+    stored_by_shard: dict[int, int] = field(default_factory=dict)
+    bytes_by_shard: dict[int, int] = field(default_factory=dict)
+    #: Differences that were gone at the second look.
+    settled: int = 0
+    #: Entries fetched though they had come by another way meanwhile: the cost of a mistake.
+    needless: int = 0
+    #: Entries that `admit` refused.
+    refused: int = 0
+    #: Entries named and not given by the peer any more.
+    vanished: int = 0
+    #: Places where both hold the same ids with other contents; entries that only we hold.
+    conflicts: int = 0
+    surplus: int = 0
+    rounds: int = 0
+    block_bytes: int = 0
+    tree_bytes: int = 0
+
+    @property
+    def lacking(self) -> int:
+        """Entries that lacked here."""
+        return sum(self.lacking_by_shard.values())
+
+    @property
+    def stored(self) -> int:
+        """Entries put."""
+        return sum(self.stored_by_shard.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether this store now holds all that the peer held of the settled entries (refused ones aside)."""
+        left = self.lacking - self.stored - self.needless - self.refused - self.vanished
+        return self.compared and left <= 0
+
+
+def admit_all(_: EntryHeader) -> bool:
+    """The default of `admit`."""
+    return True
+
+
+async def sync_shards(
+    peer: Peer,
+    store: Store,
+    shards: Sequence[int],
+    *,
+    ring_epoch: int,
+    clock: Clock,
+    pace: Pace,
+    limits: SyncLimits | None = None,
+    admit: Callable[[EntryHeader], bool] = admit_all,
+    report: SyncReport | None = None,
+) -> SyncReport:
+    """Copies to `store` what `peer` has of `shards` and it lacks; at most `limits.entries_max` entries a
+    call.
+
+    `admit` may refuse an entry by its header, before it is put (watermarks, deletes). Repeat the call until
+    `report.equal`, or `report.complete` if the peer lacks something too. Memory: the names, and FETCH_BYTES
+    or a block, whichever is more.
+
+    Raises:
+        StaleRingEpoch: the peer or this store knows a newer ring.
+        QuorumlogError: the peer cannot be reached, or the store cannot be written; what was put stays.
+    """
+    chosen = limits or SyncLimits()
+    result = report or SyncReport()
+    sync = _Sync(peer, store, ring_epoch, clock, pace, chosen, admit, result)
+    await sync.run(tuple(sorted(shards)))
+    return result
+
+
+@dataclass(slots=True)
+class _Sync:
+    peer: Peer
+    store: Store
+    ring_epoch: int
+    clock: Clock
+    pace: Pace
+    limits: SyncLimits
+    admit: Callable[[EntryHeader], bool]
+    report: SyncReport
+
+    async def run(self, shards: tuple[int, ...]) -> None:
+        session = await self._descend(shards)
+        report = self.report
+        report.equal, report.differing = session.equal, session.differing
+        report.conflicts, report.surplus = session.conflicts, session.surplus
+        lacking = await self._absent(list(session.lacking))
+        if lacking:
+            await self.clock.sleep(self.limits.second_look_seconds)
+            stable = await self._absent(lacking)
+            report.settled = len(lacking) - len(stable)
+            for one in stable:
+                shard = session.lacking[one].shard
+                report.lacking_by_shard[shard] = report.lacking_by_shard.get(shard, 0) + 1
+            await self._copy(stable, session.lacking)
+        report.compared = not session.more
+
+    async def _descend(self, shards: tuple[int, ...]) -> AntiEntropySession:
+        until = self.clock.wall_micros() - int(self.limits.settled_after_seconds * _MICROS)
+        own = TreeRequest((roots_question(shards, b"\0" * 16),), until, self.ring_epoch)
+        session = AntiEntropySession(
+            shards, (await self.store.tree(own))[0], self.limits.entries_max
+        )
+        while asked := session.next():
+            deadline = Deadline.after(self.clock, self.limits.answer_seconds)
+            theirs = await self.peer.tree(TreeRequest(asked, until, self.ring_epoch), deadline)
+            ours: list[bytes] = []
+            rest = [one for one in asked[: len(theirs)] if one.level is not Level.ROOTS]
+            while len(ours) < len(rest):
+                request = TreeRequest(tuple(rest[len(ours) :]), until, self.ring_epoch)
+                ours += await self.store.tree(request)
+            roots = [b""] * (min(len(asked), len(theirs)) - len(rest))
+            session.take(asked, roots + ours, theirs)
+            self.report.rounds = session.rounds
+            self.report.tree_bytes += sum(map(len, theirs)) + sum(24 + len(q.mask) for q in asked)
+        return session
+
+    async def _absent(self, ids: list[EntryId]) -> list[EntryId]:
+        found: list[EntryId] = []
+        for at in range(0, len(ids), _LOOKUPS):
+            found += self.store.absent(ids[at : at + _LOOKUPS])
+            await self.clock.sleep(0)
+        return found
+
+    async def _copy(self, ids: list[EntryId], places: dict[EntryId, Lacking]) -> None:
+        """Fetches and puts, in the order of the peer's blocks; ends when the peer gives nothing any more."""
+        waiting = sorted(ids, key=lambda one: (places[one].block, one))
+        entries_wanted = 1
+        while waiting:
+            chunk = _whole_blocks(waiting, places, entries_wanted)
+            deadline = Deadline.after(self.clock, self.limits.fetch_seconds)
+            blocks = await self.peer.fetch(tuple(chunk), deadline)
+            size = sum(len(block.data) for block in blocks)
+            got = await self._put_all(blocks)
+            if not got:
+                self.report.vanished += len(chunk)
+                got.update(chunk)
+            self.report.block_bytes += size
+            entries_wanted = max(1, len(got) * FETCH_BYTES // max(size, 1))
+            waiting = [one for one in chunk if one not in got] + waiting[len(chunk) :]
+            await self.pace.spend(size)
+
+    async def _put_all(self, blocks: Sequence[EncodedBlock]) -> set[EntryId]:
+        """Puts what one fetch brought, together, so that they share their syncs."""
+        done = await asyncio.gather(*map(self._put, blocks), return_exceptions=True)
+        for one in done:
+            if isinstance(one, BaseException):
+                raise one
+        return {entry_id for one in done if isinstance(one, set) for entry_id in one}
+
+    async def _put(self, block: EncodedBlock) -> set[EntryId]:
+        """Puts a block; the ids that are done with. One with refused entries is left to be fetched without
+        them.
+        """
+        entries = block.header.entries
+        refused = {one.entry_id for one in entries if not self.admit(one)}
+        if refused:
+            self.report.refused += len(refused)
+            return refused
+        reply = await self.store.put(block, PutOptions(self.ring_epoch, repair=True))
+        rows = max(1, block.header.rows)
+        for entry, status in zip(entries, reply.statuses, strict=True):
+            shard = int(entry.shard)
+            if status is EntryStatus.STORED:
+                _add(self.report.stored_by_shard, shard, 1)
+            elif status is EntryStatus.DUPLICATE:
+                self.report.needless += 1
+            else:
+                self.report.conflicts += 1
+            _add(self.report.bytes_by_shard, shard, len(block.data) * entry.row_count // rows)
+        return {one.entry_id for one in entries}
+
+
+def _add(totals: dict[int, int], key: int, count: int) -> None:
+    totals[key] = totals.get(key, 0) + count
+
+
+def _whole_blocks(
+    waiting: list[EntryId], places: dict[EntryId, Lacking], entries_wanted: int
+) -> list[EntryId]:
+    """The first of `waiting`: about so many entries, up to the end of a block, at most FETCH_ENTRIES_MAX."""
+    end = min(entries_wanted, FETCH_ENTRIES_MAX, len(waiting))
+    last = places[waiting[end - 1]].block
+    rest = takewhile(lambda one: places[one].block == last, waiting[end:FETCH_ENTRIES_MAX])
+    return [*waiting[:end], *rest]

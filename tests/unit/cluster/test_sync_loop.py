@@ -1,0 +1,287 @@
+"""Owners of a shard converge by themselves; a dead one is left alone and found at once when it is back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from cluster.http_front import front_middleware
+from cluster.repair_http import RepairApi, repair_operations
+from cluster.replica_client import LocalReplica
+from cluster.sync_loop import SyncLoop
+from cluster.sync_settings import RepairSettings
+from records.errors import ConnectionLost, InvalidSettings, NotReady, Overloaded, QuorumlogError
+from records.sync import TreeRequest
+from runtime.clock import SystemClock
+from runtime.deadline import Deadline
+from runtime.entropy import SystemEntropy
+from runtime.metrics import Metrics
+from storage.service import StorageService
+from tests.support.fake_store import FakeView
+from tests.unit.storage.samples import OPTIONS, SECOND, T0, block_of, plain, service_on
+
+SETTINGS = RepairSettings(second_look_seconds=0.01)
+NODES = ["n0", "n1", "n2", "n3"]
+
+
+class Clock(SystemClock):
+    """The real one, but both times are moved by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def wall_micros(self) -> int:
+        return T0 + 3600 * SECOND + int(self.seconds * SECOND)
+
+
+class Replica(LocalReplica):
+    """A peer that may be dead, and counts its calls."""
+
+    def __init__(self, service: StorageService) -> None:
+        super().__init__(service)
+        self.dead, self.calls = False, 0
+        self.error: Exception = ConnectionLost("gone")
+
+    async def tree(self, request: TreeRequest, deadline: Deadline) -> list[bytes]:
+        self.calls += 1
+        if self.dead:
+            raise self.error
+        return await super().tree(request, deadline)
+
+
+class Cluster:
+    """Four stores, each of four shards on three of them; it is ViewSource, Replicas and Transport too."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = Clock()
+        self.view = FakeView(NODES, 3, 2, 2, 4)
+        self.stores = {name: service_on(directory / name, node=name) for name in NODES}
+        self.replicas = {name: Replica(store) for name, store in self.stores.items()}
+        self.metrics = {name: Metrics() for name in NODES}
+        self.loops = {name: self._loop(name) for name in NODES}
+        self.operations = {name: repair_operations(loop) for name, loop in self.loops.items()}
+
+    def _loop(self, name: str) -> SyncLoop:
+        views: Any = self
+        return SyncLoop(
+            name, self.stores[name], views, self, self.clock, self.metrics[name], SETTINGS
+        )
+
+    def current(self) -> Any:
+        return self.view
+
+    def get(self, node: str) -> Any:
+        return self.replicas[node]
+
+    async def call(self, node: str, operation: str, head: dict, payload: bytes, _: Any) -> Any:
+        if self.replicas[node].dead:
+            raise ConnectionLost("gone")
+        return await self.operations[node][operation](head, memoryview(payload), _)
+
+    async def rounds(self, count: int, *nodes: str) -> None:
+        """Steps of some loops (all), a second apart."""
+        for _ in range(count):
+            for node in nodes or NODES:
+                await self.loops[node].step()
+            self.clock.seconds += 1.0
+
+    async def write(self, number: int, shard: int, *lacking: str) -> None:
+        """A block of ten entries on all owners but some."""
+        made = block_of(number, *[plain(100 * number + k, shard=shard) for k in range(10)])
+        for node in set(self.view.owners(shard)) - set(lacking):
+            await self.stores[node].put(made, OPTIONS)
+
+    def equal(self) -> bool:
+        """Whether the owners of each shard hold the same."""
+        return all(
+            len({self.stores[n].digest(shard) for n in self.view.owners(shard)}) == 1
+            for shard in range(4)
+        )
+
+    def counted(self, node: str, name: str) -> float:
+        """A metric of a node."""
+        return self.metrics[node].snapshot().get(name, 0.0)
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Running stores."""
+    made = Cluster(tmp_path)
+    for store in made.stores.values():
+        await store.start()
+    yield made
+    for store in made.stores.values():
+        await store.stop()
+
+
+async def test_owners_converge_without_a_read(cluster: Cluster) -> None:
+    """Each owner lacks something else; nobody but the owners of a shard gets its entries."""
+    for number in range(12):
+        owners = cluster.view.owners(number % 4)
+        await cluster.write(number, number % 4, owners[number % 3])
+    assert not cluster.equal()
+
+    await cluster.rounds(8)
+
+    assert cluster.equal()
+    for node, store in cluster.stores.items():
+        foreign = [s for s in range(4) if node not in cluster.view.owners(s)]
+        assert all(store.digest(shard)[0] == 0 for shard in foreign)
+    stored = sum(
+        cluster.counted(n, 'quorumlog_sync_entries_total{outcome="stored"}') for n in NODES
+    )
+    assert stored == 120
+    for node in NODES:
+        status = cluster.loops[node].status()
+        assert status["lacking"] == 0
+        assert status["compared_at"] is not None
+        assert cluster.counted(node, "quorumlog_sync_lacking_entries") == 0
+        assert cluster.counted(node, "quorumlog_sync_age_seconds") < 10
+
+
+async def test_a_dead_peer_is_left_alone_and_asked_at_once_when_it_is_back(
+    cluster: Cluster,
+) -> None:
+    """While it is believed dead no call is made; what it has and we lack comes with the first one."""
+    await cluster.rounds(1)
+    await cluster.write(1, 0, "n0", "n1")
+    cluster.replicas["n2"].dead = True
+    cluster.view.down.add("n2")
+    before = cluster.replicas["n2"].calls
+    await cluster.rounds(30, "n0")
+    assert cluster.replicas["n2"].calls == before
+    assert not cluster.equal()
+
+    cluster.replicas["n2"].dead = False
+    cluster.view.down.clear()
+    await cluster.rounds(1, "n0")
+
+    assert cluster.stores["n0"].digest(0) == cluster.stores["n2"].digest(0)
+
+
+@pytest.mark.parametrize("error", [ConnectionLost("gone"), RuntimeError("a bug")])
+async def test_a_peer_that_fails_is_counted_and_asked_less_and_less(
+    cluster: Cluster, error: Exception
+) -> None:
+    """The loop lives, and the other peers are served."""
+    await cluster.write(1, 0, "n0")
+    cluster.replicas["n1"].dead, cluster.replicas["n1"].error = True, error
+    await cluster.rounds(36, "n0")
+
+    assert cluster.stores["n0"].digest(0) == cluster.stores["n2"].digest(0)
+    assert 3 <= cluster.replicas["n1"].calls <= 4  # at 0, 5, 15 and 35 seconds
+    code = "CONNECTION_LOST" if isinstance(error, QuorumlogError) else "INTERNAL"
+    failed = cluster.counted("n0", f'quorumlog_sync_failures_total{{code="{code}"}}')
+    assert failed == cluster.replicas["n1"].calls
+
+
+async def test_a_pass_compares_everything_now_and_tells(cluster: Cluster) -> None:
+    """Each node with each peer, however long until its turn; found, copied and failures are told."""
+    await cluster.rounds(3)
+    await cluster.write(1, 0, "n0")
+    await cluster.write(2, 1, "n1")
+    cluster.replicas["n3"].dead = True
+
+    numbers = {node: cluster.loops[node].start_pass() for node in NODES}
+    assert cluster.loops["n0"].start_pass() == numbers["n0"]  # the one that runs
+    with_all = cluster.loops["n0"].start_pass([2])
+    assert with_all == numbers["n0"]
+    for node in NODES:
+        await cluster.loops[node].step()
+
+    passes = {node: cluster.loops[node].status()["pass"] for node in NODES}
+    assert {one["state"] for one in passes.values()} == {"done"}
+    assert (passes["n0"]["repaired"], passes["n1"]["repaired"]) == (10, 10)
+    assert passes["n0"]["bytes"] > 0
+    assert "n3" in passes["n1"]["failures"]
+    assert passes["n1"]["peers_done"] == passes["n1"]["peers_total"] == 3
+
+
+async def test_a_pass_of_one_shard_leaves_the_others(cluster: Cluster) -> None:
+    """And another one is refused while it runs, unless it is the same."""
+    await cluster.write(1, 0, "n0")
+    await cluster.write(2, 3, "n0")
+
+    cluster.loops["n0"].start_pass([0])
+    with pytest.raises(Overloaded):
+        cluster.loops["n0"].start_pass([1])
+    with pytest.raises(Overloaded):
+        cluster.loops["n0"].start_pass()
+    await cluster.loops["n0"].step()
+
+    assert cluster.stores["n0"].digest(0) == cluster.stores["n1"].digest(0)
+    assert cluster.stores["n0"].digest(3)[0] == 0
+    assert cluster.loops["n0"].start_pass([1]) == 2
+
+
+async def test_without_a_ring_nothing_happens(cluster: Cluster) -> None:
+    """There are no owners yet; a pass is refused."""
+    cluster.view.ready = False
+    await cluster.rounds(2)
+
+    assert all(one.calls == 0 for one in cluster.replicas.values())
+    with pytest.raises(NotReady):
+        cluster.loops["n0"].start_pass()
+
+
+@pytest.mark.parametrize("wrong", [{"interval_seconds": 0.0}, {"wait_seconds_max": 1.0}])
+def test_settings_have_bounds(wrong: dict[str, float]) -> None:
+    """Positive, and no back-off below the interval."""
+    with pytest.raises(InvalidSettings):
+        RepairSettings(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def client(cluster: Cluster) -> AsyncIterator[TestClient]:
+    """HTTP in front of n0."""
+    views: Any = cluster
+    api = RepairApi("n0", views, views, SystemClock(), cluster.loops["n0"])
+    app = web.Application(middlewares=[front_middleware(SystemClock(), SystemEntropy(), Metrics())])
+    app.router.add_routes(api.routes())
+    async with TestClient(TestServer(app)) as made:
+        yield made
+
+
+async def test_any_node_starts_a_repair_everywhere_and_tells_how_far_it_is(
+    cluster: Cluster, client: TestClient
+) -> None:
+    """POST tells all storage nodes; a dead one is named. GET asks them."""
+    await cluster.write(1, 0, "n0")
+    cluster.replicas["n3"].dead = True
+
+    begun = await client.post("/cluster/repair", json={"shard": 0})
+    assert begun.status == 202
+    body = await begun.json()
+    assert body["started"] == {"n0": 1, "n1": 1, "n2": 1}
+    assert list(body["failures"]) == ["n3"]
+    await asyncio.gather(*(cluster.loops[node].step() for node in ("n0", "n1", "n2")))
+
+    told = await (await client.get("/cluster/repair")).json()
+    assert told["nodes"]["n0"]["pass"]["repaired"] == 10
+    assert told["nodes"]["n0"]["pass"]["state"] == "done"
+    assert list(told["failures"]) == ["n3"]
+
+
+@pytest.mark.parametrize("body", ["[]", "{", '{"shard": 4}', '{"shard": "1"}', '{"shards": 1}'])
+async def test_a_wrong_request_starts_nothing(client: TestClient, body: str) -> None:
+    """400 with a reason."""
+    answer = await client.post("/cluster/repair", data=body.encode())
+
+    assert answer.status == 400
+    assert (await answer.json())["error"]["code"] == "INVALID_REQUEST"
+
+
+async def test_nobody_to_tell_is_an_error(cluster: Cluster, client: TestClient) -> None:
+    """503: nothing was started."""
+    cluster.view.ready = False
+    for node in NODES:
+        cluster.replicas[node].dead = True
+
+    assert (await client.post("/cluster/repair")).status == 503
