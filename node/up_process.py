@@ -163,8 +163,8 @@ def start(
 ) -> NodeProcess:
     """Starts a node; `bootstrap` if the cluster is new, so that empty folders are no lost disks.
 
-    `join`: the cluster is there and the node is new to it, or lost its disk. `within`: words of a command that
-    becomes the node, as `nsenter` does.
+    `join`: the cluster is there and the node is new to it, or lost its disk. `within`: words of a
+    command that becomes the node, as `nsenter` does.
     """
     words = ["node", "--config", str(plan.config)]
     words += ["--bootstrap"] * bootstrap + ["--join"] * join
