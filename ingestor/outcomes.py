@@ -99,8 +99,10 @@ class Submission:
         self.entries = tuple(EntryTally(one, groups, self.w) for one in self.piece.entries)
 
     def _needed_of(self, owners: Sequence[str]) -> int:
-        """Acks of one owner set: never less than W; sets of a shard that moves may differ in size."""
-        return max(self.w, len(owners) if self.every else min(self.needed, len(owners)))
+        """Acks of one owner set; the sets of a shard that moves may differ in size, W holds for each."""
+        if self.every or self.needed > len(owners):
+            return max(self.w, len(owners))
+        return self.needed
 
     @property
     def settled(self) -> bool:
