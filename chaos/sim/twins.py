@@ -213,9 +213,6 @@ class _Idle:
 
     pause_seconds = 3600.0
 
-    def thinned(self, ordinals: object) -> None:
-        """Blocks that lost entries: nothing moves here."""
-
     def __init__(self, *_: object, **__: object) -> None:
         """Whatever it is made of."""
 
