@@ -3,8 +3,8 @@
 Three nodes on this machine, rows at a steady rate, the third node killed for a while. It is started again
 while rows still come: until it has found itself equal to each other owner is one figure, the other one is,
 after the last row, until the digests of all three are the same. Nothing is read meanwhile, and no hints are
-kept, so nothing else repairs. The bytes copied stand beside those that a peer's store grew by: blocks travel as they
-are.
+kept, so nothing else repairs. The bytes copied stand beside those that a peer's store grew by: blocks
+travel as they are.
 """
 
 import argparse

@@ -4,7 +4,7 @@ Puts are storage.putting, scans storage.scanning, merges storage.compaction; her
 here a damaged block is set aside.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,22 +123,17 @@ class StorageService(RetentionDoor):
             self._chores.close()
             raise
         self._look_at_disk()
-        self._supervisor = Supervisor("storage")
-        disk, catalog = self.settings.disk_interval_seconds, self.settings.catalog_interval_seconds
-        self._supervisor.spawn("disk", self._supervisor.forever(lambda: disk, self._watch_disk))
-        self._supervisor.spawn(
-            "catalog", self._supervisor.forever(lambda: catalog, self._flusher.flush)
-        )
-        self._compactor.start(self._home.last_segment() + 1)
-        pause = lambda: self._compactor.pause_seconds  # noqa: E731
-        self._supervisor.spawn("compact", self._supervisor.forever(pause, self._tend_blocks))
         await self.hints.start()
-        flush = self.hints.flush
-        self._supervisor.spawn("hints", self._supervisor.forever(lambda: FLUSH_SECONDS, flush))
         if self.settings.scrub_period_seconds:
             await self._scrub.start()
-            rest = lambda: self._scrub.pause_seconds  # noqa: E731
-            self._supervisor.spawn("scrub", self._supervisor.forever(rest, self._scrub.step))
+        self._supervisor = Supervisor("storage")
+        self._every("disk", lambda: self.settings.disk_interval_seconds, self._watch_disk)
+        self._every("catalog", lambda: self.settings.catalog_interval_seconds, self._flusher.flush)
+        self._compactor.start(self._home.last_segment() + 1)
+        self._every("compact", lambda: self._compactor.pause_seconds, self._tend_blocks)
+        self._every("hints", lambda: FLUSH_SECONDS, self.hints.flush)
+        if self.settings.scrub_period_seconds:
+            self._every("scrub", lambda: self._scrub.pause_seconds, self._scrub.step)
         told = self._gauges.warmed.inc
         warmer = Warmer(self._engine, self._hot, self._chores, self._reading, told)
         self._supervisor.spawn("warm", warmer.run(self.settings.warm_cpu_share))
@@ -151,6 +146,11 @@ class StorageService(RetentionDoor):
             replayed_blocks=opened.replayed_blocks,
             rebuilt=opened.rebuilt,
         )
+
+    def _every(
+        self, name: str, pause: Callable[[], float], step: Callable[[], Coroutine[Any, Any, Any]]
+    ) -> None:
+        self._supervisor.spawn(name, self._supervisor.forever(pause, step))
 
     def _adopt(self, opened: Opened) -> None:
         assert self._home is not None
