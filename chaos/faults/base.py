@@ -6,6 +6,7 @@ of them block; one fault at a time.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,21 +50,21 @@ class Site:
         return min(high, low + int(self.lot.uniform(0, high - low + 1)))
 
 
-class Kind:
+class Kind(ABC):
     """A kind of fault. `at_rest`: from the bite to the heal its targets surely do nothing."""
 
     name = ""
     at_rest = False
 
+    @abstractmethod
     def bite(self, site: Site, targets: Targets) -> Proof:
         """Breaks; the proof."""
-        raise NotImplementedError
 
+    @abstractmethod
     def heal(self, site: Site, targets: Targets) -> Proof:
         """Heals, and waits until the targets are ready; what is to be added to the proof."""
-        raise NotImplementedError
 
-    def undo(self, site: Site, targets: Targets) -> None:
+    def undo(self, site: Site, targets: Targets) -> None:  # noqa: B027 - most leave nothing
         """After a bite that failed: removes what there is of it. Raises nothing."""
 
 

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import time
+from abc import abstractmethod
 
 from chaos.faults.base import Kind, Proof, Site, Targets
 from chaos.net import LinkFailed
@@ -25,9 +26,9 @@ SLICE_BYTES, SLICE_VARIATION, SLICE_MICROS = 64, 24, 500
 class LinkFault(Kind):
     """A fault on the links to its targets."""
 
+    @abstractmethod
     def put(self, site: Site, target: str) -> None:
         """Puts it on one link."""
-        raise NotImplementedError
 
     def bite(self, site: Site, targets: Targets) -> Proof:
         """Puts it on all, then probes each."""
