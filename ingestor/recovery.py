@@ -2,8 +2,8 @@
 
 N-W+1 owners say what they hold, and what the producer was told. Each acked row is on W owners, so at
 least one of these has it. What lies above `told` on fewer than W of them is fetched from a holder and put
-to the others; ackTill counts it only when their answers show it. What cannot be put again now stays
-`missing`, so the producer sends it again: slower, never wrong.
+to the others; ackTill counts it only when their answers show it. Until that is done the producer is not
+served: ackTill would be lower than it was, for rows that it may have thrown away by then.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from ingestor.producers import ProducerBook, ProducerSession
 from ingestor.write_metrics import WriteMetrics
 from ingestor.write_settings import WriteSettings
 from records.block_codec import EncodedBlock
-from records.errors import Fenced, QuorumlogError
+from records.errors import Fenced, QuorumlogError, QuorumUnavailable
 from records.ids import EntryId
 from records.intervals import SeqIntervals
 from records.messages import EntriesRequest, ProducerState, PutOptions, PutReply
@@ -28,6 +28,8 @@ from runtime.deadline import Deadline
 from runtime.logs import get_logger
 
 log = get_logger(__name__)
+#: Seconds between two tries to put a tail again.
+RETRY_SECONDS = 0.1
 
 
 class Recovery:
@@ -55,18 +57,29 @@ class Recovery:
         """The producer's session under this reign, recovered if it is new.
 
         Raises:
-            QuorumUnavailable: fewer than N-W+1 owners answered by the deadline.
+            QuorumUnavailable: fewer than N-W+1 owners answered by the deadline, or what they hold did not
+                reach W of them.
         """
         session = self._book.session(producer, led.reign)
         if session.ready:
             return session
         async with session.lock:
-            if not session.ready:
-                heard = await self.refresh(led, session, led.overlap, deadline)
-                for ledger in session.ledgers():
-                    await self._thicken(led, session, ledger, heard, deadline)
-                session.ready = True
+            while not session.ready:
+                await self._recover(led, session, deadline)
         return session
+
+    async def _recover(self, led: Led, session: ProducerSession, deadline: Deadline) -> None:
+        """One try; the session is ready, or a pause is over."""
+        heard = await self.refresh(led, session, led.overlap, deadline)
+        try:
+            for ledger in session.ledgers():
+                await self._thicken(led, session, ledger, heard, deadline)
+        except QuorumUnavailable:
+            if deadline.remaining() <= RETRY_SECONDS:
+                raise
+            await self._clock.sleep(RETRY_SECONDS)
+        else:
+            session.ready = True
 
     async def refresh(
         self, led: Led, session: ProducerSession, needed: Iterable[Group], deadline: Deadline
@@ -120,8 +133,12 @@ class Recovery:
         heard: list[str],
         deadline: Deadline,
     ) -> None:
-        """Puts again what fewer than W of `heard` hold."""
-        spans = ledger.thin(led.writers)
+        """Puts again what fewer than W of `heard` hold: the leader before may have acknowledged it.
+
+        Raises:
+            QuorumUnavailable: some of it could not be put. Answering without it, ackTill would fall.
+        """
+        spans, failed = ledger.thin(led.writers), None
         for holder in heard if spans else ():
             held = ledger.held_by(holder)
             if any(held.overlap(*span) for span in spans):
@@ -129,7 +146,10 @@ class Recovery:
                     await self._copy(led, session, ledger, holder, spans, deadline)
                 except QuorumlogError as error:
                     log.warning("tail not put again", holder=holder, error=error)
+                    failed = error
             spans = ledger.thin(led.writers)
+        if failed is not None and spans:
+            raise QuorumUnavailable(f"its last rows could not be put again: {failed.message}")
 
     async def _copy(
         self,
