@@ -31,6 +31,7 @@ from records.sync import (
     BUCKETS,
     HOUR_TYPE,
     LISTED_TYPE,
+    QUESTIONS_MAX,
     SPAN_TYPE,
     SUM_BYTES,
     Level,
@@ -40,8 +41,6 @@ from records.sync import (
     roots_question,
 )
 
-#: Questions in one request, about 25 bytes each.
-QUESTIONS_MAX = 16_384
 #: Entries after which a session ends; at most a reply more are named. The next session goes on.
 LACKING_MAX = 50_000
 #: Entries of an hour that are listed at once: cheaper than 256 sums and then a list.
