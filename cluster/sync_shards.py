@@ -89,8 +89,11 @@ class SyncReport:
     refused: int = 0
     #: Entries named and not given by the peer any more.
     vanished: int = 0
-    #: Places where both hold the same ids with other contents; entries that only we hold.
+    #: Entries that were named, and turned out to be here with other contents.
     conflicts: int = 0
+    #: Places that seem to hold the same ids with other contents (`AntiEntropySession.conflicting`).
+    conflicting: set[bytes] = field(default_factory=set)
+    #: Entries that only we hold.
     surplus: int = 0
     rounds: int = 0
     block_bytes: int = 0
@@ -163,7 +166,7 @@ class _Sync:
         session = await self._descend(shards)
         report = self.report
         report.equal, report.differing = session.equal, session.differing
-        report.conflicts, report.surplus = session.conflicts, session.surplus
+        report.conflicting, report.surplus = session.conflicting, session.surplus
         lacking = await self._absent(list(session.lacking))
         if lacking:
             await self.clock.sleep(self.limits.second_look_seconds)
@@ -212,6 +215,7 @@ class _Sync:
             blocks = await self.peer.fetch(tuple(chunk), deadline)
             size = sum(len(block.data) for block in blocks)
             got = await self._put_all(blocks)
+            got.intersection_update(chunk)  # whatever else came, this is what is waited for
             if not got:
                 self.report.vanished += len(chunk)
                 got.update(chunk)

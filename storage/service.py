@@ -346,6 +346,11 @@ class StorageService(RetentionDoor):
         self._check_ready()
         return self._trees.absent(entry_ids)
 
+    @property
+    def blocks_set_aside(self) -> int:
+        """How many blocks turned out damaged so far."""
+        return self._engine.holdings.quarantined
+
     async def fetch(self, entry_ids: tuple[EntryId, ...]) -> list[EncodedBlock]:
         """Blocks restricted to these entries, about 32 MiB of them; unknown ids are left out.
 

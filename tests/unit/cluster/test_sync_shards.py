@@ -327,6 +327,23 @@ async def test_a_damaged_block_is_not_sent_and_the_rest_is(pair: Pair, tmp_path:
     assert here == there
 
 
+async def test_a_peer_that_gives_what_nobody_asked_for_ends_the_call(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Always the same block, for whatever is fetched: the call ends, and says what was not given."""
+    await put_all(pair.there, [block(1), block(2)])
+    other = block(7)
+
+    async def wrong(ids: tuple[EntryId, ...], deadline: Deadline) -> list[EncodedBlock]:
+        return [other]
+
+    monkeypatch.setattr(pair.wire, "fetch", wrong)
+    async with asyncio.timeout(10):
+        report = await pair.sync()
+
+    assert report.vanished == 40
+
+
 async def test_a_session_is_bounded_and_the_next_ones_finish(pair: Pair) -> None:
     """Twenty entries a call at least; no call says that it compared everything until one has."""
     await put_all(pair.there, [block(number, entries=40) for number in range(5)])
