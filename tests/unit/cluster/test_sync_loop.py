@@ -372,6 +372,13 @@ async def test_a_wrong_request_starts_nothing(client: TestClient, body: str) -> 
     assert (await answer.json())["error"]["code"] == "INVALID_REQUEST"
 
 
+async def test_a_body_without_end_is_not_read(client: TestClient) -> None:
+    """413 after some kilobytes, whatever is still to come."""
+    answer = await client.post("/cluster/repair", data=b'{"shard": ' + b" " * 200_000 + b"1}")
+
+    assert answer.status == 413
+
+
 async def test_nobody_to_tell_is_an_error(cluster: Cluster, client: TestClient) -> None:
     """503: nothing was started."""
     cluster.view.ready = False
