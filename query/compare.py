@@ -1,9 +1,9 @@
 """Comparing the entry lists of a shard's replicas: what the data owner lacks, and what must be hidden. Pure.
 
 A replica decides visibility from the entries that it holds (records.visibility); over the union of two
-replicas it may be another: an entry may overlap an older block that only the other one has. The union is
-seen with the base's own block ids for what it holds, so the base needs to hide more, never less, of
-overlapping sequences. Entries asked for by name are shown as the union says, whatever their holder thinks.
+replicas it may be another: an entry may overlap an older one that only the other has. The union is seen
+with the base's own references for what it holds, so the base needs to hide more, never less, of overlapping
+sequences. Entries asked for by name are shown as the union says, whatever their holder thinks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ def compare(base: str, lists: Mapping[str, Sequence[EntryRef]]) -> Comparison:
             if ref.entry_id in held:
                 continue
             known = union.get(ref.entry_id)
-            if known is None or ref.block_id < known.block_id:
+            if known is None or ref.received_at < known.received_at:
                 union[ref.entry_id] = ref
                 lacking[ref.entry_id] = (node, *lacking.get(ref.entry_id, ()))
             else:

@@ -14,13 +14,12 @@ Entries that a holder no longer knows are ignored: nobody acknowledged lacks the
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from query.compare import Comparison, Hides, compare, fullest
-from query.merge import SEQUENCED
 from query.scatter import Digest, Owners, Part, Scatter, Scattered
 from query.settings import QuerySettings
 from query.together import together
@@ -28,7 +27,6 @@ from records.errors import InvalidRequest, QuorumlogError, TooLarge
 from records.ids import EntryId
 from records.intervals import SeqIntervals
 from records.messages import EntriesRequest, ScanReply
-from records.predicates import ScanPlan
 from records.visibility import EntryRef
 from runtime.deadline import Deadline
 from runtime.logs import get_logger
@@ -77,7 +75,6 @@ class Settler:
         self,
         view: Owners,
         replicas: "Replicas",
-        plan: ScanPlan,
         scatter: Scatter,
         needed: dict[int, int],
         deadline: Deadline,
@@ -86,7 +83,6 @@ class Settler:
     ) -> None:
         self._view = view
         self._replicas = replicas
-        self._plan = plan
         self._scatter = scatter
         self._needed = needed
         self._deadline = deadline
@@ -197,15 +193,8 @@ class Settler:
         for shard in shards:
             if known := self._out.comparisons.get(shard):
                 hide |= known.base_hide
-        reply, table = await self._scan(node, self._wide(), shards, (), hide=hide)
+        reply, table = await self._scan(node, self._scatter, shards, (), hide=hide)
         self._keep(node, reply, table)
-
-    def _wide(self) -> Scatter:
-        """The scatter for repeated scans: with the columns that name a sequenced row."""
-        if self._plan.fields is None or self._plan.fold is not None:
-            return self._scatter
-        fields = tuple(dict.fromkeys((*self._plan.fields, *SEQUENCED)))
-        return self._scatter.with_plan(replace(self._plan, fields=fields))
 
     async def _scan(
         self,
@@ -264,7 +253,7 @@ class Settler:
                 tables.append(
                     await self._scan(
                         node,
-                        self._wide(),
+                        self._scatter,
                         shards,
                         (),
                         tuple(piece),

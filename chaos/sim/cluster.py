@@ -16,7 +16,7 @@ from typing import Any
 from chaos.checkers import CHECKERS, VIOLATED
 from chaos.history import FINAL, FaultRecord, Head, History, Op
 from chaos.sim import twins
-from chaos.sim.checks import check_control, check_order, check_restart, equal_owners, ties_apart
+from chaos.sim.checks import check_control, check_order, check_restart, equal_owners
 from chaos.sim.clients import Traffic, Writer, agent, read
 from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.consensus import SimLog
@@ -47,8 +47,6 @@ class World:
         self.dice = Dice("run", seed)
         self.broken: list[tuple[str, str]] = []
         self.network = SimNetwork(self.dice.fork("network"))
-        #: What is known to be wrong, and is no failure of this run: see ties_apart.
-        self.open: list[str] = []
         self.bitten: Counter[str] = Counter()
         self.writers: list[Writer] = []
         self.unfinished: dict[str, int] = {}
@@ -373,8 +371,7 @@ class World:
             else:
                 self.broken.append(("L2", f"no complete read through {id} after the heal"))
         check_control(self.log, self.broken)
-        check_order(traffic.ops, self.broken)
-        self.open = ties_apart(traffic.ops, traffic.numbered)
+        check_order(traffic.ops, traffic.numbered, self.broken)
         head = Head(
             "sim", self.seed, WALL_MICROS, NODES, N, W, R, traffic.services, tuple(traffic.numbered)
         )  # fmt: skip
