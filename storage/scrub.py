@@ -57,13 +57,15 @@ class ScrubHost:
     """What the scrub needs of the storage service around it.
 
     `set_aside` takes (ordinal, reason). `append` makes records durable. `durable` is the end of the log up to
-    which everything is applied. `check_catalog` finds damage in it, and makes it anew; what it found, or "".
+    which everything is applied. `catalog_damage` reads all of the catalog: what is wrong with it, or "". It
+    blocks, beside writes to it. `remake_catalog` makes it anew.
     """
 
     set_aside: Callable[[int, str], Awaitable[None]]
     append: Callable[[Sequence[Record]], Awaitable[None]]
     durable: Callable[[], Position]
-    check_catalog: Callable[[], Awaitable[str]]
+    catalog_damage: Callable[[], str]
+    remake_catalog: Callable[[], Awaitable[object]]
 
 
 class Scrub:
@@ -239,7 +241,8 @@ class Scrub:
                 log.error("damaged bytes in the log", file=number, start=start, reason=why)
 
     async def _finish(self, now: float) -> None:
-        if why := await self._host.check_catalog():
+        if why := await self._pool.run(self._host.catalog_damage):
+            await self._host.remake_catalog()
             self._found("catalog")
             log.error("the catalog is damaged and was made anew", reason=why)
         self._progress.end(now)

@@ -231,7 +231,8 @@ class StorageService(RetentionDoor):
             self._quarantine,
             self._puts.append,
             lambda: self._checkpointer.position,
-            self._check_catalog,
+            self._catalog.damage,
+            self._flusher.remake,
         )
         return Scrub(path, self._engine, files, self.settings, self._clock, self._metrics, host)
 
@@ -409,13 +410,6 @@ class StorageService(RetentionDoor):
         assert self._home is not None
         path = self._files.path(place)
         await self._chores.run(self._home.keep_damaged, path, place.offset, place.length)
-
-    async def _check_catalog(self) -> str:
-        """Makes the catalog anew if its file is damaged; what was wrong with it."""
-        why = await self._chores.run(self._catalog.damage)
-        if why:
-            await self._flusher.remake()
-        return why
 
     # -- fences and producers ---------------------------------------------------------------------
 

@@ -1,9 +1,11 @@
 """The scrub: every damage is found, set aside and healed by a put; nothing else is touched."""
 
+import asyncio
 import errno
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from records.errors import DiskFull
 from records.messages import EntryStatus, PutOptions, SealRequest
 from runtime.metrics import Metrics
 from storage import scrub_read
+from storage.catalog import Catalog
 from storage.log_format import read_file
 from storage.scrub_plan import (
     KNOWN_MAX,
@@ -412,6 +415,31 @@ async def test_a_damaged_catalog_is_made_anew(tmp_path: Path) -> None:
     await service.stop()
     service = await running(tmp_path)
     assert sorted(await messages(service)) == rows
+    await service.stop()
+
+
+async def test_the_catalog_is_written_while_all_of_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading a large one takes long; puts that compare rows and flushes must not wait for it."""
+    service = await running(tmp_path)
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(_: object) -> str:
+        reading.set()
+        return "" if go_on.wait(20) else "nobody went on"
+
+    monkeypatch.setattr(Catalog, "damage", slow)
+    scrub = service._scrub
+    scrub._host = service._make_scrub(tmp_path / "x.json", service._files)._host
+    under_way = asyncio.create_task(whole_pass(service))
+    assert await asyncio.to_thread(reading.wait, 20)
+    await service.put(BLOCKS[0], OPTIONS)
+    async with asyncio.timeout(10):
+        assert await service._flusher.flush_all()
+
+    go_on.set()
+    assert await under_way == 0
     await service.stop()
 
 
