@@ -40,12 +40,16 @@ NOW = T0 + 3600 * SECOND
 
 
 class Clock(SystemClock):
-    """The real one, but for the time of day."""
+    """The real one, but for the time of day, and for time that the test lets pass."""
 
     now = NOW
+    ahead = 0.0
 
     def wall_micros(self) -> int:
         return self.now
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
 
 
 @dataclass
@@ -354,6 +358,25 @@ async def test_a_session_is_bounded_and_the_next_ones_finish(pair: Pair) -> None
         assert calls < 12
 
     assert len(await messages(pair.here)) == 5 * 40 * 5
+
+
+async def test_a_slow_peer_is_left_after_a_while_and_the_next_call_goes_on(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each fetch takes 25 s: after three of them the call ends with what it has, and does not claim all."""
+    monkeypatch.setattr(module, "FETCH_BYTES", 1)
+    await put_all(pair.there, [block(number) for number in range(5)])
+
+    def slow(name: str) -> None:
+        pair.clock.ahead += 25.0 if name == "fetch" else 0.0
+
+    pair.wire.before = slow
+    first = await pair.sync()
+    rest = await pair.sync()
+
+    assert (first.stored, first.compared) == (60, False)
+    assert (rest.stored, rest.compared) == (40, True)
+    assert (await pair.sync()).equal
 
 
 async def test_merged_blocks_compare_equal_and_give_what_lacks(pair: Pair) -> None:
