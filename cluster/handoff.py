@@ -47,6 +47,8 @@ LEAVING_MAX = 64
 FETCH_ENTRIES = 1000
 #: Seconds to wait after a delivery that failed: doubled from first to max.
 PAUSE_FIRST, PAUSE_MAX = 0.5, 30.0
+#: Seconds of deliveries to one target, from file to file, after which the others have their turn.
+TURN_SECONDS = 10.0
 #: Seconds of rest after one put, at most.
 REST_MAX = 5.0
 
@@ -191,7 +193,7 @@ class Handoff:
         await self._tasks.stop()
 
     async def step(self) -> None:
-        """One round: everything for each target that answers."""
+        """One round: for each target that answers everything, or what it takes in its turn."""
         view = self._views.current()
         if self._storage is None or not view.ready:
             return
@@ -208,8 +210,9 @@ class Handoff:
     async def _deliver_all(self, target: str, backoff: _Backoff) -> None:
         assert self._storage is not None
         hints, delivered = self._storage.hints, 0
+        turn = Deadline.after(self._clock, TURN_SECONDS)
         try:
-            while (batch := await hints.oldest(target)) is not None:
+            while not turn.expired and (batch := await hints.oldest(target)) is not None:
                 delivered += await self._deliver(target, batch.hints)
                 await hints.done(target, batch.sequence)
         except Exception as error:  # noqa: BLE001 - of one target; the others must be served

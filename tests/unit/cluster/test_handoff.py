@@ -15,6 +15,7 @@ from records.errors import ConnectionLost, InvalidRequest
 from records.hint import Hint
 from runtime.deadline import Deadline
 from runtime.metrics import Metrics
+from storage import hints
 from storage.service import StorageService
 from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews
 from tests.unit.storage.samples import OPTIONS, SETTINGS, Entry, block_of, plain, row
@@ -299,6 +300,29 @@ async def test_a_target_on_which_something_breaks_does_not_hold_up_the_others(
         one.clock.now += 1.0
         await one.handoff.step()
         assert len(one.replicas["b"].held) == 1
+
+
+async def test_a_slow_target_does_not_keep_the_others_from_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three files of hints for b, each of which takes 6 s: after two of them c gets its own."""
+    monkeypatch.setattr(hints, "FILE_BYTES", 1)
+    async with keeper(tmp_path, settings={"handoff_share": 1.0}) as one:
+        for number in range(3):
+            await one.missed(plain(10 * number, 2), number=number, target="b")
+        await one.missed(plain(90, 2), number=9, target="c")
+        put = one.replicas["b"].put
+
+        async def slow(*args: Any) -> Any:
+            one.clock.now += 6.0
+            return await put(*args)
+
+        one.replicas["b"].put = slow  # type: ignore[method-assign]
+        await one.handoff.step()
+
+        assert (len(one.replicas["b"].held), len(one.replicas["c"].held)) == (2, 1)
+        await one.handoff.step()
+        assert one.storage.hints.targets() == []
 
 
 async def test_entries_that_the_keeper_lost_are_counted_and_the_rest_is_delivered(
