@@ -6,11 +6,12 @@ with the base's own references for what it holds, so the base needs to hide more
 sequences. Entries asked for by name are shown as the union says, whatever their holder thinks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from records.block import Spans
 from records.ids import EntryId
+from records.intervals import SeqIntervals
 from records.visibility import EntryRef, Hidden, hidden_parts
 
 #: In ScanRequest.hide, no spans mean the whole entry.
@@ -40,6 +41,21 @@ class Comparison:
     def lacks(self) -> int:
         """How many entries the base lacks."""
         return len(self.lacks_by_node.get(self.base, ()))
+
+
+def hold_the_same(left: Iterable[EntryRef], right: Sequence[EntryRef]) -> bool:
+    """Whether an entry of one side and one of the other may hold the same row under two entry ids."""
+    spans: dict[tuple, SeqIntervals] = {}
+    for ref in right:
+        if ref.producer:
+            spans.setdefault(ref.producer, SeqIntervals()).update(ref.seqs)
+    names, before = {ref.entry_id for ref in right}, {ref.previous for ref in right if ref.previous}
+    return any(
+        ref.entry_id in before
+        or ref.previous in names
+        or (ref.producer in spans and any(spans[ref.producer].overlap(*one) for one in ref.seqs))
+        for ref in left
+    )
 
 
 def fullest(lists: Mapping[str, Sequence[EntryRef]], prefer: str) -> str:

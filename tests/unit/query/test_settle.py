@@ -165,6 +165,38 @@ async def test_visibility_that_changes_under_the_read_neither_doubles_nor_drops_
 
 
 @pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("call", range(1, 16))
+async def test_the_same_bytes_of_two_windows_are_shown_once_whenever_one_arrives(
+    call: int, early: bool, folded: bool
+) -> None:
+    """Sent twice about the window's edge: n1 and n2 hold the one, the other reaches n0 at any call."""
+    cluster = FakeCluster()
+    cluster.write(entry(1))
+    first = make_entry(2, 0, [row(5, "twice", x=1)], received_at=50)
+    again = make_entry(3, 0, [row(5, "twice", x=1)], received_at=60, previous=first.id)
+    held, late = (again, first) if early else (first, again)
+    cluster.write(held, on=["n1", "n2"])
+    calls = 0
+
+    def on_call(_: str, __: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            cluster.stores["n0"].add(late)
+
+    for store in cluster.stores.values():
+        store.on_call = on_call
+    async with coordinator(cluster, repair_delay_seconds=60.0) as reader:
+        if folded:
+            assert (await count(reader))[0] == 3
+            return
+        answer = await reader.query(plan(), soon())
+    assert answer.complete
+    assert answer.table["message"].to_pylist().count("twice") == 1
+
+
+@pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("call", range(1, 13))
 async def test_an_overlapping_entry_that_reaches_a_holder_meanwhile_hides_nothing_from_us(
     call: int, folded: bool
