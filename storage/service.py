@@ -346,7 +346,7 @@ class StorageService(RetentionDoor):
         return await self._trees.answer(request)
 
     def absent(self, entry_ids: Sequence[EntryId]) -> list[EntryId]:
-        """Those entries that are not held here. About 2 µs each."""
+        """Those entries that lack here: not held, and not dropped below a watermark. About 2 µs each."""
         self._check_ready()
         return self._trees.absent(entry_ids)
 

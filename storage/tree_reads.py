@@ -36,7 +36,7 @@ from records.sync import (
 from records.timestamps import MAX_ENTRY_HOURS, MICROS_PER_HOUR, WIDE_HOUR
 from runtime.tasks import Workers
 from storage.engine import Engine
-from storage.entry_table import COMPLEX, GONE
+from storage.entry_table import COMPLEX, GONE, NO_PRODUCER
 from storage.holdings import Extra
 from storage.merkle import MerkleTree, sums
 from storage.newest import Mark, Newest, received_after
@@ -91,9 +91,27 @@ class TreeReads:
         )
 
     def absent(self, ids: Sequence[EntryId]) -> list[EntryId]:
-        """Those of `ids` that are not held. About 2 µs each, on the event loop."""
+        """Those of `ids` that lack here. About 2 µs each, on the event loop.
+
+        What was here and went below a watermark does not: other owners drop it at other moments, and would
+        send it for nothing.
+        """
         find = self._engine.holdings.table.find
-        return [one for one in ids if find(one) is None]
+        lacking = [one for one in ids if find(one) is None]
+        if not self._engine.holdings.retention.marks:
+            return lacking
+        return [one for one in lacking if not self._expired_here(one)]
+
+    def _expired_here(self, entry_id: EntryId) -> bool:
+        holdings = self._engine.holdings
+        table, number = holdings.table, holdings.table.find_any(entry_id)
+        if number is None:
+            return False
+        row = table.rows[number]
+        producer = int(row["producer"])
+        service = table.producers.values[producer][2] if producer != NO_PRODUCER else ""
+        tenant = table.tenants.values[int(row["tenant"])]
+        return holdings.retention.expired(tenant, service, int(row["max_ts"]))
 
 
 def _affordable(

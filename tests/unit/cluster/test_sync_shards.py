@@ -19,6 +19,7 @@ from records.messages import PutOptions, SealRequest
 from records.sync import TreeRequest
 from runtime.clock import SystemClock
 from runtime.deadline import Deadline
+from storage.retention import Retention
 from storage.service import StorageService
 from tests.unit.storage.samples import (
     OPTIONS,
@@ -307,6 +308,29 @@ async def test_refused_entries_stay_away_and_their_neighbours_come(pair: Pair) -
     assert (report.stored, report.refused) == (21, 1)
     assert report.complete
     assert not [one for one in await messages(pair.here) if one.startswith("drop")]
+
+
+async def test_what_a_watermark_took_here_is_not_fetched_where_it_is_still_held(pair: Pair) -> None:
+    """Owners drop it at different moments: no difference worth a byte. What was never here is refused."""
+    blocks = [
+        block_of(n, plain(10 * n, 3, shard=n % 4), sequenced(n, n, shard=1)) for n in range(1, 6)
+    ]
+    late = plain(20_000, 1, shard=2)
+    await put_all(pair.there, [*blocks, block_of(9, late), block_of(10, plain(77, 2, "other"))])
+    await put_all(pair.here, blocks)
+    marks = {("default", ""): T0 + 5 * 3600 * SECOND}
+    pair.here.observe_retention(Retention(1, marks))
+    for _ in range(500):
+        if not any(pair.here.digest(shard)[0] for shard in SHARDS):
+            break
+        await asyncio.sleep(0.02)
+
+    report = await pair.sync(admit=pair.here.admits)
+
+    ids = {one for fetched in pair.wire.fetched for one in fetched}
+    assert ids == {entry_id(late), entry_id(plain(77, 2, "other"))}
+    assert (report.stored, report.refused) == (1, 1)
+    assert report.complete
 
 
 async def test_a_damaged_block_is_not_sent_and_the_rest_is(pair: Pair, tmp_path: Path) -> None:
