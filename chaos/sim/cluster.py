@@ -49,6 +49,8 @@ class World:
         self.network = SimNetwork(self.dice.fork("network"))
         self.bitten: Counter[str] = Counter()
         self.writers: list[Writer] = []
+        #: The writers' work that has begun, each a task.
+        self._writing: list[asyncio.Task[None]] = []
         self.unfinished: dict[str, int] = {}
         self._down: dict[str, int] = {}
         self._deaf: set[str] = set()
@@ -127,7 +129,7 @@ class World:
     async def _work(self) -> None:
         traffic, dice = self.traffic, self.dice.fork("work")
         self.writers = [Writer(traffic, f"p{i}", 1, dice.number(8, 25)) for i in range(2)]
-        running = [asyncio.create_task(one.run()) for one in self.writers]
+        self._writing = [asyncio.create_task(one.run()) for one in self.writers]
         posts = {f"agent{i}": asyncio.create_task(agent(traffic, f"agent{i}", 6)) for i in range(2)}
         reader = asyncio.create_task(self._read(dice.fork("reader")))
         troubles = [asyncio.create_task(self._inflict(one)) for one in self.plan.faults]
@@ -138,7 +140,7 @@ class World:
             await task
         await reader
         await self._heal()
-        everything = [*running, *posts.values()]
+        everything = [*self._writing, *posts.values()]
         _, late = await asyncio.wait(everything, timeout=HEAL_SECONDS)
         while extra := [one for one in self.writers if not one.done and not late]:
             _, late = await asyncio.wait(
@@ -277,7 +279,8 @@ class World:
                 return
             self.bitten["newer producer"] += 1
             self.writers.append(Writer(self.traffic, old.producer, epoch, 6))
-            await self.writers[-1].run() if dice.chance(0.5) else None
+            if dice.chance(0.5):  # else it begins after the faults
+                self._writing.append(asyncio.create_task(self.writers[-1].run()))
             return
 
     # -- lives
