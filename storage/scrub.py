@@ -144,8 +144,8 @@ class Scrub:
             if wait:
                 self.pause_seconds = min(_LOOK_SECONDS, wait)
                 return
-            progress.begin(now)
             await self._begin_files()
+            progress.begin(now)
         at = next_file(progress.cursor, self._limits, self._segments)
         if at is None:
             await self._finish(now)

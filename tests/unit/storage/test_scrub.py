@@ -16,7 +16,7 @@ from records.block_codec import EncodedBlock, parse_prefix
 from records.errors import DiskFull
 from records.messages import EntryStatus, PutOptions, SealRequest
 from runtime.metrics import Metrics
-from storage import scrub_read
+from storage import scrub, scrub_read
 from storage.catalog import Catalog
 from storage.log_format import read_file
 from storage.scrub_plan import (
@@ -463,6 +463,28 @@ async def test_a_pass_is_taken_up_after_a_restart(tmp_path: Path) -> None:
     last = service.status()["scrub"]
     assert last["last_pass_bytes"] > half["bytes"]
     assert last["last_pass_damaged"] == 0
+    await service.stop()
+
+
+async def test_a_pass_that_cannot_be_planned_has_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log file goes while they are listed: the next step plans anew, and reads what came since."""
+    service = await running(tmp_path)
+    await whole_pass(service)
+    await service.put(BLOCKS[0], OPTIONS)
+    service._scrub._progress.last = None
+    with monkeypatch.context() as patch:
+
+        def vanished(_: Path) -> dict[int, int]:
+            raise FileNotFoundError("00000001.qlog")
+
+        patch.setattr(scrub, "_log_sizes", vanished)
+        with pytest.raises(FileNotFoundError):
+            await service._scrub.step()
+    flip(log_file(tmp_path), place_in_log(tmp_path, BLOCKS[0]) + part(BLOCKS[0], "body"))
+
+    assert await whole_pass(service) == 1
     await service.stop()
 
 
