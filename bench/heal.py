@@ -70,15 +70,22 @@ class Load:
         while not self._ended.is_set():
             body = b"\n".join(_row(sent + k, plan.services) for k in range(plan.batch_rows))
             sent += plan.batch_rows
-            link.request("POST", "/logs", body, {"Content-Type": "application/x-ndjson"})
-            answer = link.getresponse()
-            text = answer.read()
-            if answer.status == 200:
-                self.acked += json.loads(text)["accepted"]
-            else:
-                self.failures.append(f"{answer.status} {text[:200]!r}")
+            try:
+                self._send(link, body)
+            except (OSError, http.client.HTTPException) as error:  # the next batch connects anew
+                self.failures.append(repr(error))
+                link.close()
             self._ended.wait(max(0.0, began + sent / plan.rows_per_second - time.monotonic()))
         link.close()
+
+    def _send(self, link: http.client.HTTPConnection, body: bytes) -> None:
+        link.request("POST", "/logs", body, {"Content-Type": "application/x-ndjson"})
+        answer = link.getresponse()
+        text = answer.read()
+        if answer.status == 200:
+            self.acked += json.loads(text)["accepted"]
+        else:
+            self.failures.append(f"{answer.status} {text[:200]!r}")
 
 
 def _row(number: int, services: int) -> bytes:

@@ -19,6 +19,7 @@ afterwards, and once more after a pause: an answer may be out of date when it ar
 Sources: DeCandia et al., "Dynamo", section 4.7; reliability figures G12 to G14.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ from records.sync import (
     BUCKETS,
     HOUR_TYPE,
     LISTED_TYPE,
+    QUESTIONS_MAX,
     SPAN_TYPE,
     SUM_BYTES,
     Level,
@@ -40,8 +42,6 @@ from records.sync import (
     roots_question,
 )
 
-#: Questions in one request, about 25 bytes each.
-QUESTIONS_MAX = 16_384
 #: Entries after which a session ends; at most a reply more are named. The next session goes on.
 LACKING_MAX = 50_000
 #: Entries of an hour that are listed at once: cheaper than 256 sums and then a list.
@@ -71,8 +71,9 @@ class AntiEntropySession:
         self.lacking: dict[EntryId, Lacking] = {}
         #: Shards whose roots differ.
         self.differing: set[int] = set()
-        #: Buckets and hours that hold the same ids with other contents: a conflict, nothing to copy.
-        self.conflicts = 0
+        #: Names of the buckets and hours that hold the same ids with other contents: nothing to copy. Or what
+        #: lacked came between two questions: a conflict is what two sessions find by the same name.
+        self.conflicting: set[bytes] = set()
         #: Entries that we have and they lack, as far as it was seen.
         self.surplus = 0
         self.rounds = 0
@@ -170,7 +171,13 @@ class AntiEntropySession:
                 lacking += 1
         surplus = len(held.difference(named))
         self.surplus += surplus
-        self.conflicts += not lacking and not surplus and bool(named)
+        if named and not lacking and not surplus:
+            self.conflicting.add(_name_of(shard, named))
+
+
+def _name_of(shard: int, ids: list[bytes]) -> bytes:
+    """A name for some entries of a shard, in no order."""
+    return hashlib.sha256(b"".join([shard.to_bytes(2, "big"), *sorted(ids)])).digest()[:SUM_BYTES]
 
 
 def _root_list(roots: bytes, count: int) -> list[bytes]:

@@ -7,9 +7,11 @@
 
 A hint is never an ack, and nothing waits for one. Delivery is put-if-absent like every repair: cut off
 anywhere, the file is delivered again, and costs bytes only. Whatever a hint cannot do is left to
-anti-entropy and counted: shards that have moved, entries that the keeper no longer holds, rows under a
-watermark. One target at a time, and after each put a rest in proportion to the time it took: with a share
-of 0.25 the handoff uses a quarter of the link, however fast that is.
+anti-entropy and counted: shards that have moved, entries that the keeper no longer holds. Rows under a
+watermark leave the keeper's store by themselves, and the target refuses them like any repair. An owner is
+whom a write of now would be sent to, so the new one of a shard that moves is one already. One target at a
+time, and after each put a rest in proportion to the time it took: with a share of 0.25 the handoff uses a
+quarter of the link, however fast that is.
 
 Source: DeCandia et al., "Dynamo" (SOSP 2007), section 4.6; why hints name entries: docs/adr/0022.
 """
@@ -21,7 +23,7 @@ from typing import Any
 from cluster.replica_client import Replicas
 from cluster.server import Answer, Operation
 from cluster.transport import Transport
-from cluster.view import ViewSource
+from cluster.view import ClusterView, ViewSource
 from records.block import BlockHeader
 from records.errors import InvalidRequest, QuorumlogError
 from records.hint import Hint
@@ -45,6 +47,8 @@ LEAVING_MAX = 64
 FETCH_ENTRIES = 1000
 #: Seconds to wait after a delivery that failed: doubled from first to max.
 PAUSE_FIRST, PAUSE_MAX = 0.5, 30.0
+#: Seconds of deliveries to one target, from file to file, after which the others have their turn.
+TURN_SECONDS = 10.0
 #: Seconds of rest after one put, at most.
 REST_MAX = 5.0
 
@@ -61,22 +65,14 @@ class Sifted:
         self.dropped[reason] = self.dropped.get(reason, 0) + entries
 
 
-def sift(
-    hints: Iterable[Hint],
-    owns: Callable[[str, int], bool],
-    below_watermark: Callable[[Hint], bool],
-) -> Sifted:
+def sift(hints: Iterable[Hint], owns: Callable[[str, int], bool]) -> Sifted:
     """What to deliver, each entry once. Pure.
 
     Args:
         owns: whether a node owns a shard under the ring as it is now.
-        below_watermark: whether all rows of a hint are past their retention.
     """
     found, seen = Sifted(), set[EntryId]()
     for hint in hints:
-        if below_watermark(hint):
-            found.drop("watermark", hint.entries)
-            continue
         for shard, _ in hint.shards:
             ids = list(hint.ids(shard))
             if not owns(hint.target, shard):
@@ -85,6 +81,17 @@ def sift(
             found.wanted += [one for one in ids if one not in seen]
             seen.update(ids)
     return found
+
+
+def owns_in(view: ClusterView) -> Callable[[str, int], bool]:
+    """Whether a node is one that a write to a shard is sent to; False of a shard that there is not."""
+
+    def owns(node: str, shard: int) -> bool:
+        if not 0 <= shard < view.shard_count:
+            return False
+        return any(node in group for group in view.write_groups(shard))
+
+    return owns
 
 
 @dataclass(slots=True)
@@ -107,11 +114,10 @@ class Handoff:
         transport: Transport,
         clock: Clock,
         metrics: Metrics,
-        below_watermark: Callable[[Hint], bool] = lambda _: False,
     ) -> None:
         self._node_id, self._storage = node_id, storage
         self._views, self._replicas, self._transport = views, replicas, transport
-        self._clock, self._below_watermark = clock, below_watermark
+        self._clock = clock
         self._tasks = Supervisor("handoff")
         self._backoffs: dict[str, _Backoff] = {}
         self._stopped = False
@@ -187,7 +193,7 @@ class Handoff:
         await self._tasks.stop()
 
     async def step(self) -> None:
-        """One round: everything for each target that answers."""
+        """One round: for each target that answers everything, or what it takes in its turn."""
         view = self._views.current()
         if self._storage is None or not view.ready:
             return
@@ -204,15 +210,18 @@ class Handoff:
     async def _deliver_all(self, target: str, backoff: _Backoff) -> None:
         assert self._storage is not None
         hints, delivered = self._storage.hints, 0
+        turn = Deadline.after(self._clock, TURN_SECONDS)
         try:
-            while (batch := await hints.oldest(target)) is not None:
+            while not turn.expired and (batch := await hints.oldest(target)) is not None:
                 delivered += await self._deliver(target, batch.hints)
                 await hints.done(target, batch.sequence)
-        except QuorumlogError as error:
-            self._failures.labels(error.code).inc()
+        except Exception as error:  # noqa: BLE001 - of one target; the others must be served
+            known = isinstance(error, QuorumlogError)
+            self._failures.labels(error.code if known else "INTERNAL").inc()
             backoff.not_before = self._clock.monotonic() + backoff.pause
             backoff.pause = min(2 * backoff.pause, PAUSE_MAX)
-            log.warning("hint delivery failed", target=target, entries=delivered, error=error)
+            tell = log.warning if known else log.error
+            tell("hint delivery failed", target=target, entries=delivered, error=error)
             return
         backoff.pause = PAUSE_FIRST
         log.info("hints were delivered", target=target, entries=delivered)
@@ -220,7 +229,7 @@ class Handoff:
     async def _deliver(self, target: str, hints: Sequence[Hint]) -> int:
         """Puts what `hints` name to the target; how many entries it took or had."""
         view = self._views.current()
-        sifted = sift(hints, lambda node, shard: node in view.owners(shard), self._below_watermark)
+        sifted = sift(hints, owns_in(view))
         for reason, count in sifted.dropped.items():
             self._dropped.labels(reason).inc(count)
         delivered, rest = 0, sifted.wanted

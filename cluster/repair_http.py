@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from cluster.cluster_http import json_body
 from cluster.http_front import json_response
 from cluster.server import Answer, Operation
 from cluster.sync_loop import SyncLoop
@@ -72,11 +73,8 @@ class RepairApi:
         return json_response({"nodes": nodes, "failures": failures})
 
     async def _wanted(self, request: web.Request) -> list[int] | None:
-        try:
-            body = await request.json() if request.can_read_body else {}
-        except ValueError as error:
-            raise InvalidRequest(f"the body is not JSON: {error}") from error
-        if not isinstance(body, dict) or set(body) - {"shard"}:
+        body = await json_body(request) if request.can_read_body else {}
+        if set(body) - {"shard"}:
             raise InvalidRequest('the body is empty, or an object with "shard"')
         shard, count = body.get("shard"), self.views.current().shard_count
         if shard is None:

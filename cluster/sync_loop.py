@@ -4,10 +4,13 @@ One session at a time: whom to compare with is `sync_turns`, how is `sync_shards
 begins at once, so nobody has to notice it. `start_pass` makes it compare everything now, with each peer
 until nothing lacks (`quorumlog repair`). Nothing here decides what is true: entries are put if absent, and
 only into a store that knows no newer ring.
+
+Owners are those that are read. Where a shard moves, its new owner is filled by the copy (shard_copy), and
+what is acknowledged meanwhile is on W of both sets; from the moment it is read it is compared as well.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.pace import Pace
 from cluster.replica_client import Replicas
@@ -18,7 +21,7 @@ from cluster.sync_shards import Store, SyncLimits, SyncReport, admit_all, sync_s
 from cluster.sync_turns import PeerTurns
 from cluster.view import ClusterView, ViewSource
 from records.block import EntryHeader
-from records.errors import NotReady, Overloaded, QuorumlogError
+from records.errors import NotReady, Overloaded, QuorumlogError, StaleRingEpoch
 from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
@@ -29,13 +32,20 @@ STEP_SECONDS = 0.25
 Shared = dict[int, tuple[str, ...]]
 
 
+class OwnStore(Store, Protocol):
+    """This node's store."""
+
+    @property
+    def blocks_set_aside(self) -> int: ...
+
+
 class SyncLoop:
     """The anti-entropy of one node. A supervisor runs `step` again and again, STEP_SECONDS between."""
 
     def __init__(
         self,
         node_id: str,
-        store: Store,
+        store: OwnStore,
         views: ViewSource,
         replicas: Replicas,
         clock: Clock,
@@ -53,6 +63,9 @@ class SyncLoop:
         self._pass: Pass | None = None
         self._passes = 0
         self._since = clock.wall_micros()
+        self._set_aside = 0
+        #: By peer: places that seemed to be in conflict in the last session.
+        self._suspected: dict[str, set[bytes]] = {}
         self._counters = _Counters(metrics)
         self._counters.lacking.set_function(self._book.lacking)
         self._counters.age.set_function(self._age_seconds)
@@ -70,14 +83,26 @@ class SyncLoop:
             await self._run_pass(self._pass)
             return
         alive = {peer: view.is_alive(peer) for peers in shared.values() for peer in peers}
-        peer = self._turns.due(alive, self._clock.monotonic())
+        now = self._clock.monotonic()
+        if (set_aside := self._store.blocks_set_aside) != self._set_aside:
+            self._turns.at_once(alive, now)
+            self._set_aside = set_aside
+        peer = self._turns.due(alive, now)
         if peer is None:
             return
         report, error = await self._session(view, peer, _shards_with(shared, peer))
+        self._take_turn(peer, report, error)
+
+    def _take_turn(self, peer: str, report: SyncReport, error: Exception | None) -> None:
+        """When the peer's turn comes again."""
         now = self._clock.monotonic()
-        if error is None and (report.stored or not report.compared):
-            self._turns.copied(peer, now)
-        elif error is None and report.complete and not _hopeless(report):
+        if isinstance(error, StaleRingEpoch):
+            self._turns.soon(peer, now)
+        elif error is not None:
+            self._turns.fruitless(peer, now)
+        elif report.stored or not (report.compared or _hopeless(report)):
+            self._turns.soon(peer, now)
+        elif report.complete and not _hopeless(report):
             self._turns.equal(peer, now)
         else:
             self._turns.fruitless(peer, now)
@@ -90,7 +115,7 @@ class SyncLoop:
 
     async def _session(
         self, view: ClusterView, peer: str, shards: Sequence[int]
-    ) -> tuple[SyncReport, str | None]:
+    ) -> tuple[SyncReport, Exception | None]:
         """One call of sync_shards; never raises but for being cancelled."""
         report, failure = SyncReport(), None
         try:
@@ -106,11 +131,12 @@ class SyncLoop:
                 report=report,
             )
         except QuorumlogError as error:
-            failure = error.message
+            failure = error
             self._counters.failures.labels(error.code).inc()
-            log.warning("comparing with an owner failed", target=peer, error=error)
+            tell = log.debug if isinstance(error, StaleRingEpoch) else log.warning
+            tell("comparing with an owner failed", target=peer, error=error)
         except Exception as error:  # noqa: BLE001 - a loop that must live; counted and logged
-            failure = repr(error)
+            failure = error
             self._counters.failures.labels("INTERNAL").inc()
             log.error("comparing with an owner failed", target=peer, error=error)
         self._counters.count(report)
@@ -118,9 +144,18 @@ class SyncLoop:
         if report.stored:
             stored, size = report.stored, report.block_bytes
             log.info("repaired from an owner", target=peer, entries=stored, bytes=size)
-        if report.conflicts:
-            log.error("owners hold other contents under one id", target=peer)
+        self._judge_conflicts(peer, report)
         return report, failure
+
+    def _judge_conflicts(self, peer: str, report: SyncReport) -> None:
+        """Tells of conflicts: those that a put has seen, and places found in two sessions after another."""
+        suspected = self._suspected.get(peer, set())
+        certain = report.conflicts + len(report.conflicting & suspected)
+        if report.compared:
+            self._suspected[peer] = report.conflicting
+        if certain:
+            self._counters.entries.labels("conflict").inc(certain)
+            log.error("owners hold other contents under one id", target=peer, places=certain)
 
     # -- passes -----------------------------------------------------------------------------------
 
@@ -153,7 +188,8 @@ class SyncLoop:
             while more:
                 view = self._views.current()
                 shards = [s for s in _shards_with(self._shared(view), peer) if one.takes(s)]
-                more = one.note(peer, *await self._session(view, peer, shards))
+                report, error = await self._session(view, peer, shards)
+                more = one.note(peer, report, None if error is None else _text_of(error))
         one.finished_at = self._clock.wall_micros()
         log.info("repair has ended", found=one.found, repaired=one.repaired, failures=one.failures)
 
@@ -180,7 +216,11 @@ class SyncLoop:
 
 def _hopeless(report: SyncReport) -> bool:
     """Whether there is a difference that copying from this peer does not mend."""
-    return bool(report.conflicts or report.surplus or report.refused)
+    return bool(report.conflicts or report.conflicting or report.surplus or report.refused)
+
+
+def _text_of(error: Exception) -> str:
+    return error.message if isinstance(error, QuorumlogError) else repr(error)
 
 
 def _shards_with(shared: Shared, peer: str) -> list[int]:

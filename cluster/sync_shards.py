@@ -65,6 +65,9 @@ class SyncLimits:
     fetch_seconds: float = 30.0
     #: Entries named, at most; the rest is for the next call.
     entries_max: int = LACKING_MAX
+    #: Seconds after which no further fetch begins; the rest is for the next call. A slow peer must not keep
+    #: a faster one, that may have the same, from its turn.
+    copy_seconds: float = 60.0
 
 
 @dataclass(slots=True)
@@ -89,8 +92,11 @@ class SyncReport:
     refused: int = 0
     #: Entries named and not given by the peer any more.
     vanished: int = 0
-    #: Places where both hold the same ids with other contents; entries that only we hold.
+    #: Entries that were named, and turned out to be here with other contents.
     conflicts: int = 0
+    #: Places that seem to hold the same ids with other contents (`AntiEntropySession.conflicting`).
+    conflicting: set[bytes] = field(default_factory=set)
+    #: Entries that only we hold.
     surplus: int = 0
     rounds: int = 0
     block_bytes: int = 0
@@ -130,8 +136,8 @@ async def sync_shards(
     admit: Callable[[EntryHeader], bool] = admit_all,
     report: SyncReport | None = None,
 ) -> SyncReport:
-    """Copies to `store` what `peer` has of `shards` and it lacks; at most `limits.entries_max` entries a
-    call.
+    """Copies to `store` what `peer` has of `shards` and it lacks; at most `limits.entries_max` entries,
+    for about `limits.copy_seconds`.
 
     `admit` may refuse an entry by its header, before it is put (watermarks, deletes). Repeat the call until
     `report.equal`, or `report.complete` if the peer lacks something too. Memory: the names, and FETCH_BYTES
@@ -161,9 +167,9 @@ class _Sync:
 
     async def run(self, shards: tuple[int, ...]) -> None:
         session = await self._descend(shards)
-        report = self.report
+        report, whole = self.report, True
         report.equal, report.differing = session.equal, session.differing
-        report.conflicts, report.surplus = session.conflicts, session.surplus
+        report.conflicting, report.surplus = session.conflicting, session.surplus
         lacking = await self._absent(list(session.lacking))
         if lacking:
             await self.clock.sleep(self.limits.second_look_seconds)
@@ -172,8 +178,8 @@ class _Sync:
             for one in stable:
                 shard = session.lacking[one].shard
                 report.lacking_by_shard[shard] = report.lacking_by_shard.get(shard, 0) + 1
-            await self._copy(stable, session.lacking)
-        report.compared = not session.more
+            whole = await self._copy(stable, session.lacking)
+        report.compared = whole and not session.more
 
     async def _descend(self, shards: tuple[int, ...]) -> AntiEntropySession:
         until = self.clock.wall_micros() - int(self.limits.settled_after_seconds * _MICROS)
@@ -202,16 +208,20 @@ class _Sync:
             await self.clock.sleep(0)
         return found
 
-    async def _copy(self, ids: list[EntryId], places: dict[EntryId, Lacking]) -> None:
-        """Fetches and puts, in the order of the peer's blocks; ends when the peer gives nothing any more."""
+    async def _copy(self, ids: list[EntryId], places: dict[EntryId, Lacking]) -> bool:
+        """Fetches and puts, in the order of the peer's blocks; whether all was asked for in its time."""
+        until = Deadline.after(self.clock, self.limits.copy_seconds)
         waiting = sorted(ids, key=lambda one: (places[one].block, one))
         entries_wanted = 1
         while waiting:
+            if until.expired:
+                return False
             chunk = _whole_blocks(waiting, places, entries_wanted)
             deadline = Deadline.after(self.clock, self.limits.fetch_seconds)
             blocks = await self.peer.fetch(tuple(chunk), deadline)
             size = sum(len(block.data) for block in blocks)
             got = await self._put_all(blocks)
+            got.intersection_update(chunk)  # whatever else came, this is what is waited for
             if not got:
                 self.report.vanished += len(chunk)
                 got.update(chunk)
@@ -219,6 +229,7 @@ class _Sync:
             entries_wanted = max(1, len(got) * FETCH_BYTES // max(size, 1))
             waiting = [one for one in chunk if one not in got] + waiting[len(chunk) :]
             await self.pace.spend(size)
+        return True
 
     async def _put_all(self, blocks: Sequence[EncodedBlock]) -> set[EntryId]:
         """Puts what one fetch brought, together, so that they share their syncs."""

@@ -2,10 +2,12 @@
 copy. Pure.
 
 found and copied something     again after AGAIN seconds: what was too new to be compared comes next
+the ring moved meanwhile       again after AGAIN seconds, by the new one
 equal                          after the interval
 differs, but nothing to copy   twice the time as last time, up to the most: the peer lacks it, or a conflict
 failed                         twice the time as last time, up to the most
 was away and is back           at once
+a block was set aside here     at once, all of them
 """
 
 from collections.abc import Iterable, Mapping
@@ -40,8 +42,8 @@ class PeerTurns:
         ready = [(t.at, peer) for peer, t in self._turns.items() if t.alive and t.at <= now]
         return min(ready)[1] if ready else None
 
-    def copied(self, peer: str, now: float) -> None:
-        """Something was copied from it, or there is more."""
+    def soon(self, peer: str, now: float) -> None:
+        """Something was copied from it, there is more, or the ring has moved."""
         self._set(peer, now + AGAIN_SECONDS, self._interval)
 
     def equal(self, peer: str, now: float) -> None:

@@ -24,7 +24,8 @@ _IDS_BYTES = 8 << 20
 class Hint:
     """Entries that `target` missed: for each shard their ids, end to end (16 bytes each).
 
-    `max_ts` is the newest timestamp among their rows, `ring_epoch` that of the put that failed.
+    `max_ts` is the newest timestamp among their rows, `ring_epoch` that of the put that failed: both are
+    told, and decide nothing.
     """
 
     target: str
@@ -39,6 +40,8 @@ class Hint:
             raise InvalidRequest("a hint names too many entries")
         if any(not ids or len(ids) % ID_BYTES for _, ids in self.shards):
             raise InvalidRequest("a hint's ids are cut")
+        if any(shard < 0 for shard, _ in self.shards):
+            raise InvalidRequest("a hint of no shard")
 
     @classmethod
     def of(cls, target: str, header: BlockHeader) -> "Hint":

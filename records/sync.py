@@ -22,12 +22,20 @@ from typing import Any
 
 import numpy as np
 
+from records.errors import InvalidRequest
+from records.timestamps import MAX_MICROS, MIN_MICROS
+
 #: Hours of a span. A year is 137 spans of 16 bytes, a span at most 64 hours of 20.
 SPAN_HOURS = 64
 BUCKETS = 256
 SUM_BYTES = 16
 #: Entries received in this much time after `until` are left out of a comparison.
 RECENT_MICROS = 60_000_000
+#: Questions in one request, about 25 bytes each.
+QUESTIONS_MAX = 16_384
+_SHARDS_MAX = 1 << 16
+_NUMBER_MAX = 1 << 41
+_MASK_BYTES_MAX = SUM_BYTES + _SHARDS_MAX // 8
 
 SPAN_TYPE = np.dtype([("number", "<i8"), ("sum", "<u8")])
 HOUR_TYPE = np.dtype([("number", "<i8"), ("count", "<u4"), ("sum", "<u8")])
@@ -70,12 +78,35 @@ class TreeRequest:
 
     @classmethod
     def from_head(cls, head: dict[str, Any]) -> "TreeRequest":
-        """The inverse."""
-        questions = tuple(
-            Question(Level(level), int(shard), int(number), bytes(mask))
-            for level, shard, number, mask in head["q"]
-        )
-        return cls(questions, int(head["t"]), int(head["e"]))
+        """The inverse.
+
+        Raises:
+            InvalidRequest: these are no such values, or numbers that nothing has.
+        """
+        try:
+            listed, until, ring_epoch = head["q"], head["t"], head["e"]
+            if type(until) is not int or type(ring_epoch) is not int or len(listed) > QUESTIONS_MAX:
+                raise ValueError("too many questions, or no numbers")
+            if not MIN_MICROS <= until <= MAX_MICROS:
+                raise ValueError(f"{until} is no time")
+            return cls(tuple(_question(*one) for one in listed), until, ring_epoch)
+        except (TypeError, ValueError, KeyError) as error:
+            raise InvalidRequest(f"no question about trees: {error!r}") from error
+
+
+def _question(level: Any, shard: Any, number: Any, mask: Any) -> Question:
+    """A question as it came.
+
+    Raises:
+        ValueError: a value out of its bounds.
+    """
+    if type(shard) is not int or type(number) is not int or type(mask) is not bytes:
+        raise ValueError("a value of another type")
+    if not (0 <= shard < _SHARDS_MAX and -_NUMBER_MAX < number < _NUMBER_MAX):
+        raise ValueError(f"shard {shard}, number {number}")
+    if len(mask) > _MASK_BYTES_MAX:
+        raise ValueError(f"a mask of {len(mask)} bytes")
+    return Question(Level(level), shard, number, mask)
 
 
 def bits(numbers: Iterable[int]) -> bytes:

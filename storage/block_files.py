@@ -3,19 +3,35 @@
 A block is addressed from its first byte wherever it lies, so what decodes blocks need not know about
 segments. Files are opened for each read: they may be removed at any time once their blocks were merged, and
 a read that comes too late fails like a damaged one (the caller takes a new snapshot, which knows better).
+A process that is out of file descriptors or memory learns nothing about a block: that is no damage.
 """
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from records.errors import BlockCorrupt
+from records.errors import BlockCorrupt, Overloaded, QuorumlogError
 from storage.holdings import BlockPlace
 from storage.segment_file import Extents, read_extents, segment_path
 from storage.wal import file_name
 
 #: Segments whose extents are remembered; three numbers each.
 _EXTENTS_KEPT = 65_536
+#: What this process or machine is short of for the moment.
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS})
+
+
+def is_scarcity(error: BaseException) -> bool:
+    """Whether a read failed for want of file descriptors or memory, and so tells nothing of the file."""
+    return isinstance(error, OSError) and error.errno in _SCARCE
+
+
+def _unreadable(error: Exception, place: BlockPlace) -> QuorumlogError:
+    """What a failed read of a block means."""
+    if is_scarcity(error):
+        return Overloaded(f"nothing can be read now: {error}", retry_after_seconds=1.0)
+    return BlockCorrupt(f"cannot read: {error}", ordinal=place.ordinal)
 
 
 class BlockFiles:
@@ -36,6 +52,7 @@ class BlockFiles:
 
         Raises:
             BlockCorrupt: the disk cannot give them (details: `ordinal`).
+            Overloaded: no file can be opened now.
         """
         try:
             handle = os.open(self.path(place), os.O_RDONLY)
@@ -44,7 +61,7 @@ class BlockFiles:
             finally:
                 os.close(handle)
         except (OSError, BlockCorrupt) as error:
-            raise BlockCorrupt(f"cannot read: {error}", ordinal=place.ordinal) from error
+            raise _unreadable(error, place) from error
         if len(data) != length:
             raise BlockCorrupt("the file ends inside the block", ordinal=place.ordinal)
         return data
@@ -54,6 +71,7 @@ class BlockFiles:
 
         Raises:
             BlockCorrupt: the disk cannot give them (details: `ordinal`).
+            Overloaded: no file can be opened now.
         """
         found: list[bytes] = []
         handle = file = -1
@@ -67,7 +85,7 @@ class BlockFiles:
                         handle, file = os.open(self.path(place), os.O_RDONLY), place.file
                     data = self._pread(handle, place, start, length)
                 except (OSError, BlockCorrupt) as error:
-                    raise BlockCorrupt(f"cannot read: {error}", ordinal=place.ordinal) from error
+                    raise _unreadable(error, place) from error
                 if len(data) != length:
                     raise BlockCorrupt("the file ends inside the block", ordinal=place.ordinal)
                 found.append(data)

@@ -165,6 +165,16 @@ class IdIndex:
             at = (at + 1) & mask
         return found
 
+    def find_any(self, key: bytes, keys: np.ndarray) -> list[int]:
+        """Numbers under `key`, of rows that are gone as well, in no order."""
+        slots, mask, at = self._slots, self._mask, self._slot(key)
+        found: list[int] = []
+        while slots[at]:
+            if keys[slots[at] - 1].tobytes() == key:
+                found.append(slots[at] - 1)
+            at = (at + 1) & mask
+        return found
+
     @property
     def memory_bytes(self) -> int:
         """What the slots take."""
@@ -274,6 +284,11 @@ class EntryTable:
     def find(self, entry_id: bytes) -> int | None:
         """The number of a present entry."""
         found = self._ids.find(entry_id, self.rows["id"], self.rows["flags"])
+        return found[0] if found else None
+
+    def find_any(self, entry_id: bytes) -> int | None:
+        """The number of an entry that is present, or was until not long ago (the next repack forgets it)."""
+        found = self._ids.find_any(entry_id, self.rows["id"])
         return found[0] if found else None
 
     def find_successors(self, entry_id: bytes) -> list[int]:

@@ -1,6 +1,8 @@
 """Blocks restricted to some of their entries, for repair. Runs on a worker.
 
 A block that holds nothing else goes out verbatim; of another one the rows are taken and encoded anew.
+Either way its checksums are verified now, however often it was read before: what is encoded anew gets new
+ones, and a bit that flipped on this disk would be the truth of a peer.
 """
 
 from collections.abc import Sequence
@@ -63,6 +65,7 @@ def _restricted(hot: HotSet, place: BlockPlace, indexes: Sequence[int]) -> Encod
 
 
 def _rows(hot: HotSet, place: BlockPlace, header: BlockHeader, indexes: Sequence[int]) -> pa.Table:
+    hot.raw(place)
     columns = hot.columns(place, header.columns)
     entries = [header.entries[index] for index in indexes]
     rows = [np.arange(e.row_start, e.row_start + e.row_count) for e in entries]

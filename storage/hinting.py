@@ -99,7 +99,7 @@ class Hints:
             reason = "disk"
         elif self._waiting_bytes + size > WAITING_BYTES_MAX:
             reason = "queue"
-        elif not known and len(self._logs) + len(self._waiting) >= TARGETS_MAX:
+        elif not known and len(self._logs.keys() | self._waiting.keys()) >= TARGETS_MAX:
             reason = "targets"
         else:
             self._waiting[hint.target].append(hint)
@@ -172,4 +172,5 @@ class Hints:
         found = self._logs.pop(target, None)
         if found is not None:
             self._bytes.labels(target).set(0)
-            await self._pool.run(found.destroy)
+            dropped = await self._pool.run(found.destroy)
+            self.dropped.labels("no member").inc(entries_in(dropped))

@@ -121,6 +121,7 @@ class HintLog:
         """
         for hint in hints:
             if self._handle >= 0 and self._files[-1].size >= FILE_BYTES:
+                self.sync()
                 self._end_file()
             if self._handle < 0:
                 self._begin_file(now)
@@ -212,14 +213,14 @@ class HintLog:
             self.remove(batch.sequence)
         return dropped
 
-    def destroy(self) -> None:
-        """Removes everything, the folder too."""
-        for file in list(self._files):
-            self.remove(file.sequence)
+    def destroy(self) -> list[Batch]:
+        """Removes everything, the folder too; what was in it."""
+        dropped = self.trim(0, float("inf"))
         try:
             self._directory.rmdir()
         except OSError as error:
             log.warning("a folder of hints stays", target=self.target, error=error)
+        return dropped
 
 
 def entries_in(batches: Iterable[Batch]) -> int:

@@ -23,6 +23,7 @@ from storage.entry_table import (
     HIDDEN_ANY,
     HIDDEN_PREVIOUS,
     NO_ID,
+    NO_PRODUCER,
     EntryTable,
 )
 from storage.merkle import EMPTY, Digest, MerkleTree
@@ -259,17 +260,16 @@ class Holdings:
         place = self.blocks[ordinal]
         if place is None:
             return []
-        numbers = self.present(ordinal).tolist()
-        refs = [self.ref(number) for number in numbers]
+        removed = self.present(ordinal)
+        numbers = removed.tolist()
         for number in numbers:
             self._remove_entry(number)
         self.blocks.remove(ordinal)
         self.quarantined += 1
         self.bytes -= place.length
-        for ref in refs:
-            self._decide_successors(ref.entry_id)
-        for producer in {int(self.table.rows["producer"][n]) for n in numbers} - {-1}:
-            self._recount_producer(producer)
+        for entry_id in _cells(self.table.rows["id"][removed]):
+            self._decide_successors(EntryId(entry_id))
+        self._recount_producers(removed)
         return numbers
 
     def forget_shards(self, shards: Collection[int], numbers: np.ndarray) -> None:
@@ -293,16 +293,42 @@ class Holdings:
         self.extras.pop(number, None)
         self.partly_hidden.pop(number, None)
 
-    def _recount_producer(self, producer: int) -> None:
+    def _recount_producers(self, removed: np.ndarray) -> None:
+        """Works out anew what is held of the producers of entries that are gone, and what these hid.
+
+        A few passes over columns, then the entries near the removed ones: a producer may have very many.
+        """
+        rows = self.table.rows[: self.table.count]
+        affected = np.setdiff1d(rows["producer"][removed], NO_PRODUCER)
+        if not len(affected):
+            return
+        left = np.flatnonzero(np.isin(rows["producer"], affected) & ((rows["flags"] & GONE) == 0))
+        left = left[np.argsort(rows["producer"][left], kind="stable")]
+        ends = np.searchsorted(rows["producer"][left], affected, side="right")[:-1]
+        for producer, numbers in zip(affected.tolist(), np.split(left, ends), strict=True):
+            gone = removed[rows["producer"][removed] == producer]
+            self._recount_producer(producer, numbers)
+            near = self._meeting(numbers, gone)
+            if len(near):
+                self._set_hidden(near.tolist(), self._meeting(numbers, near).tolist())
+
+    def _recount_producer(self, producer: int, numbers: np.ndarray) -> None:
+        """The sequences held of a producer are those of its entries `numbers`."""
         key: GroupKey = self.table.producers.values[producer]
         self.producers.reset(key)
-        rows = self.table.rows[: self.table.count]
-        alive = (rows["producer"] == producer) & ((rows["flags"] & GONE) == 0)
-        numbers = np.flatnonzero(alive).tolist()
-        for number in numbers:
-            seqs, skips = self.spans(number)
-            self.producers.insert(key, seqs, skips)
-        self._set_hidden(numbers, numbers)
+        rows = self.table.rows[numbers]
+        simple = (rows["flags"] & COMPLEX) == 0
+        plain = rows[simple & (rows["last_seq"] > 0)]
+        if len(plain):
+            self.producers.insert(key, _joined(plain["first_seq"], plain["last_seq"]), ())
+        for number in numbers[~simple].tolist():
+            self.producers.insert(key, *self.spans(number))
+
+    def _meeting(self, numbers: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Those of `numbers` whose hull of sequences meets the hull of all `others`."""
+        rows = self.table.rows
+        first, last = rows["first_seq"][others].min(), rows["last_seq"][others].max()
+        return numbers[(rows["first_seq"][numbers] <= last) & (rows["last_seq"][numbers] >= first)]
 
     # -- retention --------------------------------------------------------------------------------
 
@@ -377,6 +403,15 @@ class Holdings:
         hit = (low <= last) & (high >= first) | (high - low >= MAX_ENTRY_HOURS)
         hit &= (rows["shard"] == shard) & ((rows["flags"] & GONE) == 0)
         return np.flatnonzero(hit).tolist()
+
+
+def _joined(first: np.ndarray, last: np.ndarray) -> list[tuple[int, int]]:
+    """The union of spans as disjoint ones, ascending."""
+    order = np.argsort(first, kind="stable")
+    first, last = first[order], np.maximum.accumulate(last[order])
+    breaks = first[1:] > last[:-1] + 1
+    starts, ends = first[np.append(True, breaks)], last[np.append(breaks, True)]
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
 def _spans(values: Sequence[Sequence[int]]) -> Spans:

@@ -115,6 +115,10 @@ class MerkleTree:
         """A copy of the nodes of the hours that hold entries: the count above 128 bits of sum."""
         return dict(self._hours)
 
+    def count(self, hour: int) -> int:
+        """How many entries are filed under an hour."""
+        return self._hours.get(hour, 0) >> _BITS
+
     def hours(self) -> dict[int, Digest]:
         """The digest of each hour that holds entries."""
         return {hour: _digest(node) for hour, node in sorted(self._hours.items())}

@@ -14,7 +14,7 @@ Source: reliability.md 2.2, "Bit rot"; Schwarz et al., "Disk Scrubbing in Large 
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from runtime.tasks import Workers
 from storage.block_files import BlockFiles
 from storage.engine import Engine
 from storage.holdings import BlockPlace
-from storage.log_format import Record
+from storage.log_format import Record, padding
 from storage.reclaim import state_records
 from storage.recovery import log_files
 from storage.scrub_plan import (
@@ -48,6 +48,8 @@ log = get_logger(__name__)
 _SAVE_SECONDS = 5.0
 #: Seconds between two looks whether a pass is due.
 _LOOK_SECONDS = 60.0
+#: Seconds until a step that failed is tried again.
+_AGAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,15 @@ class ScrubHost:
     """What the scrub needs of the storage service around it.
 
     `set_aside` takes (ordinal, reason). `append` makes records durable. `durable` is the end of the log up to
-    which everything is applied. `check_catalog` finds damage in it, and makes it anew; what it found, or "".
+    which everything is applied. `catalog_damage` reads all of the catalog: what is wrong with it, or "". It
+    blocks, beside writes to it. `remake_catalog` makes it anew.
     """
 
     set_aside: Callable[[int, str], Awaitable[None]]
     append: Callable[[Sequence[Record]], Awaitable[None]]
     durable: Callable[[], Position]
-    check_catalog: Callable[[], Awaitable[str]]
+    catalog_damage: Callable[[], str]
+    remake_catalog: Callable[[], Awaitable[object]]
 
 
 class Scrub:
@@ -134,13 +138,14 @@ class Scrub:
     async def step(self) -> None:
         """Reads one piece if a pass is under way or due, and says how long to rest."""
         progress, now = self._progress, self._clock.wall_micros() / 1e6
+        self.pause_seconds = _AGAIN_SECONDS  # if what follows fails
         if progress.began is None:
             wait = seconds_until_due(progress, now, self._settings.scrub_period_seconds)
             if wait:
                 self.pause_seconds = min(_LOOK_SECONDS, wait)
                 return
-            progress.begin(now)
             await self._begin_files()
+            progress.begin(now)
         at = next_file(progress.cursor, self._limits, self._segments)
         if at is None:
             await self._finish(now)
@@ -167,7 +172,10 @@ class Scrub:
             await self._save()
 
     async def _begin_files(self) -> None:
-        """What there is to read: the log up to where it is durable, and the segments."""
+        """What there is to read: the log up to where it is durable, and the segments.
+
+        A log file that has vanished, or is shorter than its blocks need, is read to where they end: damage.
+        """
         end, places = self._host.durable(), list(self._engine.holdings.blocks)
         sizes = await self._pool.run(_log_sizes, self._files.log)
         self._limits = {
@@ -175,9 +183,15 @@ class Scrub:
             for number, size in sizes.items()
             if number <= end.file
         }
-        for place in places:  # a log file that has vanished is damage, too; its length is not asked
+        for place in places:
             if 0 < place.file <= end.file:
-                self._limits.setdefault(place.file, 1)
+                limit = self._limits.get(place.file, 0)
+                if place.file < end.file or place.offset < end.offset:
+                    block_end = place.offset + place.length
+                    self._limits[place.file] = max(limit, block_end + padding(block_end))
+        at = self._progress.cursor
+        if at.kind == LOG and at.offset > self._limits.get(at.number, at.offset):
+            self._progress.cursor = replace(at, offset=0)  # it is shorter than it was
         self._segments = {-place.file: place for place in places if place.file < 0}
         self._in_file = (0, [])
 
@@ -187,17 +201,18 @@ class Scrub:
             self._in_file = (at.number, [one for one in blocks if one.file == at.number])
         path = self._files.log / file_name(at.number)
         read = await self._pool.run(read_log_window, path, at.number, at.offset, limit)
-        places = [one for one in self._in_file[1] if at.offset <= one.offset]
+        places = self._in_file[1]
         if not read.gone:
-            places = [one for one in places if one.offset < read.end]
+            places = [one for one in places if at.offset <= one.offset < read.end]
         await self._set_aside(damaged_blocks(self._engine.holdings, places, read), "block")
-        await self._mend_log(at.number, places, read)
+        lost = ((0, limit, "its file is gone"),) if read.gone and places else read.damages
+        await self._mend_log(at.number, places, lost)
         return read
 
     async def _read_segment(self, at: Cursor) -> Read:
         place = self._segments[at.number]
         if self._engine.holdings.blocks[place.ordinal] is None:
-            return Read(place.length, 0, 0.0, {}, gone=True)
+            return Read(0, 0, 0.0, {}, gone=True)
         read = await self._pool.run(read_segment, self._files.path(place), place)
         await self._set_aside(damaged_blocks(self._engine.holdings, [place], read), "segment")
         return read
@@ -211,18 +226,23 @@ class Scrub:
         self._progress.damaged += 1
         self._damaged.labels(kind).inc()
 
-    async def _mend_log(self, number: int, places: list[BlockPlace], read: Read) -> None:
+    async def _mend_log(
+        self, number: int, places: list[BlockPlace], damages: Sequence[tuple[int, int, str]]
+    ) -> None:
         """What the log says beside blocks is written again, from memory, once for each new damage."""
-        new = [one for one in read.damages if self._progress.is_new(number, one[0])]
+        new = [one for one in damages if not self._progress.knows(number, one[0])]
+        if not new:
+            return
+        await self._host.append(state_records(self._engine))
         for start, end, why in new:
+            self._progress.learn(number, start)
             if not any(start <= place.offset < end for place in places):
                 self._found("log")
                 log.error("damaged bytes in the log", file=number, start=start, reason=why)
-        if new:
-            await self._host.append(state_records(self._engine))
 
     async def _finish(self, now: float) -> None:
-        if why := await self._host.check_catalog():
+        if why := await self._pool.run(self._host.catalog_damage):
+            await self._host.remake_catalog()
             self._found("catalog")
             log.error("the catalog is damaged and was made anew", reason=why)
         self._progress.end(now)

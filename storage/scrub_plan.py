@@ -65,14 +65,15 @@ class Progress:
         self.last = LastPass(self.began, now, self.bytes, self.damaged)
         self.began = None
 
-    def is_new(self, file: int, start: int) -> bool:
-        """Whether a damaged range was not met before; it is known from now on."""
-        if (file, start) in self.known:
-            return False
+    def knows(self, file: int, start: int) -> bool:
+        """Whether a damaged range was met before, and what stood there written again."""
+        return (file, start) in self.known
+
+    def learn(self, file: int, start: int) -> None:
+        """A damaged range is dealt with; of very many the oldest is forgotten."""
         self.known[file, start] = None
         while len(self.known) > KNOWN_MAX:
             del self.known[next(iter(self.known))]
-        return True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -151,7 +152,7 @@ def pace_seconds(progress: Progress, size: int, total: int, now: float, period: 
     """Seconds for `size` bytes of `total` if the pass is to end within its period."""
     if progress.began is None:
         return 0.0
-    left = max(0.0, progress.began + _IN_TIME * period - now)
+    left = max(0.0, _IN_TIME * period - max(0.0, now - progress.began))  # a clock may go back
     return left * size / max(size, total - progress.bytes, 1)
 
 

@@ -2,7 +2,8 @@
 
 Bytes are read from the disk, not from the page cache, as far as the kernel lets go of it: rot under a
 cached page would not show. All checksums are verified: frames, metas and blocks of the log; prefix, header,
-sidecar, body and mark of a segment. What is found damaged is only told; storage.scrub decides.
+sidecar, body and mark of a segment. What is found damaged is only told; storage.scrub decides. A file that
+cannot be opened for want of descriptors or memory is none of that: OSError.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import numpy as np
 from records.block import BlockHeader
 from records.block_codec import decode_block, decode_header
 from records.errors import BlockCorrupt, EnvelopeCorrupt
+from storage.block_files import is_scarcity
 from storage.blocks import BlockPlace
 from storage.log_format import RecordType, read_file
 from storage.segment_file import read_extents
@@ -70,6 +72,13 @@ def _from_disk(handle: int, start: int, length: int) -> bytes:
     return b"".join(parts)
 
 
+def _why(error: Exception) -> str:
+    """What of the file an error tells; raises it if it tells of this process alone."""
+    if is_scarcity(error):
+        raise error
+    return f"cannot read: {error}" if isinstance(error, OSError) else str(error)
+
+
 def read_log_window(path: Path, sequence: int, start: int, limit: int) -> Read:
     """Verifies whole records of a log file from offset `start` on; `limit`: where what is durable ends.
 
@@ -81,6 +90,8 @@ def read_log_window(path: Path, sequence: int, start: int, limit: int) -> Read:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return Read(limit, 0, 0.0, {}, gone=True)
+    except OSError as error:
+        return Read(limit, 0, 0.0, {}, ((start, limit, _why(error)),))
     try:
         return _window(handle, sequence, start, limit, began)
     finally:
@@ -94,7 +105,7 @@ def _window(handle: int, sequence: int, start: int, limit: int, began: float) ->
         try:
             data = _from_disk(handle, start, stop - start)
         except OSError as error:
-            damages = ((start, stop, f"cannot read: {error}"),)
+            damages = ((start, stop, _why(error)),)
             return Read(stop, stop - start, time.thread_time() - began, {}, damages)
         data += bytes(stop - start - len(data))  # a file that is too short reads as zeros: damage
         scan = read_file(data, sequence, 0, len(data))
@@ -124,7 +135,9 @@ def read_segment(path: Path, place: BlockPlace) -> Read:
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return Read(place.length, 0, 0.0, {}, gone=True)
+        return Read(0, 0, 0.0, {}, gone=True)
+    except OSError as error:
+        return Read(0, 0, 0.0, {}, ((0, place.length, _why(error)),))
     try:
         extents = read_extents(handle)
         if extents.block_bytes != place.length:
@@ -133,7 +146,7 @@ def read_segment(path: Path, place: BlockPlace) -> Read:
         data = b"".join(_from_disk(handle, at, length) for at, length in pieces)
         claims = Claims.of(decode_block(data).header)
     except (OSError, BlockCorrupt, EnvelopeCorrupt) as error:
-        why = ((0, place.length, f"segment: {error}"),)
+        why = ((0, place.length, f"segment: {_why(error)}"),)
         return Read(place.length, place.length, time.thread_time() - began, {}, why)
     finally:
         os.close(handle)

@@ -231,7 +231,8 @@ class StorageService(RetentionDoor):
             self._quarantine,
             self._puts.append,
             lambda: self._checkpointer.position,
-            self._check_catalog,
+            self._catalog.damage,
+            self._flusher.remake,
         )
         return Scrub(path, self._engine, files, self.settings, self._clock, self._metrics, host)
 
@@ -345,9 +346,14 @@ class StorageService(RetentionDoor):
         return await self._trees.answer(request)
 
     def absent(self, entry_ids: Sequence[EntryId]) -> list[EntryId]:
-        """Those entries that are not held here. About 2 µs each."""
+        """Those entries that lack here: not held, and not dropped below a watermark. About 2 µs each."""
         self._check_ready()
         return self._trees.absent(entry_ids)
+
+    @property
+    def blocks_set_aside(self) -> int:
+        """How many blocks turned out damaged so far."""
+        return self._engine.holdings.quarantined
 
     async def fetch(self, entry_ids: tuple[EntryId, ...]) -> list[EncodedBlock]:
         """Blocks restricted to these entries, about 32 MiB of them; unknown ids are left out.
@@ -404,13 +410,6 @@ class StorageService(RetentionDoor):
         assert self._home is not None
         path = self._files.path(place)
         await self._chores.run(self._home.keep_damaged, path, place.offset, place.length)
-
-    async def _check_catalog(self) -> str:
-        """Makes the catalog anew if its file is damaged; what was wrong with it."""
-        why = await self._chores.run(self._catalog.damage)
-        if why:
-            await self._flusher.remake()
-        return why
 
     # -- fences and producers ---------------------------------------------------------------------
 

@@ -2,14 +2,15 @@
 
 Trees hold every entry; an answer is about those received by a moment, so the few that came later are looked
 for in the entry table and taken off. Roots and hours cost a pass over its newest rows; buckets and lists a
-pass over three columns, and a hash of each entry in the hours concerned. The passes run on a worker, over a
+pass over three columns, and buckets a hash of each entry in the hours concerned, so a reply is bounded in
+entries hashed as well as in bytes: what is left is asked again. The passes run on a worker, over a
 view of the table as it was when the question came. What changes meanwhile (a merge moves entries) can make
 an answer differ from any state there was: then the asker sees a difference that is gone when it looks
 again.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -35,14 +36,17 @@ from records.sync import (
 from records.timestamps import MAX_ENTRY_HOURS, MICROS_PER_HOUR, WIDE_HOUR
 from runtime.tasks import Workers
 from storage.engine import Engine
-from storage.entry_table import COMPLEX, GONE
+from storage.entry_table import COMPLEX, GONE, NO_PRODUCER
 from storage.holdings import Extra
-from storage.merkle import sums
+from storage.merkle import MerkleTree, sums
 from storage.newest import Mark, Newest, received_after
 
 #: Bytes of one reply; the questions after it are left unanswered, and asked again.
 #: 1 MiB is 52,000 entries listed: the asker's event loop compares them at once, in some 50 ms.
 REPLY_BYTES_MAX = 1 << 20
+#: Entries hashed for one reply, but for those of its first question: about 0.7 µs of a worker each. Without
+#: it a busy hour of all shards would take longer than whoever asks waits, each time anew.
+HASHED_MAX = 500_000
 _LOW = (1 << 64) - 1
 _SUM = (1 << 128) - 1
 _COUNT_SHIFT = 128
@@ -66,13 +70,13 @@ class TreeReads:
         if request.ring_epoch < self._engine.ring_epoch:
             raise StaleRingEpoch("a newer ring is known here", epoch=self._engine.ring_epoch)
         seen, generation = self._seen(request), self._engine.holdings.generation
-        answers = await self._workers.run(lambda: list(_capped(seen, request.questions)))
+        answers = await self._workers.run(lambda: list(_capped(seen)))
         self._newest.keep(generation, seen.mark)
         return answers
 
     def _seen(self, request: TreeRequest) -> "Seen":
         holdings = self._engine.holdings
-        asked = request.questions
+        asked = _affordable(holdings.trees, request.questions)
         roots = {s for q in asked if q.level is Level.ROOTS for s in roots_asked(q)[0]}
         hours = {q.shard for q in asked if q.level in (Level.SPANS, Level.HOURS)}
         trees = holdings.trees
@@ -87,14 +91,45 @@ class TreeReads:
         )
 
     def absent(self, ids: Sequence[EntryId]) -> list[EntryId]:
-        """Those of `ids` that are not held. About 2 µs each, on the event loop."""
+        """Those of `ids` that lack here. About 2 µs each, on the event loop.
+
+        What was here and went below a watermark does not: other owners drop it at other moments, and would
+        send it for nothing.
+        """
         find = self._engine.holdings.table.find
-        return [one for one in ids if find(one) is None]
+        lacking = [one for one in ids if find(one) is None]
+        if not self._engine.holdings.retention.marks:
+            return lacking
+        return [one for one in lacking if not self._expired_here(one)]
+
+    def _expired_here(self, entry_id: EntryId) -> bool:
+        holdings = self._engine.holdings
+        table, number = holdings.table, holdings.table.find_any(entry_id)
+        if number is None:
+            return False
+        row = table.rows[number]
+        producer = int(row["producer"])
+        service = table.producers.values[producer][2] if producer != NO_PRODUCER else ""
+        tenant = table.tenants.values[int(row["tenant"])]
+        return holdings.retention.expired(tenant, service, int(row["max_ts"]))
 
 
-def _capped(seen: "Seen", questions: Sequence[Question]) -> Iterator[bytes]:
+def _affordable(
+    trees: Mapping[int, MerkleTree], questions: tuple[Question, ...]
+) -> tuple[Question, ...]:
+    """The first of the questions, for whose answers at most HASHED_MAX entries must be hashed."""
+    hashed = 0
+    for at, one in enumerate(questions):
+        if one.level is Level.BUCKETS and one.shard in trees:
+            hashed += trees[one.shard].count(one.number)
+            if at and hashed > HASHED_MAX:
+                return questions[:at]
+    return questions
+
+
+def _capped(seen: "Seen") -> Iterator[bytes]:
     size = 0
-    for question in questions:
+    for question in seen.questions:
         answer = seen.answer(question)
         size += len(answer)
         yield answer
@@ -122,6 +157,8 @@ class Seen:
     questions: tuple[Question, ...]
     begin: Mark
     mark: Mark | None = None
+    #: The hours of shards that were asked for, as they are told.
+    _tables: dict[int, np.ndarray] = field(default_factory=dict)
 
     def answer(self, question: Question) -> bytes:
         """The bytes of one answer."""
@@ -167,14 +204,17 @@ class Seen:
         return (total & _SUM).to_bytes(SUM_BYTES, "big")
 
     def _hour_table(self, shard: int) -> np.ndarray:
-        """The hours of a shard that hold entries, ascending."""
+        """The hours of a shard that hold entries, ascending; made once, however many of its spans differ."""
+        if shard in self._tables:
+            return self._tables[shard]
         found = []
         for hour, node in sorted(self.hours.get(shard, {}).items()):
             count, total = self._recent.get(_key(shard, hour), (0, 0))
             held = (node >> _COUNT_SHIFT) - count
             if held > 0:
                 found.append((hour, held, (node - total) & _LOW))
-        return np.array(found, HOUR_TYPE)
+        table = self._tables[shard] = np.array(found, HOUR_TYPE)
+        return table
 
     def _spans(self, shard: int) -> bytes:
         table = self._hour_table(shard)

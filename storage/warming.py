@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from records.errors import BlockCorrupt
+from records.errors import QuorumlogError
 from runtime.logs import get_logger
 from runtime.tasks import Workers
 from storage.blocks import BlockPlace
@@ -46,6 +46,7 @@ def warm(hot: HotSet, places: list[BlockPlace], holdings: Seen) -> float:
 
     Raises:
         BlockCorrupt: one is damaged (details: `ordinal`).
+        Overloaded: no file can be opened now.
     """
     began = time.thread_time()
     hot.filters.warm(places)
@@ -103,7 +104,7 @@ class Warmer:
             spent = 0.0
             try:
                 spent = await self._reading(self._pool, warm, self._hot, places, seen)
-            except BlockCorrupt as error:  # set aside by now, or merged; its neighbours stay cold
+            except QuorumlogError as error:  # set aside by now, or merged; its neighbours stay cold
                 log.info("a block could not be read ahead", reason=error.message)
             self._count(len(chunk))
             await asyncio.sleep(spent * (1 / cpu_share - 1))

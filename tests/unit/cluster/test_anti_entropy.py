@@ -195,7 +195,9 @@ def test_other_contents_under_one_id_are_a_conflict_and_nothing_is_copied() -> N
 
     assert not session.equal
     assert not session.lacking
-    assert session.conflicts == 1
+    assert len(session.conflicting) == 1
+    again, _ = descend(Model().add(a), Model().add(b))
+    assert again.conflicting == session.conflicting
 
 
 def test_what_only_we_have_is_left_to_the_other() -> None:

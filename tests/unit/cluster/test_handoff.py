@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from cluster.handoff import PAUSE_MAX, Handoff, sift
+from cluster.handoff import PAUSE_MAX, Handoff, owns_in, sift
 from records.errors import ConnectionLost, InvalidRequest
 from records.hint import Hint
 from runtime.deadline import Deadline
 from runtime.metrics import Metrics
+from storage import hints
 from storage.service import StorageService
 from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews
 from tests.unit.storage.samples import OPTIONS, SETTINGS, Entry, block_of, plain, row
@@ -130,15 +131,25 @@ def viewed(**more: Any) -> AliveView:
 
 
 def test_sifts_what_is_owned_once_each() -> None:
-    """Of two hints with a common entry; a shard that moved away and one under the watermark drop out."""
+    """Of two hints with a common entry; a shard that moved away drops out."""
     first = Hint("b", 1, 10, ((1, IDS[0] + IDS[1]), (2, IDS[2])))
     again = Hint("b", 1, 11, ((1, IDS[1]),))
-    old = Hint("b", 1, 5, ((1, IDS[3]),))
 
-    found = sift([first, again, old], lambda _, shard: shard == 1, lambda hint: hint.max_ts < 10)
+    found = sift([first, again], lambda _, shard: shard == 1)
 
     assert found.wanted == IDS[:2]
-    assert found.dropped == {"moved": 1, "watermark": 1}
+    assert found.dropped == {"moved": 1}
+
+
+def test_an_owner_is_whom_a_write_is_sent_to() -> None:
+    """While a shard moves that is the old owner and the new one; of a shard that is none, nobody."""
+    view: Any = AliveView(moving=((3, (("a", "b", "c"), ("a", "b", "d"))),))
+    owns = owns_in(view)
+
+    assert [node for node in "abcde" if owns(node, 3)] == ["a", "b", "c", "d"]
+    assert [node for node in "abcde" if owns(node, 4)] == ["a", "b", "c"]
+    assert not owns("a", 32)
+    assert not owns("a", -1)
 
 
 # -- leaving --------------------------------------------------------------------------------------
@@ -254,6 +265,66 @@ async def test_a_shard_that_moved_away_is_dropped_and_counted(tmp_path: Path) ->
         assert one.dropped() == {"moved": 1}
 
 
+async def test_the_new_owner_of_a_shard_that_moves_gets_its_hints(tmp_path: Path) -> None:
+    """It is not read yet, but writes go to it already."""
+    view = AliveView(
+        placed=((0, ("a", "c", "d")),), moving=((0, (("a", "c", "d"), ("a", "c", "b"))),)
+    )
+    async with keeper(tmp_path, view) as one:
+        await one.missed(plain(1, 2))
+        await one.handoff.step()
+
+        assert len(one.replicas["b"].held) == 1
+        assert one.dropped() == {}
+
+
+async def test_a_target_on_which_something_breaks_does_not_hold_up_the_others(
+    tmp_path: Path,
+) -> None:
+    """An error of another kind: counted, tried again later, and c gets its own."""
+    async with keeper(tmp_path) as one:
+        await one.missed(plain(1, 2), number=1, target="b")
+        await one.missed(plain(9, 2), number=2, target="c")
+        put = one.replicas["b"].put
+
+        async def broken(*_: Any) -> Any:
+            raise RuntimeError("a bug")
+
+        one.replicas["b"].put = broken  # type: ignore[method-assign]
+        await one.handoff.step()
+        await one.handoff.step()
+
+        assert len(one.replicas["c"].held) == 1
+        assert one.metric("quorumlog_handoff_failures_total") == 1  # and rests
+        one.replicas["b"].put = put  # type: ignore[method-assign]
+        one.clock.now += 1.0
+        await one.handoff.step()
+        assert len(one.replicas["b"].held) == 1
+
+
+async def test_a_slow_target_does_not_keep_the_others_from_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three files of hints for b, each of which takes 6 s: after two of them c gets its own."""
+    monkeypatch.setattr(hints, "FILE_BYTES", 1)
+    async with keeper(tmp_path, settings={"handoff_share": 1.0}) as one:
+        for number in range(3):
+            await one.missed(plain(10 * number, 2), number=number, target="b")
+        await one.missed(plain(90, 2), number=9, target="c")
+        put = one.replicas["b"].put
+
+        async def slow(*args: Any) -> Any:
+            one.clock.now += 6.0
+            return await put(*args)
+
+        one.replicas["b"].put = slow  # type: ignore[method-assign]
+        await one.handoff.step()
+
+        assert (len(one.replicas["b"].held), len(one.replicas["c"].held)) == (2, 1)
+        await one.handoff.step()
+        assert one.storage.hints.targets() == []
+
+
 async def test_entries_that_the_keeper_lost_are_counted_and_the_rest_is_delivered(
     tmp_path: Path,
 ) -> None:
@@ -302,6 +373,7 @@ async def test_hints_for_a_node_that_left_the_cluster_are_removed(tmp_path: Path
 
         assert one.storage.hints.targets() == []
         assert one.replicas["b"].calls == []
+        assert one.dropped() == {"no member": 1}
 
 
 async def test_most_of_the_time_is_left_to_others(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from cluster.replica_client import LocalReplica
 from cluster.sync_loop import SyncLoop
 from cluster.sync_settings import RepairSettings
 from records.errors import ConnectionLost, InvalidSettings, NotReady, Overloaded, QuorumlogError
-from records.sync import TreeRequest
+from records.sync import Level, TreeRequest
 from runtime.clock import SystemClock
 from runtime.deadline import Deadline
 from runtime.entropy import SystemEntropy
 from runtime.metrics import Metrics
+from storage import tree_reads
 from storage.service import StorageService
 from tests.support.fake_store import FakeView
 from tests.unit.storage.samples import OPTIONS, SECOND, T0, block_of, plain, service_on
@@ -182,6 +184,98 @@ async def test_a_peer_that_fails_is_counted_and_asked_less_and_less(
     assert failed == cluster.replicas["n1"].calls
 
 
+CONFLICT = 'quorumlog_sync_entries_total{outcome="conflict"}'
+
+
+async def test_other_contents_under_one_id_are_told_once_two_sessions_saw_them(
+    cluster: Cluster,
+) -> None:
+    """A real conflict: counted, and nothing is copied or overwritten."""
+    for node, text in (("n0", "mine"), ("n1", "theirs")):
+        made = block_of(1, plain(1, 3, text, shard=0, name=b"one name"))
+        await cluster.stores[node].put(made, OPTIONS)
+    before = cluster.stores["n0"].digest(0)
+
+    await cluster.rounds(1, "n0")
+    assert cluster.counted("n0", CONFLICT) == 0
+    await cluster.rounds(10, "n0")
+
+    assert cluster.counted("n0", CONFLICT) >= 1
+    assert cluster.stores["n0"].digest(0) == before
+
+
+async def test_what_comes_between_two_questions_is_no_conflict(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hint is delivered after the buckets were compared: the lists are the same by then."""
+    await cluster.write(1, 0)
+    many = [plain(9000 + k, shard=0) for k in range(150)]  # an hour that is asked for by bucket
+    made = [block_of(2, *many), block_of(3, plain(9500, 2, "late", shard=0))]
+    for one in made:
+        await cluster.stores["n1"].put(one, OPTIONS)
+    await cluster.stores["n0"].put(made[0], OPTIONS)
+    await cluster.stores["n2"].put(made[0], OPTIONS)
+    tree, asked = cluster.replicas["n1"].tree, []
+
+    async def hinted(request: TreeRequest, deadline: Deadline) -> list[bytes]:
+        asked.append(request.questions[0].level)
+        if asked[-1] is Level.ENTRIES:
+            await cluster.stores["n0"].put(made[1], OPTIONS)
+        return await tree(request, deadline)
+
+    cluster.replicas["n1"].tree = hinted  # type: ignore[method-assign]
+    await cluster.rounds(20, "n0")
+
+    assert Level.ENTRIES in asked
+    assert cluster.counted("n0", CONFLICT) == 0
+    assert "other contents" not in caplog.text
+    assert cluster.stores["n0"].digest(0) == cluster.stores["n1"].digest(0)
+
+
+async def test_a_peer_whose_entries_are_all_refused_is_asked_less_and_less(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a session sees a part of them: the same part would be fetched again each second."""
+    limits = replace(cluster.loops["n0"]._limits, entries_max=5)
+    monkeypatch.setattr(cluster.loops["n0"], "_limits", limits)
+    monkeypatch.setattr(cluster.loops["n0"], "_admit", lambda _: False)
+    monkeypatch.setattr(tree_reads, "REPLY_BYTES_MAX", 50)
+    for number in (1, 40, 80):  # hours apart
+        await cluster.write(number, 0, "n0", "n2")
+    await cluster.rounds(36, "n0")
+
+    fetches = cluster.counted("n0", 'quorumlog_sync_sessions_total{outcome="unfinished"}')
+    assert 3 <= fetches <= 4  # at 0, 5, 15 and 35 seconds
+
+
+async def test_a_ring_that_has_moved_is_asked_by_again_in_a_second(cluster: Cluster) -> None:
+    """Each step of a change raises the epoch; the peer is no worse for it."""
+    await cluster.rounds(1, "n0")
+    await cluster.write(1, 0, "n0", "n2")
+    for node in NODES:
+        cluster.stores[node].observe_epochs(5, {})
+    await cluster.rounds(12, "n0")
+    assert cluster.stores["n0"].digest(0)[0] == 0
+
+    cluster.view.ring_epoch = 5
+    await cluster.rounds(3, "n0")
+
+    assert cluster.stores["n0"].digest(0) == cluster.stores["n1"].digest(0)
+
+
+async def test_a_block_that_was_set_aside_is_asked_for_at_once(cluster: Cluster) -> None:
+    """However long the peers were to be left alone, as they lacked something."""
+    await cluster.write(1, 0)
+    await cluster.write(2, 0, "n1", "n2")  # only here: every look at them is in vain
+    await cluster.rounds(80, "n0")
+    assert cluster.loops["n0"]._turns.due(dict.fromkeys(("n1", "n2"), True), 181.0) is None
+    await cluster.stores["n0"]._quarantine(0, "for the test")
+
+    await cluster.rounds(2, "n0")
+
+    assert cluster.counted("n0", 'quorumlog_sync_entries_total{outcome="stored"}') == 10
+
+
 async def test_a_pass_compares_everything_now_and_tells(cluster: Cluster) -> None:
     """Each node with each peer, however long until its turn; found, copied and failures are told."""
     await cluster.rounds(3)
@@ -276,6 +370,13 @@ async def test_a_wrong_request_starts_nothing(client: TestClient, body: str) -> 
 
     assert answer.status == 400
     assert (await answer.json())["error"]["code"] == "INVALID_REQUEST"
+
+
+async def test_a_body_without_end_is_not_read(client: TestClient) -> None:
+    """413 after some kilobytes, whatever is still to come."""
+    answer = await client.post("/cluster/repair", data=b'{"shard": ' + b" " * 200_000 + b"1}")
+
+    assert answer.status == 413
 
 
 async def test_nobody_to_tell_is_an_error(cluster: Cluster, client: TestClient) -> None:

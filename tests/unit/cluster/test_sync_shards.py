@@ -19,6 +19,7 @@ from records.messages import PutOptions, SealRequest
 from records.sync import TreeRequest
 from runtime.clock import SystemClock
 from runtime.deadline import Deadline
+from storage.retention import Retention
 from storage.service import StorageService
 from tests.unit.storage.samples import (
     OPTIONS,
@@ -40,12 +41,16 @@ NOW = T0 + 3600 * SECOND
 
 
 class Clock(SystemClock):
-    """The real one, but for the time of day."""
+    """The real one, but for the time of day, and for time that the test lets pass."""
 
     now = NOW
+    ahead = 0.0
 
     def wall_micros(self) -> int:
         return self.now
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
 
 
 @dataclass
@@ -305,6 +310,29 @@ async def test_refused_entries_stay_away_and_their_neighbours_come(pair: Pair) -
     assert not [one for one in await messages(pair.here) if one.startswith("drop")]
 
 
+async def test_what_a_watermark_took_here_is_not_fetched_where_it_is_still_held(pair: Pair) -> None:
+    """Owners drop it at different moments: no difference worth a byte. What was never here is refused."""
+    blocks = [
+        block_of(n, plain(10 * n, 3, shard=n % 4), sequenced(n, n, shard=1)) for n in range(1, 6)
+    ]
+    late = plain(20_000, 1, shard=2)
+    await put_all(pair.there, [*blocks, block_of(9, late), block_of(10, plain(77, 2, "other"))])
+    await put_all(pair.here, blocks)
+    marks = {("default", ""): T0 + 5 * 3600 * SECOND}
+    pair.here.observe_retention(Retention(1, marks))
+    for _ in range(500):
+        if not any(pair.here.digest(shard)[0] for shard in SHARDS):
+            break
+        await asyncio.sleep(0.02)
+
+    report = await pair.sync(admit=pair.here.admits)
+
+    ids = {one for fetched in pair.wire.fetched for one in fetched}
+    assert ids == {entry_id(late), entry_id(plain(77, 2, "other"))}
+    assert (report.stored, report.refused) == (1, 1)
+    assert report.complete
+
+
 async def test_a_damaged_block_is_not_sent_and_the_rest_is(pair: Pair, tmp_path: Path) -> None:
     """The peer finds it when it reads it, sets it aside, and lacks it itself from then on."""
     blocks = [block(number) for number in range(3)]
@@ -327,6 +355,23 @@ async def test_a_damaged_block_is_not_sent_and_the_rest_is(pair: Pair, tmp_path:
     assert here == there
 
 
+async def test_a_peer_that_gives_what_nobody_asked_for_ends_the_call(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Always the same block, for whatever is fetched: the call ends, and says what was not given."""
+    await put_all(pair.there, [block(1), block(2)])
+    other = block(7)
+
+    async def wrong(ids: tuple[EntryId, ...], deadline: Deadline) -> list[EncodedBlock]:
+        return [other]
+
+    monkeypatch.setattr(pair.wire, "fetch", wrong)
+    async with asyncio.timeout(10):
+        report = await pair.sync()
+
+    assert report.vanished == 40
+
+
 async def test_a_session_is_bounded_and_the_next_ones_finish(pair: Pair) -> None:
     """Twenty entries a call at least; no call says that it compared everything until one has."""
     await put_all(pair.there, [block(number, entries=40) for number in range(5)])
@@ -337,6 +382,25 @@ async def test_a_session_is_bounded_and_the_next_ones_finish(pair: Pair) -> None
         assert calls < 12
 
     assert len(await messages(pair.here)) == 5 * 40 * 5
+
+
+async def test_a_slow_peer_is_left_after_a_while_and_the_next_call_goes_on(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each fetch takes 25 s: after three of them the call ends with what it has, and does not claim all."""
+    monkeypatch.setattr(module, "FETCH_BYTES", 1)
+    await put_all(pair.there, [block(number) for number in range(5)])
+
+    def slow(name: str) -> None:
+        pair.clock.ahead += 25.0 if name == "fetch" else 0.0
+
+    pair.wire.before = slow
+    first = await pair.sync()
+    rest = await pair.sync()
+
+    assert (first.stored, first.compared) == (60, False)
+    assert (rest.stored, rest.compared) == (40, True)
+    assert (await pair.sync()).equal
 
 
 async def test_merged_blocks_compare_equal_and_give_what_lacks(pair: Pair) -> None:

@@ -33,7 +33,7 @@ def test_new_peers_are_due_at_once_and_equal_ones_after_the_interval() -> None:
 def test_what_was_copied_is_soon_followed_by_another_look() -> None:
     """Entries that were too new then are compared a second later."""
     made = turns()
-    made.copied("a", 10.0)
+    made.soon("a", 10.0)
     made.equal("b", 10.0)
 
     assert made.due(BOTH, 10.9) is None
@@ -72,6 +72,20 @@ def test_a_peer_that_is_back_is_due_at_once() -> None:
     assert made.due({"a": False, "b": True}, 1001.0) is None
 
     assert made.due(BOTH, 1002.0) == "a"
+
+
+def test_all_peers_can_be_made_due() -> None:
+    """Even one that was asked in vain; strangers are not."""
+    made = turns()
+    made.fruitless("a", 0.0)
+    made.fruitless("a", 5.0)
+    made.at_once(["a", "b", "z"], 6.0)
+
+    assert made.due(BOTH, 6.0) == "a"
+    made.equal("a", 6.0)
+    assert made.due(BOTH, 6.0) == "b"
+    made.equal("b", 6.0)
+    assert made.due(BOTH, 6.0) is None
 
 
 def test_a_peer_that_shares_nothing_any_more_is_forgotten() -> None:

@@ -98,6 +98,22 @@ def test_files_that_vanished_hold_nothing(tmp_path: Path) -> None:
     assert drained(log) == [hint(2)]
 
 
+def test_every_file_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One append over several files: the ones that are full as well."""
+    real, synced = hints_module.os.fdatasync, []
+    log = HintLog(tmp_path, NODE)
+
+    def note(handle: int) -> None:
+        synced.append(handle)
+        real(handle)
+
+    monkeypatch.setattr(hints_module.os, "fdatasync", note)
+    log.append([hint(n, 1000) for n in range(40)], 1.0)
+    log.sync()
+
+    assert len(synced) == len(list(tmp_path.rglob("*.hints"))) > 2
+
+
 def test_a_failed_sync_ends_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sync is never repeated on the same file; the next hint goes to another one."""
     log = HintLog(tmp_path, NODE)

@@ -1,5 +1,6 @@
 """Holdings equal their definition after any sequence of blocks and removals."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -123,6 +124,31 @@ def test_counts_follow_puts_and_removals() -> None:
     assert len(removed) == 1
     assert holdings.remove_block(0) == []
     assert (holdings.rows, holdings.bytes) == (2, 1)
+
+
+def test_a_damaged_block_costs_what_it_held_not_what_its_producers_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One block of many of a producer goes: only entries near it are looked at, the rest by columns.
+
+    Otherwise a node with long-lived producers would stand still for each block that is set aside.
+    """
+    holdings = Holdings()
+    for number in range(100):
+        filed(
+            holdings,
+            number,
+            *[sequenced(n, n + 1) for n in range(20 * number + 1, 20 * number + 20, 2)],
+        )
+    looked = []
+    ref = Holdings.ref
+    monkeypatch.setattr(Holdings, "ref", lambda self, n: looked.append(n) or ref(self, n))
+
+    assert len(holdings.remove_block(50)) == 10
+
+    assert len(looked) <= 10
+    state = holdings.producers.state((0, "default", "pay", "p", 1))
+    assert state.spans == ((1, 1000), (1021, 2000))
 
 
 def test_entries_are_listed_by_the_hours_they_touch() -> None:

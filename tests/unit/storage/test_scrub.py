@@ -1,7 +1,11 @@
 """The scrub: every damage is found, set aside and healed by a put; nothing else is touched."""
 
+import asyncio
+import errno
 import json
+import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +13,14 @@ from pathlib import Path
 import pytest
 
 from records.block_codec import EncodedBlock, parse_prefix
+from records.errors import DiskFull
 from records.messages import EntryStatus, PutOptions, SealRequest
 from runtime.metrics import Metrics
+from storage import scrub, scrub_read
+from storage.catalog import Catalog
 from storage.log_format import read_file
 from storage.scrub_plan import (
+    KNOWN_MAX,
     LOG,
     PAUSE_MAX,
     SEGMENT,
@@ -242,6 +250,119 @@ async def test_a_file_that_vanished_is_missing_entries(tmp_path: Path, what: str
     await service.stop()
 
 
+async def test_the_log_that_vanished_is_written_again_from_memory(tmp_path: Path) -> None:
+    """What stood between the blocks is known after a loss of the catalog, too."""
+    service = await running(tmp_path)
+    await service.put(BLOCKS[0], OPTIONS)
+    await service.seal(SealRequest(9, 4, "a"))
+    await service.stop()
+    service = await running(tmp_path)  # writes to another file from now on
+    log_file(tmp_path).unlink()
+
+    assert await whole_pass(service) == 1
+    await service.stop()
+    (tmp_path / "catalog.sqlite").unlink()
+    service = await running(tmp_path)
+    assert service.status()["fences"][9] == 4
+    await service.stop()
+
+
+async def test_a_log_file_that_lost_its_end_is_missing_what_stood_there(tmp_path: Path) -> None:
+    """An older file, cut under a running node: its last block is set aside, the first one stays."""
+    service = await running(tmp_path)
+    for block in BLOCKS[:2]:
+        await service.put(block, OPTIONS)
+    await service.stop()
+    service = await running(tmp_path)
+    await service.put(BLOCKS[2], OPTIONS)
+    cut = log_file(tmp_path)
+    last = [one for one in read_file(cut.read_bytes(), 1).records if one.body_bytes][-1]
+    os.truncate(cut, last.offset)
+
+    assert await whole_pass(service) == 1
+    assert len(await messages(service)) == 60
+    assert (await service.put(BLOCKS[1], REPAIR)).statuses == (EntryStatus.STORED,) * 2
+    assert await whole_pass(service) == 0
+    await service.stop()
+
+
+async def test_a_pass_goes_on_in_a_log_that_became_shorter(tmp_path: Path) -> None:
+    """The progress of before points behind its end: the file is read from its start, nothing is amiss."""
+    service = await running(tmp_path)
+    await service.put(BLOCKS[0], OPTIONS)
+    await service.stop()
+    progress = Progress(1.0, Cursor(LOG, 1, 1 << 30))
+    (tmp_path / "scrub.json").write_text(json.dumps(progress.to_dict()))
+    service = await running(tmp_path)
+    while service._scrub.status()["running"]:
+        await service._scrub.step()
+
+    last = service._scrub.status()
+    assert last["last_pass_damaged"] == 0
+    assert last["last_pass_bytes"] > len(BLOCKS[0].data)
+    await service.stop()
+
+
+async def test_what_could_not_be_written_again_is_tried_again(tmp_path: Path) -> None:
+    """A damaged fence, and a full disk when it is to be mended: the next step mends it, and counts it."""
+    service = await running(tmp_path)
+    await service.put(BLOCKS[0], OPTIONS)
+    await service.seal(SealRequest(9, 4, "a"))
+    await service.put(BLOCKS[2], OPTIONS)
+    scan = read_file(log_file(tmp_path).read_bytes(), 1)
+    fence = next(one for one in scan.records if one.type == 3 and one.meta[0] == 9)
+    flip(log_file(tmp_path), fence.offset + 46)
+    scrub = service._scrub
+    host, appended = scrub._host, []
+
+    async def full(_: object) -> None:
+        raise DiskFull("no room")
+
+    async def append(records: list) -> None:
+        appended.extend(records)
+        await host.append(records)
+
+    scrub._host = replace(host, append=full)
+    with pytest.raises(DiskFull):
+        await whole_pass(service)
+    assert scrub.pause_seconds >= 1.0  # and not at once
+    scrub._host = replace(host, append=append)
+
+    assert await whole_pass(service) == 1
+    assert [9, 4, "a"] in [one.meta for one in appended if one.type == 3]
+    await service.stop()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+async def test_a_file_that_cannot_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Want of descriptors ends the step, and is no damage; an error of the disk is, and the pass goes on."""
+    service, path = await merged(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(scrub_read.os, "open", raising(path, number))
+        if number == errno.EMFILE:
+            with pytest.raises(OSError, match="Too many open files"):
+                await whole_pass(service)
+        else:
+            assert await whole_pass(service) == 1
+
+    assert service.status()["quarantined_blocks"] == (1 if number == errno.EIO else 0)
+    await service.stop()
+
+
+def raising(path: Path, number: int) -> Callable:
+    """`os.open`, but not of this file."""
+    real = os.open
+
+    def fail(name: object, *args: int) -> int:
+        if str(name) == str(path):
+            raise OSError(number, os.strerror(number))
+        return real(str(name), *args)
+
+    return fail
+
+
 @pytest.mark.parametrize("column", ["id", "block_id"])
 async def test_a_catalog_that_disagrees_with_the_files_is_found(
     tmp_path: Path, column: str
@@ -297,6 +418,31 @@ async def test_a_damaged_catalog_is_made_anew(tmp_path: Path) -> None:
     await service.stop()
 
 
+async def test_the_catalog_is_written_while_all_of_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading a large one takes long; puts that compare rows and flushes must not wait for it."""
+    service = await running(tmp_path)
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(_: object) -> str:
+        reading.set()
+        return "" if go_on.wait(20) else "nobody went on"
+
+    monkeypatch.setattr(Catalog, "damage", slow)
+    scrub = service._scrub
+    scrub._host = service._make_scrub(tmp_path / "x.json", service._files)._host
+    under_way = asyncio.create_task(whole_pass(service))
+    assert await asyncio.to_thread(reading.wait, 20)
+    await service.put(BLOCKS[0], OPTIONS)
+    async with asyncio.timeout(10):
+        assert await service._flusher.flush_all()
+
+    go_on.set()
+    assert await under_way == 0
+    await service.stop()
+
+
 # -- progress and pace ----------------------------------------------------------------------------
 
 
@@ -320,6 +466,28 @@ async def test_a_pass_is_taken_up_after_a_restart(tmp_path: Path) -> None:
     await service.stop()
 
 
+async def test_a_pass_that_cannot_be_planned_has_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log file goes while they are listed: the next step plans anew, and reads what came since."""
+    service = await running(tmp_path)
+    await whole_pass(service)
+    await service.put(BLOCKS[0], OPTIONS)
+    service._scrub._progress.last = None
+    with monkeypatch.context() as patch:
+
+        def vanished(_: Path) -> dict[int, int]:
+            raise FileNotFoundError("00000001.qlog")
+
+        patch.setattr(scrub, "_log_sizes", vanished)
+        with pytest.raises(FileNotFoundError):
+            await service._scrub.step()
+    flip(log_file(tmp_path), place_in_log(tmp_path, BLOCKS[0]) + part(BLOCKS[0], "body"))
+
+    assert await whole_pass(service) == 1
+    await service.stop()
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"version": 2}', '{"version":1,"cursor":["x",1,2]}']
 )
@@ -335,13 +503,17 @@ async def test_progress_that_cannot_be_read_means_a_new_pass(tmp_path: Path, tex
 def test_progress_there_and_back() -> None:
     """Through JSON; the damaged ranges that are known stay known, and are bounded."""
     progress = Progress(5.0, Cursor(SEGMENT, 7, 3), 100, 2, LastPass(1.0, 2.0, 50, 1))
-    assert progress.is_new(1, 2)
-    assert not progress.is_new(1, 2)
+    assert not progress.knows(1, 2)
+    progress.learn(1, 2)
 
     again = Progress.from_dict(json.loads(json.dumps(progress.to_dict())))
 
     assert again == progress
-    assert not again.is_new(1, 2)
+    assert again.knows(1, 2)
+    for start in range(KNOWN_MAX + 5):
+        again.learn(7, start)
+    assert len(again.known) == KNOWN_MAX
+    assert not again.knows(1, 2)
 
 
 def test_a_pass_goes_through_logs_then_segments() -> None:
@@ -376,6 +548,8 @@ def test_rests_for_the_cpu_the_disk_and_the_period() -> None:
     assert pace_seconds(progress, 100, 1000, 1000.0 + 300, 1000.0) == pytest.approx(100.0)
     assert pace_seconds(progress, 100, 1000, 1000.0 + 950, 1000.0) == 0.0
     assert pace_seconds(progress, 100, 0, 1000.0, 1000.0) == pytest.approx(900.0)
+    # a clock that went back by years: a pass still fills one period, not years
+    assert pace_seconds(progress, 100, 1000, -1e9, 1000.0) == pytest.approx(150.0)
 
 
 def test_a_pass_begins_once_a_period_and_after_a_clock_that_went_back() -> None:

@@ -2,14 +2,19 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from records.errors import StaleRingEpoch
+from records.errors import InvalidRequest, StaleRingEpoch
 from records.sync import Level, Question, TreeRequest, bits, roots_digest, roots_question
 from records.timestamps import MICROS_PER_HOUR
 from storage import tree_reads
+from storage.entry_table import ENTRY_TYPE
+from storage.newest import Mark
 from storage.service import StorageService
+from storage.tree_reads import Seen
 from tests.unit.cluster.trees import Held, Model
 from tests.unit.storage.samples import (
     OPTIONS,
@@ -152,6 +157,79 @@ async def test_a_long_reply_is_cut_after_an_answer(
 
     assert [len(one) for one in answers] == [2048, 2048]
     await service.stop()
+
+
+async def test_a_reply_is_cut_before_too_many_entries_are_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Buckets of busy hours, in more replies than one: together as in one, and none hashes much."""
+    service = await filled(tmp_path)
+    hour = T0 // MICROS_PER_HOUR
+    asked = tuple(Question(Level.BUCKETS, s, hour + h) for s in (0, 1) for h in (0, 5))
+    whole = await service.tree(TreeRequest(asked, LATER, 1))
+    busy = service._engine.holdings.trees[0].count(hour + 5)
+    assert busy > 20
+    hashed: list[int] = []
+    sums = tree_reads.sums
+
+    def counted(ids: list, *more: object) -> object:
+        hashed.append(len(ids))
+        return sums(ids, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tree_reads, "sums", counted)
+    monkeypatch.setattr(tree_reads, "HASHED_MAX", busy + 10)
+    found: list[bytes] = []
+    while len(found) < len(asked):
+        hashed.clear()
+        found += await service.tree(TreeRequest(asked[len(found) :], LATER, 1))
+        assert 0 < sum(hashed) <= busy + 10
+
+    assert found == whole
+    await service.stop()
+
+
+def test_the_hours_of_a_shard_are_gone_through_once() -> None:
+    """A year of hours, of which each span differs: one pass over them, not one for each span."""
+
+    class Hours(dict):
+        passes = 0
+
+        def items(self) -> Any:
+            Hours.passes += 1
+            return super().items()
+
+    hours = Hours({495_000 + n: (1 << 128) + n for n in range(8760)})
+    asked = tuple(
+        Question(Level.HOURS, 3, span) for span in range(495_000 // 64, 503_760 // 64 + 1)
+    )
+    begin = Mark(0, 0, np.empty(0, np.int64))
+    seen = Seen(np.zeros(0, ENTRY_TYPE), {}, {}, {3: hours}, 1, asked, begin)
+
+    answers = [seen.answer(one) for one in asked]
+
+    assert sum(map(len, answers)) == 8760 * 20
+    assert Hours.passes == 1
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {},
+        {"q": [], "t": 0},
+        {"q": [[9, 0, 0, b""]], "t": 0, "e": 1},
+        {"q": [[3, -1, 0, b""]], "t": 0, "e": 1},
+        {"q": [[3, 1 << 40, 0, b""]], "t": 0, "e": 1},
+        {"q": [[3, 0, 1 << 60, b""]], "t": 0, "e": 1},
+        {"q": [[0, 0, 0, bytes(9000)]], "t": 0, "e": 1},
+        {"q": [[4, 0, 0, 10**12]], "t": 0, "e": 1},
+        {"q": [[3, 0, 0, b""]], "t": 1 << 70, "e": 1},
+        {"q": [[3, 0, 0, b""]] * 20_000, "t": 0, "e": 1},
+    ],
+)
+def test_what_is_no_request_is_refused(head: dict) -> None:
+    """Before anything is made of its numbers."""
+    with pytest.raises(InvalidRequest):
+        TreeRequest.from_head(head)
 
 
 async def test_an_older_ring_is_refused(tmp_path: Path) -> None:
