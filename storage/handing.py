@@ -2,8 +2,9 @@
 
 `give` first raises the ring epoch, so that no put of an older ring is judged here any more; its record is
 durable after all puts before it, so what is listed afterwards is all that they brought. `shed` forgets the
-entries of shards that this node does not own: from memory at once, from the disk when the blocks that are
-left are written anew. After a crash in between they are there again, and are let go again.
+entries of shards that this node does not own: from memory at once, from the catalog with its next flush, from
+the disk when the blocks that are left are written anew. After a crash before the flush (or without a catalog)
+they are there again, and are let go again.
 """
 
 from collections.abc import Collection

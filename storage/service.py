@@ -209,7 +209,13 @@ class StorageService(RetentionDoor):
             self._hot,
             self.settings,
             self._clock,
-            Host(self._reading, self._flusher.flush_all, self._puts.append, lambda: self.read_only),
+            Host(
+                self._reading,
+                self._flusher.flush_all,
+                self._puts.append,
+                lambda: self.read_only,
+                lambda: self._wal.failure is not None,
+            ),
             CompactionGauges(self._metrics),
             self._compact_step,
         )
@@ -217,9 +223,8 @@ class StorageService(RetentionDoor):
             self._engine, self._compactor, self._clock, RetiringGauges(self._metrics)
         )
         #: What a shard that moves needs of the node it leaves, and of the one it goes to.
-        self.moves = ShardMoves(
-            self._engine, self._puts.append, self._compactor.thinned, self._check_writable
-        )
+        checks = self._check_log, self._check_writable
+        self.moves = ShardMoves(self._engine, self._puts.append, self._compactor.thinned, *checks)
         self._files = files
         self._scrub = self._make_scrub(self.directory / "scrub.json", files)
 
@@ -274,12 +279,19 @@ class StorageService(RetentionDoor):
 
     def _check_writable(self) -> None:
         self._check_ready()
-        if self._disk.low or self._wal.failed_for_space:
-            self._gauges.refused.labels("disk").inc()
-            raise DiskFull(
-                f"node {self.node_id} has {self._disk.free_bytes} bytes left",
-                retry_after_seconds=5.0,
-            )
+        if self._disk.low:
+            raise self._full()
+        self._check_log()
+
+    def _full(self) -> DiskFull:
+        self._gauges.refused.labels("disk").inc()
+        text = f"node {self.node_id} has {self._disk.free_bytes} bytes left"
+        return DiskFull(text, retry_after_seconds=5.0)
+
+    def _check_log(self) -> None:
+        self._check_ready()
+        if self._wal.failed_for_space:
+            raise self._full()
         if self._wal.failure is not None:
             self._gauges.refused.labels("log").inc()
             raise StorageFailed(f"the log of node {self.node_id} has failed: {self._wal.failure}")
@@ -438,9 +450,15 @@ class StorageService(RetentionDoor):
 
     async def _tend_blocks(self) -> None:
         """In turn: merges what is small, removes what is hidden. Both hold entry numbers while they wait."""
-        await self._compactor.step()
+        failure: Exception | None = None
+        try:
+            await self._compactor.step()
+        except Exception as error:  # noqa: BLE001 - raised below: what cannot be merged can still expire
+            failure = error
         await self._retiring.step(writable=not self.read_only)
         self._compactor.pause_seconds = self._retiring.pause(self._compactor.pause_seconds)
+        if failure is not None:
+            raise failure
 
     async def _watch_disk(self) -> None:
         self._look_at_disk()

@@ -1,6 +1,7 @@
 """Hidden at once, removed later, never back: watermarks and deletes on running stores, against a model."""
 
 import asyncio
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -438,3 +439,52 @@ def test_three_replicas_show_the_model_in_any_order(
             await store.stop()
 
     asyncio.run(run())
+
+
+async def test_progress_is_not_told_before_reads_are_served(tmp_path: Path) -> None:
+    """A delete counts who answered: a store that is not admitted must not be among them."""
+    service = await with_store(tmp_path, [entry((0,), ("a",))])
+    service.hold_reads()
+
+    with pytest.raises(NotReady):
+        service.retention_progress()
+
+    service.observe_retention(Retention(1, {}))
+    assert service.retention_progress()["received_max"] == T0
+    await service.stop()
+
+
+async def test_rows_expire_though_blocks_cannot_be_merged(tmp_path: Path) -> None:
+    """A merge that fails every time, for want of space it may be, must not keep what would free it."""
+    service = await with_store(tmp_path, [entry((0,), ("a",))])
+
+    async def failing() -> None:
+        raise OSError("no space")
+
+    service._compactor.step = failing  # type: ignore[method-assign]
+    service.observe_retention(Retention(1, {("default", ""): T0 + 4 * HOUR}))
+
+    with pytest.raises(OSError, match="no space"):
+        await service._tend_blocks()
+
+    assert service.status()["rows"] == 0
+    await service.stop()
+
+
+async def test_a_full_disk_is_freed_of_log_files_that_hold_nothing(tmp_path: Path) -> None:
+    """Rows below the watermark go by whole log files; little disk is no reason to keep these."""
+    service = await running(tmp_path)
+    noise = random.Random(7).randbytes(60_000).hex()
+    for number in range(4):
+        one = Entry([row(0, noise[number * 20_000 :][:20_000])], received_at=T0)
+        await service.put(block_of(number, one), OPTIONS)
+    service.observe_retention(Retention(1, {("default", ""): T0 + 4 * HOUR}))
+    logs = len(list((tmp_path / "log").iterdir()))
+    service._disk.low = True
+
+    await retire(service)
+    await service._compactor.step()
+
+    assert service.status()["rows"] == 0
+    assert len(list((tmp_path / "log").iterdir())) < logs
+    await service.stop()
