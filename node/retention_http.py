@@ -32,6 +32,7 @@ from cluster.retention import (
 from cluster.server import Operation
 from cluster.transport import Transport
 from cluster.view import ClusterView, ViewSource
+from ingestor.validate import check_identifier
 from query.coordinator import ReadCoordinator
 from query.http import tenant_of
 from query.plan import Pairs
@@ -107,7 +108,7 @@ class RetentionApi:
             raise InvalidRequest("service: a text of at most 256 letters", parameter="service")
         seconds = seconds_of(body["keep_days"])
         version, rules = rules_of(self.views.current().state)
-        key = (tenant_of(request), service)
+        key = (check_identifier(tenant_of(request), "tenant"), service)
         rules = {name: kept for name, kept in rules.items() if name != key}
         if seconds is not None:
             rules[key] = seconds

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from node.retention_http import AHEAD_SECONDS, RetentionApi
+from cluster.state import ClusterState
+from node.retention_http import AHEAD_SECONDS, RetentionApi, _pairs
 from records.consistency import QuorumPolicy
 from records.errors import ConnectionLost, InvalidRequest, NotReady
 
@@ -83,7 +84,37 @@ async def test_a_delete_needs_owners_that_have_every_acknowledged_row() -> None:
 @pytest.mark.parametrize("body", [{"service": 7}, {"service": "a", "level": "x"}, {"limit": "5"}])
 def test_a_delete_has_no_other_parameters(body: dict[str, Any]) -> None:
     """What a question may have beside, a delete would not heed."""
-    from node.retention_http import _pairs
-
     with pytest.raises(InvalidRequest):
         _pairs(body)
+
+
+class Asked:
+    """A request to set a rule, of a tenant."""
+
+    def __init__(self, tenant: str) -> None:
+        self.headers = {"X-Scope-OrgID": tenant}
+
+
+@pytest.mark.parametrize("tenant", ["a" * 129, "a/b", "a b", "\udc80"])
+async def test_no_rule_is_made_for_a_name_that_is_no_tenant(
+    tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its watermark would be refused for ever."""
+    nothing: Any = None
+
+    async def body(_: Any) -> dict[str, Any]:
+        return {"keep_days": 7}
+
+    class Views:
+        def current(self) -> Any:
+            return self
+
+        state = ClusterState()
+
+    views: Any = Views()
+    monkeypatch.setattr("node.retention_http.json_body", body)
+    api = RetentionApi("q", views, nothing, nothing, nothing, nothing, None, None)
+    request: Any = Asked(tenant)
+
+    with pytest.raises(InvalidRequest, match="tenant"):
+        await api.set_rule(request)
