@@ -57,8 +57,8 @@ _QUESTION = frozenset(("q", "service", "from", "to"))
 def progress_operation(storage: StorageService) -> dict[str, Operation]:
     """What peers ask a storage node."""
 
-    async def progress(_: dict[str, Any], __: memoryview, ___: Deadline) -> Any:
-        return storage.retention_progress(), b""
+    async def progress(head: dict[str, Any], _: memoryview, __: Deadline) -> Any:
+        return storage.retention_progress(str(head.get("delete", ""))), b""
 
     return {"retention_progress": progress}
 
@@ -167,7 +167,7 @@ class RetentionApi:
         name = request.match_info["id"]
         if name not in view.state.deletes:
             raise NotFound(f"no delete {name[:64]!r} is in force")
-        told = await self._ask_all(view)
+        told = await self._ask_all(view, name)
         nodes = view.storage_nodes()
         left = {node: one["left"].get(name) for node, one in told.items()}
         hidden = [node for node in nodes if left.get(node) is not None]
@@ -186,18 +186,19 @@ class RetentionApi:
         }
         return json_response(body)
 
-    async def _ask_all(self, view: ClusterView) -> dict[str, dict[str, Any]]:
-        """What each storage node that answers tells of its progress."""
+    async def _ask_all(self, view: ClusterView, delete: str = "") -> dict[str, dict[str, Any]]:
+        """What each storage node that answers tells of its progress (with one delete)."""
         nodes = view.storage_nodes()
-        found = await asyncio.gather(*(self._ask(node) for node in nodes))
+        found = await asyncio.gather(*(self._ask(node, delete) for node in nodes))
         return {node: one for node, one in zip(nodes, found, strict=True) if one is not None}
 
-    async def _ask(self, node: str) -> dict[str, Any] | None:
+    async def _ask(self, node: str, delete: str) -> dict[str, Any] | None:
         try:
             if node == self.node_id and self.storage is not None:
-                return self.storage.retention_progress()
+                return self.storage.retention_progress(delete)
             deadline = Deadline.after(self.clock, PROGRESS_SECONDS)
-            head, _ = await self.transport.call(node, "retention_progress", {}, b"", deadline)
+            asked = {"delete": delete}
+            head, _ = await self.transport.call(node, "retention_progress", asked, b"", deadline)
         except QuorumlogError:
             return None
         return head

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
@@ -41,6 +42,8 @@ from storage.settings import StorageSettings
 from storage.wal import file_name
 
 log = get_logger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 #: Merges that may leave a piece as it was before it is left out until the next start.
 _TRIES_MAX = 3
 #: Seconds that a merged file is kept for reads that began before; a later one starts over, unharmed.
@@ -196,6 +199,10 @@ class Compactor:
         table = holdings.table
         if is_due(table.count, table.gone):
             await self.repack()
+
+    async def apart(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work` on this thread: it ends before a merge begins, and numbers of entries stay meanwhile."""
+        return await self._pool.run(work, *args, **kwargs)
 
     def thinned(self, ordinals: Iterable[int]) -> None:
         """Entries of these blocks are gone for good: write anew what is left of them, soon."""
