@@ -80,6 +80,9 @@ def shed(engine: Engine, shards: Collection[int], ring_epoch: int) -> tuple[int,
     """
     if engine.ring_epoch > ring_epoch:
         raise StaleRingEpoch("a newer ring is known here", epoch=engine.ring_epoch)
+    engine.observe(
+        ring_epoch, {}
+    )  # answers to scans say so from now on: what they lack is elsewhere
     holdings = engine.holdings
     rows = holdings.table.rows[: holdings.table.count]
     chosen = np.isin(rows["shard"], np.fromiter(shards, np.int64, len(shards)))

@@ -31,7 +31,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     delete = commands.add_parser(
         "delete",
         parents=[common],
-        help="hide rows at once and remove them from all disks",
+        help="hide rows at once, then remove their contents",
         description="Rows that are written later are not touched. Exit code 3 if not all nodes are done.",
     )
     delete.add_argument(

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from records.errors import DiskFull, StaleRingEpoch
+from records.errors import BlockCorrupt, DiskFull, StaleRingEpoch
 from records.handover import Handover, united
 from records.messages import EntriesRequest, EntryStatus, PutOptions, SealRequest
+from records.predicates import ScanPlan
 from records.timestamps import MAX_MICROS, MIN_MICROS
 from storage.log_format import RecordType
 from storage.reclaim import state_records
@@ -18,6 +20,7 @@ from tests.unit.storage.samples import (
     entry_id,
     messages,
     plain,
+    scan_of,
     sequenced,
     service_on,
 )
@@ -266,4 +269,24 @@ async def test_what_is_let_go_while_its_block_is_merged_leaves_the_disk_too(tmp_
     (place,) = await store._compactor.merge([0, 1])
 
     assert place.ordinal in store._compactor._thinned
+    await store.stop()
+
+
+async def test_a_scan_that_begins_anew_tells_the_ring_of_its_last_snapshot(tmp_path: Path) -> None:
+    """A shard may have left since its first: whoever reads by the ring of before must be told."""
+    store = await running(tmp_path)
+    await store.put(block_of(1, plain(9, 2)), PutOptions(5))
+    reading, tries = store._scans._reading, [0]
+
+    async def merged_away(*args: Any) -> Any:
+        tries[0] += 1
+        if tries[0] == 1:
+            store.moves.let_go((0,), 8)
+            raise BlockCorrupt("no such file", ordinal=7)
+        return await reading(*args)
+
+    store._scans._reading = merged_away  # type: ignore[assignment]
+    reply, table = await store.scan(scan_of(ScanPlan()))
+
+    assert (tries[0], table.num_rows, reply.ring_epoch) == (2, 0, 8)
     await store.stop()
