@@ -9,6 +9,7 @@ import asyncio
 from typing import Any
 
 from records.errors import NotReady
+from records.timestamps import MIN_MICROS
 from runtime.clock import Clock
 from storage.compaction import Compactor
 from storage.engine import Engine
@@ -138,7 +139,13 @@ class Retiring:
         holdings = self._engine.holdings
         index = holdings.retention.index
         left = self._left(delete) if delete else {}
-        return {"index": index, "left": left, "received_max": holdings.received_max}
+        received, latest = holdings.received_max, self._latest()
+        return {"index": index, "left": left, "received_max": received, "latest": latest}
+
+    def _latest(self) -> int:
+        """The time of the latest row, microseconds. One pass."""
+        table = self._engine.holdings.table
+        return int(table.rows["max_ts"][: table.count].max()) if table.count else MIN_MICROS
 
     def _left(self, delete: str) -> dict[str, int]:
         """By its id, how many blocks may still hold contents of its rows; {} if it is not known."""

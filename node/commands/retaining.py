@@ -100,6 +100,8 @@ async def run_delete(options: argparse.Namespace) -> int:
             name = made["id"]
             if not options.json:
                 print(f"delete {name}: {made['rows']} rows")
+            if made["clocks_ahead"]:
+                note(f"rows from clocks that are ahead stay, on {', '.join(made['clocks_ahead'])}")
         else:
             name = options.status
         found = await _until_removed(api, name, options.wait)
