@@ -202,23 +202,7 @@ class StorageService(RetentionDoor):
         self._flusher = CatalogFlusher(
             self._catalog, self._checkpointer, self._chores, self._gauges.catalog_failures.inc
         )
-        self._compactor = Compactor(
-            self._engine,
-            self._checkpointer,
-            files,
-            self._hot,
-            self.settings,
-            self._clock,
-            Host(
-                self._reading,
-                self._flusher.flush_all,
-                self._puts.append,
-                lambda: self.read_only,
-                lambda: self._wal.failure is not None,
-            ),
-            CompactionGauges(self._metrics),
-            self._compact_step,
-        )
+        self._compactor = self._make_compactor(files)
         self._retiring = Retiring(
             self._engine, self._compactor, self._clock, RetiringGauges(self._metrics)
         )
@@ -227,6 +211,21 @@ class StorageService(RetentionDoor):
         self.moves = ShardMoves(self._engine, self._puts.append, self._compactor.thinned, *checks)
         self._files = files
         self._scrub = self._make_scrub(self.directory / "scrub.json", files)
+
+    def _make_compactor(self, files: BlockFiles) -> Compactor:
+        flush, append = self._flusher.flush_all, self._puts.append
+        paused, ended = (lambda: self.read_only), (lambda: self._wal.failure is not None)
+        return Compactor(
+            self._engine,
+            self._checkpointer,
+            files,
+            self._hot,
+            self.settings,
+            self._clock,
+            Host(self._reading, flush, append, paused, ended),
+            CompactionGauges(self._metrics),
+            self._compact_step,
+        )
 
     def _make_scrub(self, path: Path, files: BlockFiles) -> Scrub:
         host = ScrubHost(
