@@ -92,9 +92,16 @@ def thinnable(holdings: Holdings) -> list[int]:
     gone = (rows["flags"] & GONE) != 0
     soon = ~gone & (rows["max_ts"] < floors + SOON_MICROS)
     left = ~gone & (rows["row_count"] > 0)
-    ordinals = np.intersect1d(rows["block"][gone], rows["block"][left])
-    found = np.setdiff1d(ordinals, rows["block"][soon]).tolist()
+    wanted = _blocks_of(rows, gone) & _blocks_of(rows, left) & ~_blocks_of(rows, soon)
+    found = np.flatnonzero(wanted).tolist()
     return [ordinal for ordinal in found if holdings.blocks[ordinal] is not None]
+
+
+def _blocks_of(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """By ordinal, whether a block has any of the chosen entries. Entries are in the order of their blocks."""
+    mask = np.zeros(int(rows["block"][-1]) + 1 if len(rows) else 0, bool)
+    mask[rows["block"][chosen]] = True
+    return mask
 
 
 def erasing(
