@@ -14,9 +14,7 @@ from records.block import ProducerKey
 from records.block_codec import EncodedBlock
 from records.errors import (
     BlockCorrupt,
-    DiskFull,
     NotReady,
-    StorageFailed,
 )
 from records.ids import EntryId
 from records.messages import (
@@ -69,6 +67,7 @@ from storage.status import engine_figures
 from storage.tree_reads import TreeReads
 from storage.wal import LogHooks, Wal
 from storage.warming import Warmer
+from storage.write_door import WriteDoor
 
 __all__ = ["Delete", "Retention", "StorageService", "StorageSettings"]
 log = get_logger(__name__)
@@ -78,7 +77,7 @@ FreeBytes = Callable[[Path], int]
 STATE_SECONDS = 1.0
 
 
-class StorageService(RetentionDoor):
+class StorageService(RetentionDoor, WriteDoor):
     """put, scan, entries, fetch, seal: the replica's side of every protocol. Use on one event loop."""
 
     def __init__(
@@ -262,41 +261,10 @@ class StorageService(RetentionDoor):
         assert self._home is not None
         return self._home.incarnation
 
-    @property
-    def read_only(self) -> bool:
-        """Whether puts are refused: little disk, or a log that failed twice."""
-        return self._disk.low or self._wal.failure is not None
-
-    def _spare_bytes(self) -> int:
-        return self._disk.free_bytes - self.settings.disk_floor_bytes
-
-    def _check_ready(self) -> None:
-        if not self._ready:
-            raise NotReady("storage is not open")
-
     def _check_readable(self) -> None:
         self._check_ready()
         if self._reads_held:
             raise NotReady("it is not known yet what was deleted while this node was away")
-
-    def _check_writable(self) -> None:
-        self._check_ready()
-        if self._disk.low:
-            raise self._full()
-        self._check_log()
-
-    def _full(self) -> DiskFull:
-        self._gauges.refused.labels("disk").inc()
-        text = f"node {self.node_id} has {self._disk.free_bytes} bytes left"
-        return DiskFull(text, retry_after_seconds=5.0)
-
-    def _check_log(self) -> None:
-        self._check_ready()
-        if self._wal.failed_for_space:
-            raise self._full()
-        if self._wal.failure is not None:
-            self._gauges.refused.labels("log").inc()
-            raise StorageFailed(f"the log of node {self.node_id} has failed: {self._wal.failure}")
 
     # -- put --------------------------------------------------------------------------------------
 
