@@ -71,8 +71,8 @@ def test_a_change_outlives_the_node_that_copies_and_the_one_it_copies_to(tmp_pat
         other = next(at for at, one in enumerate(cluster.ids) if one not in (leader, "node4"))
         eventually(lambda: copying(cluster, other), 30.0, 0.02)
         assert cluster.get("/cluster/leader", other)["node"] != leader
-        cluster.start_one(leader)
         cluster.kill("node4")
+        cluster.start_one(leader)
         assert moves(cluster, other)["change"] is not None
         sent += send(cluster, 5)
         cluster.running["node4"] = up_process.start(plan)
