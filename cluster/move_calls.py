@@ -17,10 +17,18 @@ ENTRY_ID = np.dtype("S16")
 
 
 class MoveCalls:
-    """hand_over, entry_ids and take_over by node; the operations that answer them."""
+    """hand_over, raise_ring, entry_ids and take_over by node; the operations that answer them.
+
+    `local` is None while the store here is not admitted: an owner that lost its disk must not answer for
+    what was promised on the one before, nor to the executor in its own process (node.joining).
+    """
 
     def __init__(self, node_id: str, local: StorageService | None, transport: Transport) -> None:
         self._node_id, self._local, self._transport = node_id, local, transport
+
+    def open_local(self, local: StorageService) -> None:
+        """From now on this process's own store is asked directly, and peers may ask it."""
+        self._local = local
 
     async def hand_over(
         self, node: str, shard: int, ring_epoch: int, deadline: Deadline

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from cluster.cluster_http import json_body
 from cluster.consensus import Consensus
 from cluster.http_front import json_response
 from cluster.rebalance import RebalanceSettings, progress
@@ -164,13 +165,9 @@ async def _body(request: web.Request, known: tuple[str, ...]) -> dict[str, Any]:
 
     Raises:
         InvalidRequest: not an object, or a key that is not known.
+        TooLarge: longer than any change is.
     """
-    try:
-        body = await request.json() if request.can_read_body else {}
-    except ValueError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise InvalidRequest("the body is a JSON object")
+    body = await json_body(request) if request.can_read_body else {}
     if odd := set(body) - set(known):
         raise InvalidRequest(f"{min(odd)!r} is not known here; known: {', '.join(known)}")
     return body

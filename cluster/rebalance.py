@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cluster.consensus import CommandRefused, Consensus, NotCommitted, OutcomeUnknown
-from cluster.rebalance_plan import begin, drained, moves_left, next_command, ring_without
+from cluster.rebalance_plan import begin, drained, moves_left, next_command, ring_of_living
 from cluster.shard_copy import CopyReport, CopyTask
 from cluster.state_moves import row_after, row_before
 from cluster.state_types import COPYING, ClusterState, ShardMove
 from records.errors import InvalidRequest, InvalidSettings, QuorumlogError
+from ring.ring import Ring
 from ring.serde import from_dict
 from runtime.clock import Clock
 from runtime.logs import get_logger
@@ -122,8 +123,12 @@ class Rebalancer:
         self._copies: dict[int, _Copy] = {}
         self._leading_since: float | None = None
         self._dead_since: dict[str, float] = {}
+        #: Dead nodes that could not be replaced, so that it is said once.
+        self._kept: set[str] = set()
         self._figures = _Figures()
         self._waiting: list[str] = []
+        #: Old owners that did not answer when last asked, so that it is said once.
+        self._silent: list[str] = []
         self._steps = metrics.counter(
             "quorumlog_ring_steps_total",
             "Steps of ring changes that were committed, by command.",
@@ -192,9 +197,10 @@ class Rebalancer:
             for s, owners in old.items()
             if len(know & set(owners)) < len(owners) - state.quorum.r + 1
         ]
-        if lacking:
-            self._waiting = sorted(set(nodes) - know)
+        self._waiting = sorted(set(nodes) - know) if lacking else []
+        if self._waiting != self._silent and lacking:
             log.warning("old owners do not answer", shards=lacking, nodes=self._waiting)
+        self._silent = self._waiting
         return not lacking
 
     async def _propose(self, op: str, args: dict[str, Any]) -> None:
@@ -237,11 +243,14 @@ class Rebalancer:
     async def _copy(self, one: _Copy, task: CopyTask) -> None:
         try:
             await self._copier.copy(task)
-        except QuorumlogError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is made again, and told
+            known = isinstance(error, QuorumlogError)
             self._failed.inc()
-            one.error = f"{error.code}: {error.message}"
+            one.error = f"{error.code}: {error.message}" if known else repr(error)
             one.again_at = self._clock.monotonic() + AGAIN_SECONDS
-            log.warning("copy of a shard failed", shard=task.shard, error=error)
+            (log.warning if known else log.error)(
+                "copy of a shard failed", shard=task.shard, error=error
+            )
         else:
             one.done, one.error = True, ""
 
@@ -258,28 +267,33 @@ class Rebalancer:
     # -- the dead ----------------------------------------------------------------------------------
 
     async def _replace_the_dead(self, state: ClusterState, now: float) -> None:
-        """Begins a change without a node that is silent for long, if the others can hold its shards."""
+        """Begins a change without the nodes that are silent for long, if the others can hold their shards."""
         limit = self._settings.replace_dead_after_seconds
         if not limit or state.ring is None:
             return
-        ring = from_dict(state.ring)
-        for member in ring.members:
-            if member.weight == 0 or self._around.heard(member.id):
-                self._dead_since.pop(member.id, None)
-                continue
-            since = self._dead_since.setdefault(member.id, now)
-            others = sum(one.weight > 0 for one in ring.members) - 1
-            if now - since < limit or others < state.quorum.n:
-                continue
-            reason = f"{member.id} is silent for {now - since:.0f} s"
-            try:
-                command = begin(state, ring_without(state, member.id), reason, **self.bounds())
-            except InvalidRequest as error:
-                log.warning("a dead node is not replaced", node=member.id, error=error)
-                continue
-            log.warning("a dead node is replaced", node=member.id, silent_seconds=now - since)
-            await self._propose(command.op, command.args)
+        silent = self._silent_members(from_dict(state.ring), now)
+        if not silent or min(silent.values()) < limit:
+            return  # who is silent for less may be back soon: until then it must not be given shards
+        reason = ", ".join(f"{node} is silent for {since:.0f} s" for node, since in silent.items())
+        try:
+            command = begin(state, ring_of_living(state, silent), reason, **self.bounds())
+        except InvalidRequest as error:
+            if self._kept != set(silent):
+                log.warning("dead nodes are not replaced", nodes=sorted(silent), error=error)
+            self._kept = set(silent)
             return
+        log.warning("dead nodes are replaced", reason=reason)
+        await self._propose(command.op, command.args)
+
+    def _silent_members(self, ring: Ring, now: float) -> dict[str, float]:
+        """Members with shards that are not heard, and for how many seconds this leader has not."""
+        silent = {
+            one.id: now - self._dead_since.get(one.id, now)
+            for one in ring.members
+            if one.weight > 0 and not self._around.heard(one.id)
+        }
+        self._dead_since = {node: now - seconds for node, seconds in silent.items()}
+        return silent
 
     def bounds(self) -> dict[str, int]:
         """How much a change may do at once, by the settings."""

@@ -162,6 +162,21 @@ def ring_without(state: ClusterState, node: str, instead: str = "") -> Ring:
     return _enough(state, builder.build(), node)
 
 
+def ring_of_living(state: ClusterState, dead: Collection[str]) -> Ring:
+    """The ring without `dead`.
+
+    Raises:
+        InvalidRequest: fewer nodes would be left than a row has copies.
+    """
+    builder = RingBuilder(current_ring(state))
+    for node in dead:
+        builder.remove(node)
+    ring = builder.build()
+    if ring.effective_n < state.quorum.n:
+        raise InvalidRequest(f"{ring.effective_n} storage nodes are left for n={state.quorum.n}")
+    return ring
+
+
 def _enough(state: ClusterState, ring: Ring, node: str) -> Ring:
     """Refuses what leaves fewer owners than a write needs."""
     if ring.effective_n < max(state.quorum.w, state.quorum.r):

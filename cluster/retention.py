@@ -15,7 +15,7 @@ from typing import Any
 from cluster.state_ops import RETENTION_RULES
 from cluster.state_types import ClusterState
 from records.errors import InvalidRequest
-from records.timestamps import MICROS_PER_SECOND
+from records.timestamps import MICROS_PER_SECOND, MIN_MICROS
 from storage.service import Delete, Retention
 
 #: Rules at most; each also makes a watermark. 1,000 take about 60 kB of the replicated state.
@@ -93,7 +93,7 @@ def due_marks(
 
 
 def retention_of(state: ClusterState) -> Retention:
-    """What storage nodes hide at this state.
+    """What storage nodes hide at this state. A watermark of 0 hides nothing, nor what is from before 1970.
 
     Raises:
         InvalidRequest: a delete cannot be read.
@@ -101,4 +101,5 @@ def retention_of(state: ClusterState) -> Retention:
     deletes = tuple(
         Delete.from_plain(name, predicate) for name, predicate in sorted(state.deletes.items())
     )
-    return Retention(state.applied_index, dict(state.watermarks), deletes)
+    marks = {key: mark or MIN_MICROS for key, mark in state.watermarks.items()}
+    return Retention(state.applied_index, marks, deletes)

@@ -53,7 +53,11 @@ class RetentionKeeper:
         )
 
     async def step(self) -> None:
-        """Moves what is due, while this node leads. Ends at the first command that does not come through."""
+        """Moves what is due, while this node leads; ends when commands do not come through.
+
+        After one that is refused the tenant's others wait: its default must not pass a service that is
+        kept longer. Other tenants do not wait.
+        """
         if not self._consensus.is_leader_hint():
             return
         state = self._consensus.snapshot()
@@ -62,19 +66,29 @@ class RetentionKeeper:
         if now is None or not (rules or state.watermarks):
             return
         step = self.settings.step_seconds * MICROS_PER_SECOND
-        for tenant, service, mark in due_marks(rules, state.watermarks, now, step):
-            args = {"tenant": tenant, "service": service, "t": mark, "rules_version": version}
-            if not await self._propose("SetWatermark", args):
-                return
-            self._moves.inc()
-        for name, predicate in sorted(state.deletes.items()):
-            if below_watermarks(state, predicate):
-                await self._propose("DropDelete", {"id": name, "proofs": []})
+        refused: set[str] = set()
+        try:
+            for tenant, service, mark in due_marks(rules, state.watermarks, now, step):
+                args = {"tenant": tenant, "service": service, "t": mark, "rules_version": version}
+                if tenant in refused:
+                    continue
+                if await self._propose("SetWatermark", args):
+                    self._moves.inc()
+                else:
+                    refused.add(tenant)
+            for name, predicate in sorted(state.deletes.items()):
+                if below_watermarks(state, predicate):
+                    await self._propose("DropDelete", {"id": name, "proofs": []})
+        except (CommandRefused, NotCommitted, OutcomeUnknown) as error:
+            log.warning("retention waits for the next look", error=error)
 
     async def _propose(self, op: str, args: dict[str, Any]) -> bool:
+        """Whether it was accepted; rises if not committed, or decided on a state that is past."""
         try:
             await self._consensus.propose(op, args, PROPOSE_SECONDS)
-        except (CommandRefused, NotCommitted, OutcomeUnknown) as error:
-            log.warning("retention's proposal failed", op=op, error=error)
+        except CommandRefused as error:
+            if error.reason == "MISMATCH":  # the state is another one by now: look at it again
+                raise
+            log.warning("retention's proposal was refused", op=op, reason=error.reason, error=error)
             return False
         return True

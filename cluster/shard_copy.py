@@ -187,7 +187,7 @@ class ShardCopier:
                 part = chosen[start : start + FETCH_ENTRIES].tobytes()
                 ids = [EntryId(part[at : at + 16]) for at in range(0, len(part), 16)]
                 await self._carry(task, target, holder, ids, report)
-            left = np.setdiff1d(left, chosen)
+            left = await asyncio.to_thread(np.setdiff1d, left, chosen)
             if not len(left):
                 break
         return len(lacking)

@@ -302,16 +302,16 @@ def drop_delete(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
 
 
 def below_watermarks(state: ClusterState, predicate: Any) -> bool:
-    """Whether no row that the predicate can match lies at or above a watermark."""
+    """Whether no row that the predicate can match lies at or above a watermark; one of 0 hides nothing."""
     if not isinstance(predicate, Mapping) or "end" not in predicate:
         return False
     tenant, services, end = predicate["tenant"], predicate["services"], predicate["end"]
-    marks = state.watermarks
-    if (tenant, "") not in marks and not services:
+    of_tenant = {service: mark for (t, service), mark in state.watermarks.items() if t == tenant}
+    default = of_tenant.get("")
+    if default is None and not services:
         return False
-    of_tenant = [service for t, service in marks if t == tenant]
-    default = marks.get((tenant, ""), -1)
-    return all(marks.get((tenant, one), default) >= end for one in services or of_tenant)
+    found = (of_tenant.get(one, default) for one in services or of_tenant)
+    return all(mark is not None and 0 < mark >= end for mark in found)
 
 
 def put_schema(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:

@@ -26,7 +26,7 @@ FIGURES_SECONDS = 1.0
 
 
 class Moving:
-    """The parts, put together."""
+    """The parts, put together. `joining`: the store is not admitted yet, `open_local` says when it is."""
 
     def __init__(
         self,
@@ -39,11 +39,13 @@ class Moving:
         keeper: LeaseKeeper | None,
         clock: Clock,
         metrics: Metrics,
+        *,
+        joining: bool,
     ) -> None:
         self.settings = build(RebalanceSettings, settings.table("rebalance"), "rebalance")
         self._node_id = settings.node.id
         self._consensus, self._transport, self._clock = consensus, transport, clock
-        self._calls = MoveCalls(self._node_id, storage, transport)
+        self._calls = MoveCalls(self._node_id, None if joining else storage, transport)
         self._rebalancer: Rebalancer | None = None
         self._letting_go: LettingGo | None = None
         if keeper is not None:
@@ -76,6 +78,10 @@ class Moving:
         except QuorumlogError:
             return False
         return True
+
+    def open_local(self, storage: StorageService) -> None:
+        """The store is admitted."""
+        self._calls.open_local(storage)
 
     def operations(self) -> dict[str, Operation]:
         """What peers may ask of the store here."""

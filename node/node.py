@@ -149,6 +149,7 @@ class Node:
             self.keeper,
             self.clock,
             self.metrics,
+            joining=self._joining,
         )
         self.handoff = self._make_handoff()
         self.writer = self._make_writer()
@@ -344,6 +345,7 @@ class Node:
         """Peers, and this node's own coordinators, may read and write the store."""
         self.peers.add(StorageOperations(storage).table())
         self.peers.add(progress_operation(storage))
+        self.moving.open_local(storage)
         self.peers.add(self.moving.operations())
         if self.sync is not None:
             self.peers.add(repair_operations(self.sync))

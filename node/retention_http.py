@@ -1,13 +1,14 @@
 """`/cluster/retention` and `/delete`: for how long rows are kept, and what is removed before that.
 
 The life of a delete: the question is answered once, completely (which also shows that it can be) -> every
-storage node that can be reached tells the largest receive time it holds -> the predicate, with that time as
-its end, is committed by Raft -> each owner hides its rows when it has applied it, and removes them from
-disk when it gets to it. `GET /delete/{id}` asks the owners how far they are.
+storage node that can be reached tells the largest receive time it holds, and the latest time of a row -> the
+predicate, with these as its ends, is committed by Raft -> each owner hides its rows when it has applied it,
+and removes them from disk when it gets to it. `GET /delete/{id}` asks the owners how far they are.
 
 Rows received later than that end are not touched. Every acknowledged row is on W owners, N - W + 1 of each
 shard's were asked, so its receive time is not later; the clock of the asking node covers copies on owners
-that were not.
+that were not. For the same reason no such row has a later time of its own: a delete without an end gets one,
+and can be forgotten when watermarks have passed it.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from cluster.retention import (
 from cluster.server import Operation
 from cluster.transport import Transport
 from cluster.view import ClusterView, ViewSource
+from ingestor.validate import check_identifier
 from query.coordinator import ReadCoordinator
 from query.http import tenant_of
 from query.plan import Pairs
@@ -39,7 +41,7 @@ from query.stats import plan_stats
 from query.times import rfc3339
 from records.errors import InvalidRequest, NotFound, NotReady, QuorumlogError
 from records.ids import block_id, ulid
-from records.timestamps import MAX_MICROS, MICROS_PER_SECOND, MIN_MICROS
+from records.timestamps import MAX_MICROS, MICROS_PER_SECOND, MIN_MICROS, TimeRange
 from runtime.clock import Clock
 from runtime.deadline import Deadline
 from runtime.entropy import Entropy
@@ -56,8 +58,8 @@ _QUESTION = frozenset(("q", "service", "from", "to"))
 def progress_operation(storage: StorageService) -> dict[str, Operation]:
     """What peers ask a storage node."""
 
-    async def progress(_: dict[str, Any], __: memoryview, ___: Deadline) -> Any:
-        return storage.retention_progress(), b""
+    async def progress(head: dict[str, Any], _: memoryview, __: Deadline) -> Any:
+        return storage.retention_progress(str(head.get("delete", ""))), b""
 
     return {"retention_progress": progress}
 
@@ -107,7 +109,7 @@ class RetentionApi:
             raise InvalidRequest("service: a text of at most 256 letters", parameter="service")
         seconds = seconds_of(body["keep_days"])
         version, rules = rules_of(self.views.current().state)
-        key = (tenant_of(request), service)
+        key = (check_identifier(tenant_of(request), "tenant"), service)
         rules = {name: kept for name, kept in rules.items() if name != key}
         if seconds is not None:
             rules[key] = seconds
@@ -130,14 +132,18 @@ class RetentionApi:
             raise NotReady("not all owners can be read now", missing=list(answer.missing))
         counted = answer.table.column("count").to_pylist() if answer.table.num_rows else [0]
         scan = plan.query.scan
-        until = await self._received_until(view, self.reader.shards(plan.query, view))
+        until, end, ahead = await self._ends(view, self.reader.shards(plan.query, view))
         name = ulid(block_id(self.clock.wall_micros() // 1000, self.entropy.bytes(10)))
-        made = Delete(name, scan.tenant, scan.time, until, scan.services, scan.filter)
+        time = TimeRange(scan.time.start, max(scan.time.start, min(scan.time.end, end)))
+        made = Delete(name, scan.tenant, time, until, scan.services, scan.filter)
         await self.consensus.propose("AddDelete", {"id": name, "predicate": made.to_plain()})
-        return json_response({"id": name, "state": "accepted", "rows": counted[0]}, 202)
+        answer = {"id": name, "state": "accepted", "rows": counted[0], "clocks_ahead": ahead}
+        return json_response({**answer, "received_until": rfc3339(until)}, 202)
 
-    async def _received_until(self, view: ClusterView, shards: tuple[int, ...]) -> int:
-        """The receive time that the delete ends with, microseconds.
+    async def _ends(self, view: ClusterView, shards: tuple[int, ...]) -> tuple[int, int, list[str]]:
+        """(receive time up to which, time of rows before which) the delete goes, microseconds.
+
+        And the nodes that hold rows which were received later than any good clock says: these rows stay.
 
         Raises:
             NotReady: too few owners of some shard answer.
@@ -145,12 +151,16 @@ class RetentionApi:
         told = await self._ask_all(view)
         for shard in shards:
             owners = view.owners(shard)
-            wanted = view.quorum.n - view.quorum.w + 1
+            wanted = max(1, len(owners) - view.state.acked_on + 1)
             if sum(node in told for node in owners) < wanted:
                 raise NotReady(f"shard {shard}: {wanted} of its owners are needed for a delete")
         now = self.clock.wall_micros()
         limit = now + AHEAD_SECONDS * MICROS_PER_SECOND
-        return max([now, *(t for one in told.values() if (t := one["received_max"]) <= limit)])
+        received = {node: one["received_max"] for node, one in told.items()}
+        ahead = sorted(node for node, time in received.items() if time > limit)
+        until = max([now, *(time for time in received.values() if time <= limit)])
+        latest = [one.get("latest", MAX_MICROS) for one in told.values()]  # older nodes do not tell
+        return until, min(MAX_MICROS, max([now, *latest]) + 1), ahead
 
     async def deletes(self, request: web.Request) -> web.Response:
         """The tenant's deletes in force."""
@@ -164,9 +174,8 @@ class RetentionApi:
         """How far each storage node is with one delete."""
         view = self.views.current()
         name = request.match_info["id"]
-        if name not in view.state.deletes:
-            raise NotFound(f"no delete {name[:64]!r} is in force")
-        told = await self._ask_all(view)
+        made = self._delete_of(tenant_of(request), name, view)
+        told = await self._ask_all(view, name)
         nodes = view.storage_nodes()
         left = {node: one["left"].get(name) for node, one in told.items()}
         hidden = [node for node in nodes if left.get(node) is not None]
@@ -174,7 +183,6 @@ class RetentionApi:
         state = "removed" if len(removed) == len(nodes) else "hidden"
         if len(hidden) < len(nodes):
             state = "accepted"
-        made = Delete.from_plain(name, view.state.deletes[name])
         body = _delete_row(made) | {
             "state": state,
             "owners": len(nodes),
@@ -185,18 +193,32 @@ class RetentionApi:
         }
         return json_response(body)
 
-    async def _ask_all(self, view: ClusterView) -> dict[str, dict[str, Any]]:
-        """What each storage node that answers tells of its progress."""
+    @staticmethod
+    def _delete_of(tenant: str, name: str, view: ClusterView) -> Delete:
+        """A tenant's delete.
+
+        Raises:
+            NotFound: it has none of this name.
+        """
+        if name in view.state.deletes:
+            made = Delete.from_plain(name, view.state.deletes[name])
+            if made.tenant == tenant:
+                return made
+        raise NotFound(f"no delete {name[:64]!r} is in force")
+
+    async def _ask_all(self, view: ClusterView, delete: str = "") -> dict[str, dict[str, Any]]:
+        """What each storage node that answers tells of its progress (with one delete)."""
         nodes = view.storage_nodes()
-        found = await asyncio.gather(*(self._ask(node) for node in nodes))
+        found = await asyncio.gather(*(self._ask(node, delete) for node in nodes))
         return {node: one for node, one in zip(nodes, found, strict=True) if one is not None}
 
-    async def _ask(self, node: str) -> dict[str, Any] | None:
+    async def _ask(self, node: str, delete: str) -> dict[str, Any] | None:
         try:
             if node == self.node_id and self.storage is not None:
-                return self.storage.retention_progress()
+                return self.storage.retention_progress(delete)
             deadline = Deadline.after(self.clock, PROGRESS_SECONDS)
-            head, _ = await self.transport.call(node, "retention_progress", {}, b"", deadline)
+            asked = {"delete": delete}
+            head, _ = await self.transport.call(node, "retention_progress", asked, b"", deadline)
         except QuorumlogError:
             return None
         return head
@@ -222,7 +244,7 @@ def _rule_row(key: tuple[str, str], seconds: int | None, mark: int | None) -> di
         "tenant": key[0],
         "service": key[1],
         "keep_days": "forever" if seconds == FOREVER else days,
-        "hidden_before": None if mark is None else rfc3339(mark),
+        "hidden_before": rfc3339(mark) if mark else None,
     }
 
 

@@ -7,7 +7,9 @@ the catalog is complete, so it is never ahead of itself. It is written off the a
 
 A block is one row; its entries are the bytes of their entry-table rows (a million entries are one pass of
 `frombuffer` at start, not a million rows). What is hidden of an entry is filed by (block, position in it), as
-entry numbers change. A block that is gone loses its row; ordinals with many gaps are given anew at start, so
+entry numbers change. Of a block that lost entries for good (their shard left) it is noted which, in the
+transaction that forgets their sequences: else a restart would bring them back beside copies that came since.
+A block that is gone loses its row; ordinals with many gaps are given anew at start, so
 they never come to an end. (Version 2 once kept a row with `gone` set: such rows are ignored.)
 
 WAL mode with synchronous=NORMAL: a power cut may lose the last flush, which the log gives back, and cannot
@@ -53,6 +55,8 @@ CREATE TABLE hidden (
 CREATE TABLE quarantine (
     id INTEGER PRIMARY KEY, file INTEGER, start INTEGER, end INTEGER, kind TEXT, reason TEXT);
 """
+#: Came later, so it may be missing. `gone`: a bit for each entry of the block, 1 if it is gone.
+_THINNED = "CREATE TABLE IF NOT EXISTS thinned (block INTEGER PRIMARY KEY, gone BLOB NOT NULL)"
 
 
 class CatalogUnusable(Exception):
@@ -85,6 +89,7 @@ class Batch:
     fences: list[tuple] = field(default_factory=list)
     hidden: list[tuple] = field(default_factory=list)
     notes: list[tuple] = field(default_factory=list)
+    thinned: list[tuple] = field(default_factory=list)
 
 
 class Checkpointer:
@@ -95,6 +100,8 @@ class Checkpointer:
         self.position = self._flushed = Position(0, 0)
         self.gone: list[int] = []
         self.notes: list[QuarantineNote] = []
+        #: Ordinals of blocks of which entries are gone for good.
+        self.thinned: set[int] = set()
         self._blocks = self._tenants = self._producers = 0
 
     def mark_loaded(self, position: Position) -> None:
@@ -131,7 +138,7 @@ class Checkpointer:
     @property
     def changed(self) -> bool:
         """Whether a batch would carry anything."""
-        return self.position != self._flushed or bool(self.gone or self.notes)
+        return self.position != self._flushed or bool(self.gone or self.notes or self.thinned)
 
     def batch(self) -> Batch:
         """Everything that changed; the next batch begins empty."""
@@ -147,7 +154,8 @@ class Checkpointer:
         result.fences = [(s, *engine.fences[s]) for s in engine.dirty_fences]
         result.hidden = [row for n in holdings.dirty_hidden if (row := self._hidden_row(n))]
         result.notes = [(n.file, n.start, n.end, n.kind, n.reason) for n in self.notes]
-        self.gone, self.notes = [], []
+        result.thinned = [row for n in self.thinned if (row := self._thinned_row(n))]
+        self.gone, self.notes, self.thinned = [], [], set()
         self.mark_loaded(self.position)
         return result
 
@@ -191,6 +199,14 @@ class Checkpointer:
         spans = envelope.packb(holdings.partly_hidden.get(number, ()))
         return int(row["block"]), number - low, int(row["flags"]) & HIDDEN_ANY, spans
 
+    def _thinned_row(self, ordinal: int) -> tuple[int, bytes] | None:
+        holdings = self.engine.holdings
+        if holdings.blocks[ordinal] is None:
+            return None
+        low, high = holdings.table.block_range(ordinal)
+        gone = (holdings.table.rows["flags"][low:high] & GONE) != 0
+        return ordinal, np.packbits(gone).tobytes()
+
 
 def _held(held: Any) -> bytes:
     return envelope.packb([held.rows.spans(), held.skips.spans()])
@@ -217,6 +233,7 @@ class Catalog:
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
         self._db = self._connect()
         self._db.executescript(_SCHEMA)
+        self._db.execute(_THINNED)
         self._db.execute("INSERT INTO meta VALUES ('version', ?)", (VERSION,))
 
     def close(self) -> None:
@@ -235,6 +252,7 @@ class Catalog:
             raise CatalogUnusable("there is none")
         try:
             self._db = self._connect()
+            self._db.execute(_THINNED)
             return self._load(engine)
         except (sqlite3.Error, EnvelopeCorrupt, ValueError, TypeError, LookupError) as error:
             self.close()
@@ -280,6 +298,10 @@ class Catalog:
             table["flags"][number] |= flags
             if parts := _spans(envelope.unpackb(spans)):
                 holdings.partly_hidden[number] = parts
+        for block, gone in self._rows("SELECT * FROM thinned"):
+            first = starts[block]
+            lost = np.flatnonzero(np.unpackbits(np.frombuffer(gone, np.uint8)))
+            table["flags"][first + lost] |= GONE
         names = {"tenant": [], "producer": []}
         for kind, value in self._rows("SELECT kind, value FROM names ORDER BY kind, number"):
             decoded = envelope.unpackb(value)
@@ -301,6 +323,7 @@ class Catalog:
             self._db.execute("DELETE FROM blocks WHERE gone")
             self._db.executemany("UPDATE blocks SET ordinal = ? WHERE ordinal = ?", pairs)
             self._db.executemany("UPDATE hidden SET block = ? WHERE block = ?", pairs)
+            self._db.executemany("UPDATE thinned SET block = ? WHERE block = ?", pairs)
             self._db.execute("COMMIT")
         except BaseException:
             self._db.execute("ROLLBACK")
@@ -343,6 +366,8 @@ class Catalog:
             db.executemany("INSERT INTO blocks VALUES (?,?,?,?,?,?,?,?,?,?,?)", batch.blocks)
             db.executemany("DELETE FROM blocks WHERE ordinal = ?", batch.gone)
             db.executemany("DELETE FROM hidden WHERE block = ?", batch.gone)
+            db.executemany("INSERT OR REPLACE INTO thinned VALUES (?,?)", batch.thinned)
+            db.executemany("DELETE FROM thinned WHERE block = ?", batch.gone)
             db.executemany("INSERT OR REPLACE INTO names VALUES (?,?,?)", batch.names)
             db.executemany("INSERT OR REPLACE INTO producers VALUES (?,?)", batch.producers)
             db.executemany("INSERT OR REPLACE INTO newest VALUES (?,?)", batch.newest)

@@ -14,8 +14,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import numpy as np
 
 from records.columns import ERASED_COLUMN
+from records.errors import BlockCorrupt
 from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.tasks import Workers
@@ -25,6 +29,7 @@ from storage.compaction_gauges import CompactionGauges
 from storage.compaction_merge import Merged, Opened, Source, carry, merge, open_source
 from storage.compaction_plan import Piece, plan, undersized
 from storage.engine import Engine
+from storage.entry_table import GONE
 from storage.holdings import BlockPlace, Holdings
 from storage.hot import HotSet
 from storage.log_format import Record
@@ -37,6 +42,8 @@ from storage.settings import StorageSettings
 from storage.wal import file_name
 
 log = get_logger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 #: Merges that may leave a piece as it was before it is left out until the next start.
 _TRIES_MAX = 3
 #: Seconds that a merged file is kept for reads that began before; a later one starts over, unharmed.
@@ -82,13 +89,15 @@ class Host:
     """What the compactor needs of the storage service around it.
 
     `read` runs work on a worker and sets a block aside that turns out damaged. `flush` makes the catalog
-    durable and says whether it could. `append` makes records durable. `paused` is asked before each merge.
+    durable and says whether it could. `append` makes records durable. `paused` is asked before each merge:
+    little disk, or a log that failed. `log_ended`: the latter alone; what frees space goes on without.
     """
 
     read: Callable[..., Awaitable[Written]]
     flush: Callable[[], Awaitable[bool]]
     append: Callable[[Sequence[Record]], Awaitable[None]]
     paused: Callable[[], bool]
+    log_ended: Callable[[], bool]
 
 
 @dataclass(slots=True)
@@ -152,6 +161,9 @@ class Compactor:
         """`next_number`: above those of all segment files on disk."""
         self._next_number = next_number
         self._superseded.log_dirty = True
+        table = self._engine.holdings.table
+        gone = (table.rows["flags"][: table.count] & GONE) != 0
+        self._thinned.update(np.unique(table.rows["block"][: table.count][gone]).tolist())
         self._count_pieces()
 
     @property
@@ -170,7 +182,10 @@ class Compactor:
         self.pause_seconds = self._settings.compact_interval_seconds
         await self._tidy(now)
         self._candidates.update(holdings, now)
-        if not self._settings.compact or self._host.paused():
+        if not self._settings.compact:
+            return
+        if self._host.paused():
+            await self._make_room()
             return
         chosen = plan(self._candidates.pieces.values(), now, self._settings)
         if chosen:
@@ -185,20 +200,38 @@ class Compactor:
         if is_due(table.count, table.gone):
             await self.repack()
 
+    async def apart(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work` on this thread: it ends before a merge begins, and numbers of entries stay meanwhile."""
+        return await self._pool.run(work, *args, **kwargs)
+
     def thinned(self, ordinals: Iterable[int]) -> None:
         """Entries of these blocks are gone for good: write anew what is left of them, soon."""
-        self._thinned.update(ordinals)
+        lost = set(ordinals)
+        self._thinned |= lost
+        self._checkpointer.thinned |= lost
 
     @property
     def waiting_to_thin(self) -> int:
         """Blocks that still hold, on disk, entries that are gone."""
         return len(self._thinned)
 
-    async def _let_go(self) -> None:
-        """Drops thinned blocks that are empty, and writes some of the others anew."""
-        holdings = self._engine.holdings
-        chosen = sorted(self._thinned)[:_THINNED_AT_ONCE]
+    async def _make_room(self) -> None:
+        """With little disk: thinned blocks one at a time, for which the floor has room: it frees space."""
+        if self._thinned and not self._host.log_ended():
+            await self._let_go(1)
+
+    async def _let_go(self, at_once: int = _THINNED_AT_ONCE) -> None:
+        """Drops thinned blocks that are empty, and writes some of the others anew; again if that fails."""
+        chosen = sorted(self._thinned)[:at_once]
         self._thinned.difference_update(chosen)
+        try:
+            await self._thin(chosen)
+        except (BlockCorrupt, OSError):  # the damaged one is set aside; the others are as they were
+            self._thinned.update(chosen)
+            raise
+
+    async def _thin(self, chosen: Sequence[int]) -> None:
+        holdings = self._engine.holdings
         places = [place for n in chosen if (place := holdings.blocks[n]) is not None]
         empty = [place for place in places if holdings.drop_merged(place.ordinal)]
         for place in empty:
@@ -280,6 +313,8 @@ class Compactor:
             block, ordinal = merged.block, holdings.blocks.end
             place = BlockPlace.of(ordinal, block.header, -number, 0, len(block.data))
             erased = ERASED_COLUMN in block.header.columns
+            if (holdings.table.rows["flags"][merged.numbers] & GONE).any():  # while it was written
+                self._thinned.add(ordinal)
             holdings.refile(place, merged.numbers, merged.row_starts, erased)
             places.append(place)
         gone = []
@@ -309,7 +344,7 @@ class Compactor:
         useless = [
             self._files.log / file_name(sequence) for sequence in sizes if not keep(sequence)
         ]
-        if useless and not self._host.paused():
+        if useless and not self._host.log_ended():
             await self._host.append(state_records(self._engine))
             self._step("remove log")
             self._gauges.reclaimed.inc(await self._pool.run(_remove_all, useless))

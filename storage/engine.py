@@ -238,11 +238,6 @@ class Engine:
         elif kind == RecordType.TOLD:
             self.holdings.producers.raise_told((tuple(key), k) for key, k in values)
 
-    @property
-    def durable_ring_epoch(self) -> int:
-        """The newest ring epoch that the log holds."""
-        return self._durable_ring_epoch
-
     def replay_ring_epoch(self, epoch: int) -> None:
         """A ring epoch that is durable here."""
         self._durable_ring_epoch = max(self._durable_ring_epoch, epoch)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from records.columns import CORE_TYPES, ERASED_COLUMN
+from records.timestamps import MICROS_PER_HOUR
 from storage.compaction_merge import Merged, Opened, Source, open_source, regrouped
 from storage.entry_table import GONE
 from storage.holdings import Holdings
@@ -37,15 +38,23 @@ KEPT = frozenset(("timestamp", "timestamp_ns", "service", "level", "tenant", "re
 }
 #: Blocks that one step looks through.
 BLOCKS_MAX = 8
+#: Microseconds: a block of which more will be dropped this soon is not yet written anew without what was.
+SOON_MICROS = 24 * MICROS_PER_HOUR
 Count = Callable[[int], None]
 
 
-def due(holdings: Holdings, rule: Rule) -> np.ndarray:
-    """Ordinals of the blocks that the rule still has to be carried out on, ascending."""
+def due(holdings: Holdings, rule: Rule, floors: np.ndarray | None = None) -> np.ndarray:
+    """Ordinals of the blocks that the rule still has to be carried out on, ascending.
+
+    Args:
+        floors: as `floors_of` has them, if known, of as many entries or fewer.
+    """
     table = holdings.table
-    rows = table.rows[: table.count]
+    if floors is None:
+        floors = floors_of(holdings.retention, table)
+    rows = table.rows[: len(floors)]
     found = touched(rule, table, rows) & ((rows["flags"] & GONE) == 0)
-    found &= rows["max_ts"] >= floors_of(holdings.retention, table)
+    found &= rows["max_ts"] >= floors
     found &= ~holdings.is_clean(rule.name, rows["block"])
     ordinals = np.unique(rows["block"][found]).tolist()
     if rule.rising:
@@ -55,16 +64,44 @@ def due(holdings: Holdings, rule: Rule) -> np.ndarray:
 
 
 def next_blocks(holdings: Holdings) -> tuple[list[int], list[Rule]]:
-    """Some blocks to look through, and the rules to carry out on them; empty if there is nothing to do."""
+    """Some blocks to look through, and the rules to carry out on them; empty if there is nothing to do.
+
+    A few passes over the entry table for each rule: on a worker. A block may be gone by the time it is used.
+    """
     wanted: dict[int, list[Rule]] = {}
+    floors = floors_of(holdings.retention, holdings.table)
     for rule in holdings.retention.all_rules:
-        for ordinal in due(holdings, rule).tolist():
+        for ordinal in due(holdings, rule, floors).tolist():
             wanted.setdefault(ordinal, []).append(rule)
     if not wanted:
         return [], []
     first = min(wanted)
     alike = [ordinal for ordinal in sorted(wanted) if wanted[ordinal] == wanted[first]]
     return alike[:BLOCKS_MAX], wanted[first]
+
+
+def thinnable(holdings: Holdings) -> list[int]:
+    """Ordinals of the blocks to write anew without the entries that were dropped from them, ascending.
+
+    Of a block that holds several services some may be dropped long before the others; else their rows would
+    stay on disk with these. It waits while more of the block's entries will be dropped soon.
+    """
+    table = holdings.table
+    floors = floors_of(holdings.retention, table)
+    rows = table.rows[: len(floors)]
+    gone = (rows["flags"] & GONE) != 0
+    soon = ~gone & (rows["max_ts"] < floors + SOON_MICROS)
+    left = ~gone & (rows["row_count"] > 0)
+    wanted = _blocks_of(rows, gone) & _blocks_of(rows, left) & ~_blocks_of(rows, soon)
+    found = np.flatnonzero(wanted).tolist()
+    return [ordinal for ordinal in found if holdings.blocks[ordinal] is not None]
+
+
+def _blocks_of(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """By ordinal, whether a block has any of the chosen entries. Entries are in the order of their blocks."""
+    mask = np.zeros(int(rows["block"][-1]) + 1 if len(rows) else 0, bool)
+    mask[rows["block"][chosen]] = True
+    return mask
 
 
 def erasing(

@@ -2,8 +2,9 @@
 
 `give` first raises the ring epoch, so that no put of an older ring is judged here any more; its record is
 durable after all puts before it, so what is listed afterwards is all that they brought. `shed` forgets the
-entries of shards that this node does not own: from memory at once, from the disk when the blocks that are
-left are written anew. After a crash in between they are there again, and are let go again.
+entries of shards that this node does not own: from memory at once, from the catalog with its next flush, from
+the disk when the blocks that are left are written anew. After a crash before the flush (or without a catalog)
+they are there again, and are let go again.
 """
 
 from collections.abc import Collection
@@ -79,6 +80,9 @@ def shed(engine: Engine, shards: Collection[int], ring_epoch: int) -> tuple[int,
     """
     if engine.ring_epoch > ring_epoch:
         raise StaleRingEpoch("a newer ring is known here", epoch=engine.ring_epoch)
+    engine.observe(
+        ring_epoch, {}
+    )  # answers to scans say so from now on: what they lack is elsewhere
     holdings = engine.holdings
     rows = holdings.table.rows[: holdings.table.count]
     chosen = np.isin(rows["shard"], np.fromiter(shards, np.int64, len(shards)))

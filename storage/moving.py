@@ -12,16 +12,23 @@ log = get_logger(__name__)
 
 
 class ShardMoves:
-    """One per store. Use on its event loop."""
+    """One per store. Use on its event loop.
+
+    A node with little disk gives shards away and lets them go, or it would stay full for ever: that is a few
+    records, which the floor leaves room for. It takes none.
+    """
 
     def __init__(
         self,
         engine: Engine,
         append: Callable[[Sequence[Record]], Awaitable[None]],
         thinned: Callable[[Iterable[int]], None],
-        check: Callable[[], None],
+        check_log: Callable[[], None],
+        check_writable: Callable[[], None],
     ) -> None:
-        self._engine, self._append, self._thinned, self._check = engine, append, thinned, check
+        """`check_log` raises if the log takes nothing, `check_writable` also while puts are refused."""
+        self._engine, self._append, self._thinned = engine, append, thinned
+        self._check_log, self._check_writable = check_log, check_writable
 
     async def hand_over(self, shard: int, ring_epoch: int) -> Handover:
         """What a new owner must know of `shard`; no put of a ring before `ring_epoch` is taken from now on.
@@ -32,7 +39,7 @@ class ShardMoves:
         Raises:
             StaleRingEpoch: a newer ring is known here. TooLarge, DiskFull, StorageFailed.
         """
-        self._check()
+        self._check_log()
         await self._append([raise_ring_epoch(self._engine, ring_epoch)])
         return give(self._engine, shard)
 
@@ -42,7 +49,7 @@ class ShardMoves:
         Raises:
             StaleRingEpoch: a newer ring is known here. DiskFull, StorageFailed.
         """
-        self._check()
+        self._check_log()
         await self._append([raise_ring_epoch(self._engine, ring_epoch)])
 
     def entry_ids(self, shard: int) -> bytes:
@@ -55,7 +62,7 @@ class ShardMoves:
         Raises:
             StaleRingEpoch: a newer ring is known here. DiskFull, StorageFailed.
         """
-        self._check()
+        self._check_writable()
         record = raise_ring_epoch(self._engine, ring_epoch)
         await self._append([record, *take(self._engine, handed)])
 
@@ -67,7 +74,7 @@ class ShardMoves:
         Raises:
             StaleRingEpoch: a newer ring is known here, under which it may own one.
         """
-        self._check()
+        self._check_log()
         entries, ordinals = shed(self._engine, shards, ring_epoch)
         self._thinned(ordinals)
         if entries:

@@ -94,9 +94,9 @@ def blocks_to_move(
 
 
 def state_records(engine: Engine) -> list[Record]:
-    """Everything the log says beside blocks, as it stands now."""
+    """Everything the log says beside blocks, as it stands now; of the ring epoch, what is known at all."""
     book = engine.holdings.producers
-    records = [Record(RecordType.RING_EPOCH, engine.durable_ring_epoch)]
+    records = [Record(RecordType.RING_EPOCH, engine.ring_epoch)]
     for shard, (epoch, leader) in sorted(engine.fences.items()):
         records.append(Record(RecordType.FENCE, [shard, epoch, leader]))
     for (shard, producer), epoch in book.newest.items():

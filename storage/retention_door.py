@@ -45,8 +45,12 @@ class RetentionDoor:
         """`may_take` of an entry by its header."""
         return self.may_take(entry.tenant, entry.service if entry.sequenced else "", entry.max_ts)
 
-    def retention_progress(self) -> dict[str, Any]:
-        """How far this node is: the state it follows, and by delete how many blocks are to be cleared."""
-        if not self._ready:
+    def retention_progress(self, delete: str = "") -> dict[str, Any]:
+        """How far this node is: the state it follows, and of one delete how many blocks are to be cleared.
+
+        Raises:
+            NotReady: before reads are served; a store that is not admitted answers for nothing.
+        """
+        if not self._ready or self._reads_held:
             raise NotReady("storage is not open")
-        return self._retiring.progress()
+        return self._retiring.progress(delete)

@@ -1,18 +1,20 @@
 """Retiring: what watermarks and deletes hide is removed from this node's disk, little by little. A shell.
 
-Entries below the watermark are dropped, and blocks that have none left with them, a segment as a file; other
-hidden rows are blanked (storage.erase). It runs in turn with the compactor, whose tools it uses: both hold
-entry numbers over an await.
+Entries below the watermark are dropped, and blocks that have none left with them, a segment as a file; blocks
+that keep others are written anew without them. Other hidden rows are blanked (storage.erase). It runs in turn
+with the compactor, whose tools it uses: both hold entry numbers over an await.
 """
 
 import asyncio
 from typing import Any
 
 from records.errors import NotReady
+from records.timestamps import MIN_MICROS
 from runtime.clock import Clock
 from storage.compaction import Compactor
 from storage.engine import Engine
-from storage.erase import due, erasing, next_blocks
+from storage.entry_table import GONE
+from storage.erase import due, erasing, next_blocks, thinnable
 from storage.retention import Retention, expired_entries
 from storage.retiring_gauges import RetiringGauges
 
@@ -21,7 +23,7 @@ DROP_MAX = 1000
 #: Seconds between two steps while hidden rows wait to be removed.
 BUSY_SECONDS = 0.02
 #: Seconds between two looks when nothing was left to do: rows may come that are hidden already. A look is
-#: a few passes over the entry table for each rule, 10 ms for a million entries.
+#: a few passes over the entry table for each rule, 10 ms for a million entries, on the compactor's worker.
 LOOK_SECONDS = 5.0
 
 
@@ -77,8 +79,8 @@ class Retiring:
 
     @property
     def busy(self) -> bool:
-        """Whether the last step left something to do."""
-        return self._done is None
+        """Whether the last step left something to do, or more is hidden since."""
+        return self._done is not self._engine.holdings.retention
 
     def pause(self, usual: float) -> float:
         """Seconds until the next step, given the compactor's: while there is work, only its rest."""
@@ -100,13 +102,18 @@ class Retiring:
             return
         if writable and await self._erase():
             return
+        if retention.marks:
+            self._compactor.thinned(await self._compactor.apart(thinnable, self._engine.holdings))
         self._done, self._look_again = retention, now + LOOK_SECONDS
 
     async def _drop(self) -> bool:
         holdings = self._engine.holdings
-        numbers = expired_entries(holdings.retention, holdings.table)[:DROP_MAX]
+        found = await self._compactor.apart(expired_entries, holdings.retention, holdings.table)
+        numbers = found[:DROP_MAX]
         if not len(numbers):
             return False
+        # A shard may have been let go, or a block set aside, meanwhile.
+        numbers = numbers[(holdings.table.rows["flags"][numbers] & GONE) == 0]
         rows = int(holdings.table.rows["row_count"][numbers].sum())
         await self._compactor.give_up(holdings.expire(numbers))
         self._gauges.dropped.inc(rows)
@@ -114,9 +121,12 @@ class Retiring:
 
     async def _erase(self) -> bool:
         holdings = self._engine.holdings
-        ordinals, rules = next_blocks(holdings)
+        ordinals, rules = await self._compactor.apart(next_blocks, holdings)
         if not ordinals:
             return False
+        ordinals = [one for one in ordinals if holdings.blocks[one] is not None]
+        if not ordinals:  # set aside meanwhile
+            return True
         how = erasing(rules, self._gauges.erased.inc)
         written = await self._compactor.merge(ordinals, how, patient=True)
         for rule in rules:
@@ -124,15 +134,23 @@ class Retiring:
                 holdings.mark_clean(rule.name, ordinal)
         return True
 
-    def progress(self) -> dict[str, Any]:
+    def progress(self, delete: str) -> dict[str, Any]:
         """See StorageService.retention_progress."""
         holdings = self._engine.holdings
         index = holdings.retention.index
-        return {"index": index, "left": self.left(), "received_max": holdings.received_max}
+        left = self._left(delete) if delete else {}
+        received, latest = holdings.received_max, self._latest()
+        return {"index": index, "left": left, "received_max": received, "latest": latest}
 
-    def left(self) -> dict[str, int]:
-        """By delete, how many blocks may still hold contents of its rows."""
+    def _latest(self) -> int:
+        """The time of the latest row, microseconds. One pass."""
+        table = self._engine.holdings.table
+        return int(table.rows["max_ts"][: table.count].max()) if table.count else MIN_MICROS
+
+    def _left(self, delete: str) -> dict[str, int]:
+        """By its id, how many blocks may still hold contents of its rows; {} if it is not known."""
         holdings = self._engine.holdings
-        deletes = {one.id for one in holdings.retention.deletes}
-        rules = [one for one in holdings.retention.all_rules if one.name in deletes]
+        if all(one.id != delete for one in holdings.retention.deletes):
+            return {}
+        rules = (rule for rule in holdings.retention.all_rules if rule.name == delete)
         return {rule.name: len(due(holdings, rule)) for rule in rules}

@@ -52,7 +52,7 @@ class Scans:
         if self._running >= self._settings.scans_max:
             self._gauges.refused.labels("scans").inc()
             raise Overloaded("too many scans wait", retry_after_seconds=0.5)
-        started, ring_epoch = self._clock.monotonic(), self._engine.ring_epoch
+        started = self._clock.monotonic()
         deadline = Deadline.after(self._clock, request.deadline_ms / 1000)
         cancelled = threading.Event()
         self._running += 1
@@ -65,7 +65,7 @@ class Scans:
             self._running -= 1
             cancelled.set()
         self._gauges.count_scan(reply, self._clock.monotonic() - started)
-        return replace(reply, ring_epoch=ring_epoch), table
+        return reply, table
 
     async def _until_whole(
         self, request: ScanRequest, deadline: Deadline, cancelled: threading.Event
@@ -74,17 +74,21 @@ class Scans:
             return cancelled.is_set() or deadline.expired
 
         while True:
+            # Of the moment of the snapshot: an earlier one may still have had a shard that has left since.
+            ring_epoch = self._engine.ring_epoch
             snapshot = take_snapshot(self._engine.holdings, request)
             narrow = narrowed(self._engine.holdings, request)
             budget = Budget.of(self._settings, expired, self._workers.share)
             if (
                 not request.data_shards
             ):  # digests alone: the snapshot has them, nothing is to be read
-                return Scanner(snapshot, request, self._hot, budget).reply(), _NOTHING
+                reply = Scanner(snapshot, request, self._hot, budget).reply()
+                return replace(reply, ring_epoch=ring_epoch), _NOTHING
             try:
-                return await self._reading(
+                reply, table = await self._reading(
                     self._workers, run_scan, snapshot, narrow, self._hot, budget
                 )
+                return replace(reply, ring_epoch=ring_epoch), table
             except BlockCorrupt as error:  # set aside, or merged, by now: a new snapshot knows
                 if "ordinal" not in error.details or deadline.expired:
                     raise

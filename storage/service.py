@@ -14,9 +14,7 @@ from records.block import ProducerKey
 from records.block_codec import EncodedBlock
 from records.errors import (
     BlockCorrupt,
-    DiskFull,
     NotReady,
-    StorageFailed,
 )
 from records.ids import EntryId
 from records.messages import (
@@ -69,6 +67,7 @@ from storage.status import engine_figures
 from storage.tree_reads import TreeReads
 from storage.wal import LogHooks, Wal
 from storage.warming import Warmer
+from storage.write_door import WriteDoor
 
 __all__ = ["Delete", "Retention", "StorageService", "StorageSettings"]
 log = get_logger(__name__)
@@ -78,7 +77,7 @@ FreeBytes = Callable[[Path], int]
 STATE_SECONDS = 1.0
 
 
-class StorageService(RetentionDoor):
+class StorageService(RetentionDoor, WriteDoor):
     """put, scan, entries, fetch, seal: the replica's side of every protocol. Use on one event loop."""
 
     def __init__(
@@ -205,26 +204,30 @@ class StorageService(RetentionDoor):
         self._flusher = CatalogFlusher(
             self._catalog, self._checkpointer, self._chores, self._gauges.catalog_failures.inc
         )
-        self._compactor = Compactor(
+        self._compactor = self._make_compactor(files)
+        self._retiring = Retiring(
+            self._engine, self._compactor, self._clock, RetiringGauges(self._metrics)
+        )
+        #: What a shard that moves needs of the node it leaves, and of the one it goes to.
+        checks = self._check_log, self._check_writable
+        self.moves = ShardMoves(self._engine, self._puts.append, self._compactor.thinned, *checks)
+        self._files = files
+        self._scrub = self._make_scrub(self.directory / "scrub.json", files)
+
+    def _make_compactor(self, files: BlockFiles) -> Compactor:
+        flush, append = self._flusher.flush_all, self._puts.append
+        paused, ended = (lambda: self.read_only), (lambda: self._wal.failure is not None)
+        return Compactor(
             self._engine,
             self._checkpointer,
             files,
             self._hot,
             self.settings,
             self._clock,
-            Host(self._reading, self._flusher.flush_all, self._puts.append, lambda: self.read_only),
+            Host(self._reading, flush, append, paused, ended),
             CompactionGauges(self._metrics),
             self._compact_step,
         )
-        self._retiring = Retiring(
-            self._engine, self._compactor, self._clock, RetiringGauges(self._metrics)
-        )
-        #: What a shard that moves needs of the node it leaves, and of the one it goes to.
-        self.moves = ShardMoves(
-            self._engine, self._puts.append, self._compactor.thinned, self._check_writable
-        )
-        self._files = files
-        self._scrub = self._make_scrub(self.directory / "scrub.json", files)
 
     def _make_scrub(self, path: Path, files: BlockFiles) -> Scrub:
         host = ScrubHost(
@@ -259,34 +262,10 @@ class StorageService(RetentionDoor):
         assert self._home is not None
         return self._home.incarnation
 
-    @property
-    def read_only(self) -> bool:
-        """Whether puts are refused: little disk, or a log that failed twice."""
-        return self._disk.low or self._wal.failure is not None
-
-    def _spare_bytes(self) -> int:
-        return self._disk.free_bytes - self.settings.disk_floor_bytes
-
-    def _check_ready(self) -> None:
-        if not self._ready:
-            raise NotReady("storage is not open")
-
     def _check_readable(self) -> None:
         self._check_ready()
         if self._reads_held:
             raise NotReady("it is not known yet what was deleted while this node was away")
-
-    def _check_writable(self) -> None:
-        self._check_ready()
-        if self._disk.low or self._wal.failed_for_space:
-            self._gauges.refused.labels("disk").inc()
-            raise DiskFull(
-                f"node {self.node_id} has {self._disk.free_bytes} bytes left",
-                retry_after_seconds=5.0,
-            )
-        if self._wal.failure is not None:
-            self._gauges.refused.labels("log").inc()
-            raise StorageFailed(f"the log of node {self.node_id} has failed: {self._wal.failure}")
 
     # -- put --------------------------------------------------------------------------------------
 
@@ -450,9 +429,15 @@ class StorageService(RetentionDoor):
 
     async def _tend_blocks(self) -> None:
         """In turn: merges what is small, removes what is hidden. Both hold entry numbers while they wait."""
-        await self._compactor.step()
+        failure: Exception | None = None
+        try:
+            await self._compactor.step()
+        except Exception as error:  # noqa: BLE001 - raised below: what cannot be merged can still expire
+            failure = error
         await self._retiring.step(writable=not self.read_only)
         self._compactor.pause_seconds = self._retiring.pause(self._compactor.pause_seconds)
+        if failure is not None:
+            raise failure
 
     async def _watch_disk(self) -> None:
         self._look_at_disk()

@@ -227,6 +227,10 @@ class _Idle:
     async def run(self, *_: object) -> None:
         """Nothing to do."""
 
+    async def apart(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Work for others, at once: there are no threads."""
+        return work(*args)
+
 
 class _NoThread:
     def __init__(self, **_: object) -> None:

@@ -11,9 +11,13 @@ from node.cli_api import Api
 from node.cli_errors import OK, USAGE, CliError
 from node.render import bytes_text, note, print_json, print_table
 from quorumlog.answers import read_json
+from quorumlog.backoff import is_transient
+from quorumlog.errors import QuorumlogError
 
 #: Seconds between two looks while a change is waited for.
 LOOK_SECONDS = 0.5
+#: Seconds without an answer after which waiting ends; the change goes on. A restart takes less.
+AWAY_SECONDS = 30.0
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -154,10 +158,18 @@ async def _status(options: argparse.Namespace) -> int:
 
 
 async def _wait(api: Api, options: argparse.Namespace) -> int:
-    """Looks until no change runs; a transient failure of a look is another look."""
-    begun, last = time.monotonic(), None
+    """Looks until no change runs; fails when nobody has answered for AWAY_SECONDS."""
+    begun, last, said = time.monotonic(), None, ""
+    heard = begun
     while True:
-        answer = await api.get("/cluster/moves")
+        try:
+            answer = await api.get("/cluster/moves")
+        except QuorumlogError as error:
+            if not is_transient(error) or time.monotonic() - heard >= AWAY_SECONDS:
+                raise
+            await asyncio.sleep(LOOK_SECONDS)
+            continue
+        heard = time.monotonic()
         change = answer.get("change")
         if not change:
             if not options.json:
@@ -171,5 +183,7 @@ async def _wait(api: Api, options: argparse.Namespace) -> int:
             last = left
         if errors := (answer.get("figures") or {}).get("errors"):
             shard, error = sorted(errors.items())[0]
-            note(f"shard {shard}: {error}")
+            if error != said:
+                note(f"shard {shard}: {error}")
+            said = error
         await asyncio.sleep(LOOK_SECONDS)

@@ -31,7 +31,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     delete = commands.add_parser(
         "delete",
         parents=[common],
-        help="hide rows at once and remove them from all disks",
+        help="hide rows at once, then remove their contents",
         description="Rows that are written later are not touched. Exit code 3 if not all nodes are done.",
     )
     delete.add_argument(
@@ -100,6 +100,8 @@ async def run_delete(options: argparse.Namespace) -> int:
             name = made["id"]
             if not options.json:
                 print(f"delete {name}: {made['rows']} rows")
+            if made["clocks_ahead"]:
+                note(f"rows from clocks that are ahead stay, on {', '.join(made['clocks_ahead'])}")
         else:
             name = options.status
         found = await _until_removed(api, name, options.wait)

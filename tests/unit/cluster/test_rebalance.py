@@ -23,6 +23,8 @@ class World:
         self.clock = HandClock()
         self.copied: list[CopyTask] = []
         self.fail = 0
+        self.error: Exception = QuorumUnavailable("too few")
+        self.tries = 0
         self.behind: list[str] = []
         self.dead: set[str] = set()
         self.raised: list[tuple[str, int]] = []
@@ -49,9 +51,10 @@ class World:
         self.drained = nodes
 
     async def copy(self, task: CopyTask) -> CopyReport:
+        self.tries += 1
         if self.fail:
             self.fail -= 1
-            raise QuorumUnavailable("too few")
+            raise self.error
         self.copied.append(task)
         return CopyReport(task.shard)
 
@@ -195,3 +198,46 @@ async def test_a_dead_node_stays_where_too_few_would_be_left() -> None:
     await world.run(100)
 
     assert from_dict(world.state.ring).shards_of("c")
+
+
+async def test_two_nodes_that_died_are_replaced_together() -> None:
+    """Neither is given the other's shards: such a copy would never end, nor the change."""
+    world = World(replace_dead_after_seconds=10.0)
+    world.consensus.state = cluster("a", "b", "c", "d", "e")
+    world.dead = {"b", "d"}
+
+    await world.run(30)
+
+    assert world.copied
+    assert not {node for task in world.copied for node in task.targets} & world.dead
+    ring = from_dict(world.state.change.target if world.state.change else world.state.ring)
+    assert {one.id for one in ring.members} == {"a", "c", "e"}
+
+
+async def test_nobody_is_replaced_while_another_is_silent_for_less() -> None:
+    """It may be restarting: it must neither lose its shards nor be given more."""
+    world = World(replace_dead_after_seconds=10.0)
+    world.consensus.state = cluster("a", "b", "c", "d", "e")
+    world.dead = {"b"}
+    await world.run(15)
+    world.dead = {"b", "d"}
+
+    await world.run(10)
+    assert world.state.change is None
+    world.dead = {"b"}
+    await world.run(2)
+
+    assert world.state.change is not None
+    assert "d" in {one.id for one in from_dict(world.state.change.target).members}
+
+
+async def test_a_copy_that_fails_for_any_reason_rests_before_the_next_try() -> None:
+    """A bug, or an answer that cannot be read, is no busy loop; it is told."""
+    world = World(parallel=1)
+    await world.begin(ring_with(world.state, "e"), parallel=1)
+    world.fail, world.error = 1000, ValueError("odd bytes")
+
+    await world.run(100, 0.05)  # 5 s, of which a few pass before the first copy
+
+    assert 1 <= world.tries <= 5
+    assert "odd bytes" in str(world.rebalancer.status()["errors"])

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from cluster.consensus import CommandRefused
+from cluster.consensus import CommandRefused, NotCommitted
 from cluster.retention import FOREVER, due_marks, retention_of, rules_body, seconds_of
 from cluster.retention_keeper import RetentionKeeper, RetentionSettings
 from cluster.state import ClusterState, Versioned
 from cluster.state_ops import DELETES_MAX, OPS, RETENTION_RULES, below_watermarks
 from cluster.state_types import CommandError
 from records.errors import InvalidRequest
+from records.timestamps import MIN_MICROS
 from runtime.metrics import Metrics
 
 DAY = 86_400
@@ -214,3 +215,46 @@ def test_a_moot_delete_is_forgotten() -> None:
     )
 
     assert set(stepped(Log(state)).state.deletes) == {"e"}
+
+
+def test_a_delete_of_rows_from_before_1970_waits_for_a_watermark_as_any_other() -> None:
+    """Without one, or with one of 0 (kept for ever), nothing else hides its rows."""
+    early = predicate("a", end=-50)
+
+    assert not below_watermarks(ClusterState(), early)
+    assert not below_watermarks(ClusterState(watermarks={("t", "a"): 0}), early)
+    assert below_watermarks(ClusterState(watermarks={("t", "a"): 1}), early)
+
+
+def test_what_is_kept_for_ever_is_kept_from_before_1970_too() -> None:
+    """Its watermark is 0 in the replicated state, which knows no smaller one."""
+    state = ClusterState(watermarks={("t", ""): 100, ("t", "books"): 0})
+
+    assert retention_of(state).mark("t", "books") == MIN_MICROS
+    assert retention_of(state).mark("t", "other") == 100
+
+
+def test_a_refused_watermark_stops_its_own_tenant_alone() -> None:
+    """The default of that tenant waits; the rows of others are not kept for its sake."""
+    rules = {("a" * 300, ""): DAY, ("b", "audit"): DAY, ("b", ""): DAY}
+    state = ClusterState(schemas={RETENTION_RULES: Versioned(1, rules_body(rules))})
+
+    class Real(Log):
+        async def propose(self, op: str, args: dict, _: float = 2.0) -> None:
+            try:
+                await super().propose(op, args)
+            except CommandError as error:
+                raise CommandRefused(error.code, error.text) from error
+
+    assert set(stepped(Real(state)).state.watermarks) == {("b", "audit"), ("b", "")}
+
+
+def test_nothing_more_is_proposed_while_nothing_is_committed() -> None:
+    """Else each of a thousand rules would wait for its own time-out."""
+
+    class Silent(Log):
+        async def propose(self, op: str, args: dict, _: float = 2.0) -> None:
+            self.proposed.append((op, args))
+            raise NotCommitted("no leader")
+
+    assert len(stepped(Silent(RULES)).proposed) == 1

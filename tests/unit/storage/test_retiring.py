@@ -1,9 +1,11 @@
 """Hidden at once, removed later, never back: watermarks and deletes on running stores, against a model."""
 
 import asyncio
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -30,7 +32,7 @@ from tests.unit.storage.samples import (
 )
 
 HOUR = MICROS_PER_HOUR
-QUIET = replace(SETTINGS, compact=False, log_file_bytes=16_384)
+QUIET = replace(SETTINGS, compact=False, compact_interval_seconds=3600.0, log_file_bytes=16_384)
 REPAIR = PutOptions(ring_epoch=1, repair=True)
 COUNT = Aggregate("n", "count")
 ALL = EntriesRequest(0, MIN_MICROS, MAX_MICROS)
@@ -173,13 +175,13 @@ async def test_blanked_rows_leave_the_disk_and_keep_their_names(
     before = service.digest(0)
     states = await service.producer_states(0, ("default", "a", "p"))
     service.observe_retention(Retention(1, {}, (DELETE,)))
-    assert service.retention_progress()["left"] == {"d": 1}
+    assert service.retention_progress("d")["left"] == {"d": 1}
 
     await retire(service)
     if forget:
         service.observe_retention(Retention(2))
 
-    assert service.retention_progress()["left"] == ({} if forget else {"d": 0})
+    assert service.retention_progress("d")["left"] == ({} if forget else {"d": 0})
     assert service.digest(0) == before
     assert await service.producer_states(0, ("default", "a", "p")) == states
     assert await shown(service) == ["a 1 5 1", "b 0 1 0"]
@@ -438,3 +440,106 @@ def test_three_replicas_show_the_model_in_any_order(
             await store.stop()
 
     asyncio.run(run())
+
+
+async def test_progress_is_not_told_before_reads_are_served(tmp_path: Path) -> None:
+    """A delete counts who answered: a store that is not admitted must not be among them."""
+    service = await with_store(tmp_path, [entry((0,), ("a",))])
+    service.hold_reads()
+
+    with pytest.raises(NotReady):
+        service.retention_progress()
+
+    service.observe_retention(Retention(1, {}))
+    assert service.retention_progress()["received_max"] == T0
+    await service.stop()
+
+
+async def test_rows_expire_though_blocks_cannot_be_merged(tmp_path: Path) -> None:
+    """A merge that fails every time, for want of space it may be, must not keep what would free it."""
+    service = await with_store(tmp_path, [entry((0,), ("a",))])
+
+    async def failing() -> None:
+        raise OSError("no space")
+
+    service._compactor.step = failing  # type: ignore[method-assign]
+    service.observe_retention(Retention(1, {("default", ""): T0 + 4 * HOUR}))
+
+    with pytest.raises(OSError, match="no space"):
+        await service._tend_blocks()
+
+    assert service.status()["rows"] == 0
+    await service.stop()
+
+
+async def test_a_full_disk_is_freed_of_log_files_that_hold_nothing(tmp_path: Path) -> None:
+    """Rows below the watermark go by whole log files; little disk is no reason to keep these."""
+    service = await running(tmp_path)
+    noise = random.Random(7).randbytes(60_000).hex()
+    for number in range(4):
+        one = Entry([row(0, noise[number * 20_000 :][:20_000])], received_at=T0)
+        await service.put(block_of(number, one), OPTIONS)
+    service.observe_retention(Retention(1, {("default", ""): T0 + 4 * HOUR}))
+    logs = len(list((tmp_path / "log").iterdir()))
+    service._disk.low = True
+
+    await retire(service)
+    await service._compactor.step()
+
+    assert service.status()["rows"] == 0
+    assert len(list((tmp_path / "log").iterdir())) < logs
+    await service.stop()
+
+
+async def test_a_block_that_keeps_others_is_written_anew_without_what_expired(
+    tmp_path: Path,
+) -> None:
+    """Of two tenants in one block one keeps rows for long: the other's do not stay on disk with them.
+
+    Not while more of the block will expire within a day: it would be written anew again and again.
+    """
+    short = entry((0, 1), ("a", "a"), 1, seq=1)
+    soon = entry((20,), ("a",), 2)
+    long = replace(entry((0,), ("a",), 1), tenant="other")
+    service = await with_store(tmp_path, [short, long])
+    await service.put(block_of(2, replace(short, seqs=((8, 9),)), soon), OPTIONS)
+    marks = {("default", "a"): T0 + 4 * HOUR, ("default", ""): T0 + 4 * HOUR}
+
+    service.observe_retention(Retention(1, marks))
+    await retire(service)
+    assert service._compactor._thinned == {0}
+    await service._compactor._let_go()
+
+    assert [place.rows for place in service._engine.holdings.blocks] == [3, 1]
+    await retire(service)
+    assert service._compactor.waiting_to_thin == 0
+    assert (await service.put(block_of(4, short), REPAIR)).statuses == (EntryStatus.DUPLICATE,)
+    states = await service.producer_states(0, ("default", "a", "p"))
+    assert len(states[0].spans) == 2
+    await service.stop()
+    again = await running(tmp_path)
+    assert again.status()["rows"] == 2
+    assert await again.producer_states(0, ("default", "a", "p")) == states
+    await again.stop()
+
+
+async def test_what_was_let_go_while_expired_rows_were_sought_is_not_dropped_twice(
+    tmp_path: Path,
+) -> None:
+    """The search is on another thread; an entry removed twice would spoil the shard's digest."""
+    one, other = entry((0,), ("a",), 1), entry((1,), ("a",), 2)
+    service = await with_store(tmp_path, [one, other])
+    apart = service._compactor.apart
+
+    async def slow(work: Any, *args: Any) -> Any:
+        found = await apart(work, *args)
+        service.moves.let_go((0,), 1)
+        return found
+
+    service._compactor.apart = slow  # type: ignore[method-assign]
+    service.observe_retention(Retention(1, {("default", ""): T0 + 4 * HOUR}))
+    await retire(service)
+
+    assert service.digest(0) == (0, bytes(16))
+    assert service.status()["rows"] == 0
+    await service.stop()
