@@ -17,6 +17,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 #: Turns of the loop in one run; a run takes some 3,000 to 10,000. A spin ends here.
 TURNS_MAX = 60_000
+#: What a turn takes at least: timers due within the loop's resolution fire now, and who then looks at the
+#: clock must not find that it stands still.
+TURN_SECONDS = 1e-9
 #: When runs begin: seconds of the wall clock, two and a half seconds before a full hour (of receipt windows).
 WALL_MICROS = 1_790_002_797_500_000
 
@@ -54,7 +57,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise Stuck("no timer and nothing to do")
         if self._turns > TURNS_MAX:
             raise Stuck(f"more than {TURNS_MAX} turns, {self._now:.3f} s on the clock")
-        self._now += timeout
+        self._now += max(timeout, TURN_SECONDS)
         return []
 
     def _process_events(self, event_list: object) -> None:
