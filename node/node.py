@@ -13,53 +13,42 @@ import signal
 from dataclasses import replace
 from typing import Any
 
-from aiohttp import web
-
-from cluster.cluster_http import ClusterApi, status_operation
+from cluster.cluster_http import status_operation
 from cluster.consensus import ConsensusSettings
 from cluster.consensus_follower import FollowerConsensus, FollowerOperations
 from cluster.consensus_pysyncobj import PySyncObjConsensus
 from cluster.consensus_start import load_secret
 from cluster.events import EventLog
 from cluster.handoff import Handoff
-from cluster.http_front import front_middleware, http_logger
 from cluster.lease_founding import FoundingSettings
 from cluster.lease_keeper import LeaseKeeper
 from cluster.membership import HEARTBEAT_SECONDS, Membership
-from cluster.moves_http import MovesApi
 from cluster.peer_server import PeerServer
 from cluster.peer_transport import PeerTransport, cluster_token
-from cluster.repair_http import RepairApi, repair_operations
+from cluster.repair_http import repair_operations
 from cluster.replica_client import ReplicaSet
 from cluster.retention_keeper import RetentionSettings
 from cluster.server import StorageOperations
-from cluster.state_types import Member
+from cluster.state_types import ClusterState, Member
 from cluster.sync_loop import STEP_SECONDS, SyncLoop
 from cluster.sync_settings import RepairSettings
 from cluster.view import ConsensusViews
-from dashboard import app as dashboard
 from ingestor.admission import Admission
 from ingestor.coordinator import WriteCoordinator
 from ingestor.enrich import EnrichSettings
 from ingestor.limits import Limits
-from ingestor.listeners.http import RUNNER_OPTIONS, HttpIngest
+from ingestor.listeners.http import HttpIngest
 from ingestor.listeners.replay_http import ReplayApi
-from ingestor.listeners.slow_clients import ConnectionSweeper
 from ingestor.write_settings import WriteSettings
 from node import joining
-from node.files_http import FilesApi
+from node.http_port import HttpPort, node_routes
 from node.moving import Moving
 from node.retaining import NodeRetention, spawn_keeper
 from node.retention_http import progress_operation
 from node.settings import Settings
-from query import http as query_http
-from query.context import ContextApi
 from query.coordinator import ReadCoordinator
-from query.facets import FacetsApi
 from query.settings import QuerySettings
 from query.sql import SqlRunner
-from query.sql_http import SqlApi
-from query.tail import TailApi
 from records.errors import InvalidSettings
 from runtime import failpoints
 from runtime.clock import clock_of
@@ -71,11 +60,6 @@ from runtime.tasks import Supervisor, Workers
 from storage.service import StorageService, StorageSettings
 
 log = get_logger(__name__)
-
-#: Bytes read from a client's socket per wake-up. Agents send megabytes; 64 KiB would mean 16 wake-ups
-#: and 16 pauses a megabyte.
-READ_BUFFER_BYTES = 1 << 20
-
 
 STORE_FOLDER, RAFT_FOLDER = "store", "raft"
 
@@ -160,7 +144,7 @@ class Node:
         self.reader = self._make_reader()
         self.sql = SqlRunner(self.reader, self.metrics) if self.reader else None
         self._registered = False
-        self._runner: web.AppRunner | None = None
+        self.http = HttpPort(node.host, node.http_port, self.clock, self.entropy, self.metrics)
 
     # -- parts ---------------------------------------------------------------------------------
 
@@ -320,7 +304,7 @@ class Node:
         self.moving.start(self.supervisor)
         if self.writer is not None:
             await self.writer.start()
-        await self._start_http()
+        await self.http.start(node_routes(self), self.supervisor)
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
         log.info("started", http=self.settings.node.http_port)
@@ -363,14 +347,20 @@ class Node:
 
     async def _follow_state(self) -> None:
         async for state in self.consensus.watch():
-            for event in self.events.observe(state, self.clock.wall_micros()):
-                facts = {k: v for k, v in event.items() if k not in ("event", "at", "node")}
-                log.info(event["event"], member=event.get("node"), **facts)
             if self.storage is not None:
                 shard_epochs = {shard: lead.epoch for shard, lead in state.leaders.items()}
                 self.storage.observe_epochs(state.ring_epoch, shard_epochs)
                 if self._registered:
                     self.retention.observe(state)
+            try:
+                self._tell(state)
+            except Exception as error:  # noqa: BLE001 - what is told must not keep the store from the news
+                log.error("events were not told", error=error)
+
+    def _tell(self, state: ClusterState) -> None:
+        for event in self.events.observe(state, self.clock.wall_micros()):
+            facts = {k: v for k, v in event.items() if k not in ("event", "at", "node")}
+            log.info(event["event"], member=event.get("node"), **facts)
 
     def not_ready(self) -> list[str]:
         """What is still missing before every request can be served."""
@@ -394,68 +384,9 @@ class Node:
         body["moves"] = self.moving.status()
         return body
 
-    async def _start_http(self) -> None:
-        middleware = front_middleware(self.clock, self.entropy, self.metrics)
-        app = web.Application(middlewares=[middleware], client_max_size=0)
-        app.router.add_routes(self._cluster_routes())
-        if self.ingest is not None:
-            app.router.add_routes(self.ingest.routes())
-        if self.replay_api is not None:
-            app.router.add_routes(self.replay_api.routes())
-        if self.reader is not None:
-            app.router.add_routes(query_http.routes(self.reader))
-        if self.reader is not None and self.sql is not None:
-            app.router.add_routes(SqlApi(self.reader, self.sql).routes())
-            app.router.add_routes(FacetsApi(self.reader).routes())
-            app.router.add_routes(ContextApi(self.reader).routes())
-            app.router.add_routes(TailApi(self.reader, self.metrics).routes())
-        if self.storage is not None:
-            files = FilesApi(
-                self.settings.node.id, self.storage, self.views, self.replicas, self.clock
-            )
-            app.router.add_routes(files.routes())
-        app.router.add_routes(self._retention_routes())
-        if self._has("dashboard"):
-            app.router.add_routes(dashboard.routes())
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=http_logger(self.metrics),
-            handler_cancellation=True,
-            read_bufsize=READ_BUFFER_BYTES,
-            **RUNNER_OPTIONS,
-        )
-        await self._runner.setup()
-        sweeper = ConnectionSweeper(self._runner.server, self.clock, self.metrics)
-        self.supervisor.spawn("sweeper", sweeper.run())
-        node = self.settings.node
-        await web.TCPSite(self._runner, node.host, node.http_port, backlog=1024).start()
-
-    def _retention_routes(self) -> list[web.RouteDef]:
-        views, consensus, transport = self.views, self.consensus, self.transport
-        node, clock, entropy = self.settings.node.id, self.clock, self.entropy
-        return self.retention.routes(node, views, consensus, transport, clock, entropy, self.reader)
-
-    def _cluster_routes(self) -> list[web.RouteDef]:
-        api = ClusterApi(
-            self.views,
-            self.consensus,
-            self.membership,
-            self.transport,
-            self.events,
-            self.metrics,
-            self.clock,
-            self.not_ready,
-            self.local_status,
-        )
-        repair = RepairApi(self.settings.node.id, self.views, self.transport, self.clock, self.sync)
-        moves = MovesApi(self.consensus, self.moving.settings, self.moving.figures)
-        return [*api.routes(), *repair.routes(), *moves.routes()]
-
     async def stop(self) -> None:
         """Ends in the reverse order; what was acknowledged is on disk anyway."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self.http.stop()
         if self.sql is not None:
             await self.sql.close()
         if self.reader is not None:

@@ -42,7 +42,7 @@ HOMES = {
         "query/context.py",
         "query/tail.py",
         "dashboard/*.py",
-        "node/node.py",
+        "node/http_port.py",
         "node/cli_api.py",
         "node/files_http.py",
         "node/retaining.py",
