@@ -2,8 +2,11 @@
 
 N-W+1 owners say what they hold, and what the producer was told. Each acked row is on W owners, so at
 least one of these has it. What lies above `told` on fewer than W of them is fetched from a holder and put
-to the others; ackTill counts it only when their answers show it. What cannot be put again now stays
-`missing`, so the producer sends it again: slower, never wrong.
+to the others; ackTill counts it only when their answers show it.
+
+What cannot be put again now stays `missing` if all owners were heard: on so few of them it was never acked,
+and the producer sends it again. Else an owner that is away may have it too, so it may be acked, and an ackTill
+below it would take that back: the producer has to wait until it is put, or until all owners are heard.
 """
 
 from collections.abc import Iterable
@@ -17,7 +20,7 @@ from ingestor.producers import ProducerBook, ProducerSession
 from ingestor.write_metrics import WriteMetrics
 from ingestor.write_settings import WriteSettings
 from records.block_codec import EncodedBlock
-from records.errors import Fenced, QuorumlogError
+from records.errors import Fenced, QuorumlogError, QuorumUnavailable
 from records.ids import EntryId
 from records.intervals import SeqIntervals
 from records.messages import EntriesRequest, ProducerState, PutOptions, PutReply
@@ -55,7 +58,8 @@ class Recovery:
         """The producer's session under this reign, recovered if it is new.
 
         Raises:
-            QuorumUnavailable: fewer than N-W+1 owners answered by the deadline.
+            QuorumUnavailable: fewer than N-W+1 owners answered by the deadline; or rows that may be acked
+                could not be put again.
         """
         session = self._book.session(producer, led.reign)
         if session.ready:
@@ -65,6 +69,11 @@ class Recovery:
                 heard = await self.refresh(led, session, led.overlap, deadline)
                 for ledger in session.ledgers():
                     await self._thicken(led, session, ledger, heard, deadline)
+                    thin = ledger.thin(led.writers)
+                    if thin and len(heard) < len(led.owners):
+                        (first, _), (_, last) = thin[0], thin[-1]
+                        text = f"rows of {first}-{last} may be acknowledged, and are on too few owners"
+                        raise QuorumUnavailable(text, acks=len(heard), needed=len(led.owners))
                 session.ready = True
         return session
 
