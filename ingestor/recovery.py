@@ -4,9 +4,9 @@ N-W+1 owners say what they hold, and what the producer was told. Each acked row 
 least one of these has it. What lies above `told` on fewer than W of them is fetched from a holder and put
 to the others; ackTill counts it only when their answers show it.
 
-What cannot be put again now stays `missing` if all owners were heard: on so few of them it was never acked,
-and the producer sends it again. Else an owner that is away may have it too, so it may be acked, and an ackTill
-below it would take that back: the producer has to wait until it is put, or until all owners are heard.
+What cannot be put again now stays `missing` if all owners were heard: on so few of them it was never
+acked, and the producer sends it again. Else an owner that is away may have it too, so it may be acked, and
+an ackTill below it would take that back: the producer has to wait until it is put, or all owners are heard.
 """
 
 from collections.abc import Iterable
@@ -72,7 +72,9 @@ class Recovery:
                     thin = ledger.thin(led.writers)
                     if thin and len(heard) < len(led.owners):
                         (first, _), (_, last) = thin[0], thin[-1]
-                        text = f"rows of {first}-{last} may be acknowledged, and are on too few owners"
+                        text = (
+                            f"rows of {first}-{last} may be acknowledged, and are on too few owners"
+                        )
                         raise QuorumUnavailable(text, acks=len(heard), needed=len(led.owners))
                 session.ready = True
         return session
