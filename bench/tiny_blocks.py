@@ -92,7 +92,7 @@ async def ask(service: StorageService, plan: ScanPlan) -> tuple[float, list]:
     before = time.process_time()
     _, table = await service.scan(ScanRequest(plan, SHARDS, ()))
     spent = (time.process_time() - before) * 1e3
-    rows = table.select([n for n in table.schema.names if n != "_entry"]).to_pylist()
+    rows = table.select([n for n in table.schema.names if n != "_run"]).to_pylist()
     return spent, sorted(map(repr, rows))
 
 

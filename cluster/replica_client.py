@@ -22,6 +22,8 @@ from records.messages import (
     ProducerState,
     PutOptions,
     PutReply,
+    RowName,
+    RowPlace,
     ScanReply,
     ScanRequest,
     SealRequest,
@@ -49,6 +51,8 @@ class Replica(Protocol):
     async def fetch(
         self, entry_ids: tuple[EntryId, ...], deadline: Deadline
     ) -> list[EncodedBlock]: ...
+
+    async def locate(self, name: RowName, deadline: Deadline) -> RowPlace | None: ...
 
     async def seal(self, request: SealRequest, deadline: Deadline) -> None: ...
 
@@ -93,6 +97,9 @@ class LocalReplica:
 
     async def fetch(self, entry_ids: tuple[EntryId, ...], deadline: Deadline) -> list[EncodedBlock]:
         return await deadline.wait(self._service.fetch(entry_ids))
+
+    async def locate(self, name: RowName, deadline: Deadline) -> RowPlace | None:
+        return await deadline.wait(self._service.locate(name))
 
     async def seal(self, request: SealRequest, deadline: Deadline) -> None:
         await deadline.wait(self._service.seal(request))
@@ -156,6 +163,11 @@ class HttpReplica:
             blocks.append(decode_block(payload[at : at + length]))
             at += length
         return blocks
+
+    async def locate(self, name: RowName, deadline: Deadline) -> RowPlace | None:
+        fields = {"run": name.run, "number": name.number}
+        head, _ = await self._transport.call(self._node, "locate", fields, b"", deadline)
+        return head["place"] and RowPlace(**head["place"])
 
     async def seal(self, request: SealRequest, deadline: Deadline) -> None:
         fields = {"shard": request.shard, "epoch": request.epoch, "leader": request.leader}

@@ -9,6 +9,7 @@ from records.messages import (
     EntriesRequest,
     ProducersRequest,
     PutOptions,
+    RowName,
     ScanRequest,
     SealRequest,
 )
@@ -34,6 +35,7 @@ class StorageOperations:
             "entries": self.entries,
             "tree": self.tree,
             "fetch": self.fetch,
+            "locate": self.locate,
             "seal": self.seal,
             "producer_states": self.producer_states,
             "producers": self.producers,
@@ -67,6 +69,15 @@ class StorageOperations:
         blocks = await deadline.wait(self._storage.fetch(tuple(head["entry_ids"])))
         lengths = [len(block.data) for block in blocks]
         return {"lengths": lengths}, b"".join(block.data for block in blocks)
+
+    async def locate(self, head: dict[str, Any], _: memoryview, deadline: Deadline) -> Answer:
+        """Tells where a row stands; nothing of one that is not held."""
+        name = RowName(bytes(head["run"]), int(head["number"]))
+        place = await deadline.wait(self._storage.locate(name))
+        found = place and {
+            "timestamp": place.timestamp, "service": place.service, "tenant": place.tenant,
+        }  # fmt: skip
+        return {"place": found}, b""
 
     async def seal(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
         """Fences a shard."""

@@ -66,7 +66,7 @@ _NUMBER_LEVELS = OTEL_FIELDS | SYSLOG_FIELDS
 DEFAULT_SERVICE = "unknown"
 RESERVED = frozenset(
     {"tenant", "producer", "producer_epoch", "received_at", "seq", "timestamp_ns", "attributes"}
-    | {"_id", "_entry", "_row", "_bucket", "_overflow", "_truncated"}
+    | {"_id", "_run", "_number", "_bucket", "_overflow", "_truncated"}
 )
 #: Weak names of the time need a number above this (1973) to be one, in seconds.
 _WEAK_LEAST = 100_000_000

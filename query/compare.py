@@ -1,16 +1,17 @@
 """Comparing the entry lists of a shard's replicas: what the data owner lacks, and what must be hidden. Pure.
 
 A replica decides visibility from the entries that it holds (records.visibility); over the union of two
-replicas it may be another: an entry may overlap an older block that only the other one has. The union is
-seen with the base's own block ids for what it holds, so the base needs to hide more, never less, of
-overlapping sequences. Entries asked for by name are shown as the union says, whatever their holder thinks.
+replicas it may be another: an entry may overlap an older one that only the other has. The union is seen
+with the base's own references for what it holds, so the base needs to hide more, never less, of overlapping
+sequences. Entries asked for by name are shown as the union says, whatever their holder thinks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from records.block import Spans
 from records.ids import EntryId
+from records.intervals import SeqIntervals
 from records.visibility import EntryRef, Hidden, hidden_parts
 
 #: In ScanRequest.hide, no spans mean the whole entry.
@@ -42,6 +43,21 @@ class Comparison:
         return len(self.lacks_by_node.get(self.base, ()))
 
 
+def hold_the_same(left: Iterable[EntryRef], right: Sequence[EntryRef]) -> bool:
+    """Whether an entry of one side and one of the other may hold the same row under two entry ids."""
+    spans: dict[tuple, SeqIntervals] = {}
+    for ref in right:
+        if ref.producer:
+            spans.setdefault(ref.producer, SeqIntervals()).update(ref.seqs)
+    names, before = {ref.entry_id for ref in right}, {ref.previous for ref in right if ref.previous}
+    return any(
+        ref.entry_id in before
+        or ref.previous in names
+        or (ref.producer in spans and any(spans[ref.producer].overlap(*one) for one in ref.seqs))
+        for ref in left
+    )
+
+
 def fullest(lists: Mapping[str, Sequence[EntryRef]], prefer: str) -> str:
     """The replica that lacks least; `prefer` among equals."""
     return max(lists, key=lambda node: (len(lists[node]), node == prefer, node))
@@ -57,7 +73,7 @@ def compare(base: str, lists: Mapping[str, Sequence[EntryRef]]) -> Comparison:
             if ref.entry_id in held:
                 continue
             known = union.get(ref.entry_id)
-            if known is None or ref.block_id < known.block_id:
+            if known is None or ref.received_at < known.received_at:
                 union[ref.entry_id] = ref
                 lacking[ref.entry_id] = (node, *lacking.get(ref.entry_id, ()))
             else:

@@ -1,7 +1,7 @@
 """GET /query/context: the rows around one row, named by its `_id`, in the order of time.
 
-An `_id` is `<entry id>-<row>`; which shard the entry lies in is not in it. So all storage nodes are asked for
-the entry's block, which tells the row's time and service; then two pages are read, back and forth from there.
+An `_id` is `<run>-<number>`; which shard the row lies in is not in it. So all storage nodes are asked for the
+row's time and service; then two pages are read, back and forth from there.
 Other filters narrow the rows around; without any the row's own service is meant (`service=*`: all services).
 """
 
@@ -18,9 +18,9 @@ from query.http import COMPLETE_HEADER, tenant_of, while_connected
 from query.language import one_of
 from query.plan import Pairs, Parameters, QueryPlan, plan_filters, projection, services_of
 from query.together import together
-from records.block_codec import EncodedBlock, open_body, parse_prefix
 from records.errors import InvalidRequest, NotFound, QuorumlogError, QuorumUnavailable
-from records.ids import EntryId
+from records.ids import ID_BYTES
+from records.messages import RowName, RowPlace
 from records.predicates import TRUE, RowKey, all_of
 from runtime.deadline import Deadline
 
@@ -28,20 +28,10 @@ AROUND_DEFAULT, AROUND_MAX = 10, 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a row stands: its key, service and tenant."""
-
-    key: RowKey
-    service: str
-    tenant: str
-
-
-@dataclass(frozen=True, slots=True)
 class ContextPlan:
     """What is asked: the row, how many rows to each side, the filters for them."""
 
-    entry_id: EntryId
-    row: int
+    name: RowName
     before: int
     after: int
     all_services: bool
@@ -59,32 +49,19 @@ def plan_context(pairs: Pairs, now_micros: int, tenant: str) -> ContextPlan:
     params = Parameters.of(
         [one for one in listed if one != ("service", "*")], "id", "before", "after"
     )
-    entry, _, number = (params.one("id") or "").rpartition("-")
+    text, _, number = (params.one("id") or "").rpartition("-")
     try:
-        entry_id = EntryId(bytes.fromhex(entry))
+        run = bytes.fromhex(text)
     except ValueError:
-        entry_id = EntryId(b"")
-    if len(entry_id) != 16 or not (number.isascii() and number.isdigit()) or len(number) > 9:
+        run = b""
+    if len(run) != ID_BYTES or not (number.isascii() and number.isdigit()) or len(number) > 18:
         raise InvalidRequest("id: the `_id` of a row, as /query gives it", parameter="id")
     fields = params.many("fields") or None
     plan = plan_filters(params, now_micros, tenant)
     plan = replace(plan, scan=replace(plan.scan, fields=projection(fields)), fields=fields)
     before = params.whole("before", AROUND_DEFAULT, 0, AROUND_MAX)
     after = params.whole("after", AROUND_DEFAULT, 0, AROUND_MAX)
-    return ContextPlan(entry_id, int(number), before, after, everywhere, plan)
-
-
-def place_in(block: EncodedBlock, entry_id: EntryId, row: int) -> Place | None:
-    """Where a row of an entry stands, if the block holds it."""
-    for entry in block.header.entries:
-        if entry.entry_id == entry_id and row < entry.row_count:
-            data = memoryview(block.data)
-            start, end = parse_prefix(data).body
-            table = open_body(data[start:end], block.header.columns).read(["timestamp", "service"])
-            at = entry.row_start + row
-            stamp = table["timestamp"].cast(pa.int64())[at].as_py()
-            return Place(RowKey(stamp, entry_id, row), table["service"][at].as_py(), entry.tenant)
-    return None
+    return ContextPlan(RowName(run, int(number)), before, after, everywhere, plan)
 
 
 class ContextApi:
@@ -110,14 +87,15 @@ class ContextApi:
     async def _read(self, plan: ContextPlan) -> tuple[QueryAnswer, QueryAnswer]:
         deadline = self._coordinator.deadline(plan.query)
         place = await self._find(plan, deadline)
-        key, scan = place.key, plan.query.scan
+        scan = plan.query.scan
         tree = scan.filter
         if tree == TRUE and not plan.all_services:
             tree = all_of(one_of("service", (place.service,)))
         scan = replace(scan, filter=tree, services=services_of(tree) or ())
+        key = RowKey(place.timestamp, plan.name.run, plan.name.number)
         back = replace(scan, after=key, descending=True, limit=max(1, plan.before))
         # From just before the row itself, so that it comes as the first one.
-        start = RowKey(key.timestamp, key.entry_id, key.row - 1)
+        start = replace(key, number=key.number - 1)
         forth = replace(scan, after=start, descending=False, limit=plan.after + 1)
         earlier, later = await together(
             self._coordinator.query(replace(plan.query, scan=one), deadline)
@@ -125,7 +103,7 @@ class ContextApi:
         )
         return earlier, later
 
-    async def _find(self, plan: ContextPlan, deadline: Deadline) -> Place:
+    async def _find(self, plan: ContextPlan, deadline: Deadline) -> RowPlace:
         """Asks all storage nodes.
 
         Raises:
@@ -135,7 +113,7 @@ class ContextApi:
         nodes = self._coordinator.view().storage_nodes()
         found = await together(self._ask(node, plan, deadline) for node in nodes)
         for place in found:
-            if isinstance(place, Place) and place.tenant == plan.query.scan.tenant:
+            if isinstance(place, RowPlace) and place.tenant == plan.query.scan.tenant:
                 return place
         silent = [node for node, one in zip(nodes, found, strict=True) if one is False]
         if silent:
@@ -145,24 +123,21 @@ class ContextApi:
             )
         raise NotFound("id: there is no such row", parameter="id")
 
-    async def _ask(self, node: str, plan: ContextPlan, deadline: Deadline) -> Place | bool | None:
+    async def _ask(
+        self, node: str, plan: ContextPlan, deadline: Deadline
+    ) -> RowPlace | bool | None:
         """Where the row stands, by what one node holds; None: it has no such row; False: no answer."""
         try:
-            blocks = await self._coordinator.replicas.get(node).fetch((plan.entry_id,), deadline)
+            return await self._coordinator.replicas.get(node).locate(plan.name, deadline)
         except NotFound:
             return None
         except QuorumlogError:
             return False
-        for block in blocks:
-            place = await self._coordinator.in_worker(place_in, block, plan.entry_id, plan.row)
-            if place is not None:
-                return place
-        return None
 
 
 def _body(plan: ContextPlan, earlier: QueryAnswer, later: QueryAnswer) -> str:
     """`{"before":[…], "row":{…}, "after":[…], …}`, each in the order of time."""
-    id_ = f"{plan.entry_id.hex()}-{plan.row}"
+    id_ = f"{plan.name.run.hex()}-{plan.name.number}"
     back = earlier.table.slice(0, plan.before)
     back = back.take(pa.array(range(back.num_rows - 1, -1, -1), pa.int64()))
     fields = plan.query.fields

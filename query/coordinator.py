@@ -360,7 +360,6 @@ class ReadCoordinator:
         return Settler(
             self.view(),
             self._replicas,
-            scatter.plan,
             scatter,
             needed,
             scatter.deadline,

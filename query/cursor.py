@@ -3,7 +3,8 @@
 It holds the row's key, the snapshot (rows received later stay out, so that pages neither double nor skip
 what was there at the start), the time range as first bound (so that `since=1h` means the same hour on
 each page) and a digest of the question; another question with it is refused. Layout, big-endian, then
-base64url: version 1 · digest 8 · received_until 8 · start 8 · end 8 · timestamp 8 · entry 16 · row 4 · CRC 4.
+base64url: version 2 · digest 8 · received_until 8 · start 8 · end 8 · timestamp 8 · run 16 · number 8 ·
+CRC 4.
 """
 
 import base64
@@ -16,8 +17,8 @@ from records.errors import InvalidRequest
 from records.predicates import RowKey
 from records.timestamps import TimeRange
 
-_LAYOUT = struct.Struct(">B8sqqqq16sI")
-_VERSION = 1
+_LAYOUT = struct.Struct(">B8sqqqq16sq")
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Cursor:
         key = self.after
         packed = _LAYOUT.pack(
             _VERSION, self.question, self.received_until, self.time.start, self.time.end,
-            key.timestamp, key.entry_id, key.row,
+            key.timestamp, key.run, key.number,
         )  # fmt: skip
         raw = packed + zlib.crc32(packed).to_bytes(4, "big")
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
@@ -51,7 +52,7 @@ def decode(text: str, question: bytes) -> Cursor:
         if len(raw) != _LAYOUT.size + 4 or zlib.crc32(raw[:-4]) != int.from_bytes(raw[-4:], "big"):
             raise ValueError("length or checksum")
         fields = _LAYOUT.unpack(raw[:-4])
-        version, digest, until, start, end, timestamp, entry_id, row = fields
+        version, digest, until, start, end, timestamp, run, number = fields
         if version != _VERSION:
             raise ValueError(f"version {version}")
     except (ValueError, binascii.Error) as error:
@@ -63,4 +64,4 @@ def decode(text: str, question: bytes) -> Cursor:
             "cursor: belongs to a query with other parameters; repeat them all, or leave it out",
             parameter="cursor",
         )
-    return Cursor(digest, until, TimeRange(start, end), RowKey(timestamp, entry_id, row))
+    return Cursor(digest, until, TimeRange(start, end), RowKey(timestamp, run, number))

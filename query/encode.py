@@ -1,6 +1,6 @@
 """Tables as text: NDJSON, JSON rows, CSV. Pure, by column: polars writes each column's JSON, then joins.
 
-A row is `{"_id": "<entry hex>-<row>", "timestamp": RFC 3339, …}`: null fields are left out, `attributes`
+A row is `{"_id": "<run hex>-<number>", "timestamp": RFC 3339, …}`: null fields are left out, `attributes`
 (one JSON object a row) is taken apart into the row, `timestamp_ns` becomes the last three digits of the
 time. CSV has fixed columns, so that pages fit together: those asked for, or the core ones and `attributes`,
 which then holds all other fields as JSON.
@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute
 
-from records.columns import CORE_TYPES, ENTRY_COLUMN, ROW_COLUMN, plain
+from records.columns import CORE_TYPES, NUMBER_COLUMN, RUN_COLUMN, plain
 
 pc: Any = pyarrow.compute
 ID = "_id"
@@ -29,11 +29,11 @@ def presented(table: pa.Table, fields: tuple[str, ...] | None = None) -> pa.Tabl
     """
     table = plain(table)
     columns: dict[str, Any] = {}
-    if ENTRY_COLUMN in table.column_names:
+    if RUN_COLUMN in table.column_names:
         columns[ID] = _ids(table)
     nanos = table[_NANOS] if _NANOS in table.column_names else None
     for name in table.column_names:
-        if name in (ENTRY_COLUMN, ROW_COLUMN, _NANOS):
+        if name in (NUMBER_COLUMN, RUN_COLUMN, _NANOS):
             continue
         column = table[name]
         if pa.types.is_timestamp(column.type):
@@ -45,9 +45,9 @@ def presented(table: pa.Table, fields: tuple[str, ...] | None = None) -> pa.Tabl
 
 
 def _ids(table: pa.Table) -> pa.ChunkedArray:
-    frame: Any = pl.from_arrow(table.select([ENTRY_COLUMN, ROW_COLUMN]))
+    frame: Any = pl.from_arrow(table.select([NUMBER_COLUMN, RUN_COLUMN]))
     text = (
-        pl.col(ENTRY_COLUMN).cast(pl.Binary).bin.encode("hex") + "-" + pl.col(ROW_COLUMN).cast(str)
+        pl.col(RUN_COLUMN).cast(pl.Binary).bin.encode("hex") + "-" + pl.col(NUMBER_COLUMN).cast(str)
     )
     return frame.select(text).to_series().to_arrow()
 
@@ -222,8 +222,8 @@ def _texts(table: pa.Table) -> pa.Table:
 def arrow_page(table: pa.Table) -> pa.Table:
     """The table with `_id` in place of the key columns, dictionaries decoded, types kept."""
     table = plain(table)
-    if ENTRY_COLUMN not in table.column_names:
+    if RUN_COLUMN not in table.column_names:
         return table
     ids = pa.array(_ids(table)).cast(pa.string())
-    table = table.drop_columns([n for n in (ENTRY_COLUMN, ROW_COLUMN) if n in table.column_names])
+    table = table.drop_columns([n for n in (NUMBER_COLUMN, RUN_COLUMN) if n in table.column_names])
     return table.add_column(0, ID, ids)

@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from query.encode import ATTRIBUTES
 from query.plan import Pairs, Parameters, QueryPlan, plan_filters
-from records.columns import ENTRY_COLUMN, ROW_COLUMN
+from records.columns import NUMBER_COLUMN, RUN_COLUMN
 from records.ids import DEFAULT_TENANT
 from records.predicates import Aggregate, Fold
 
 SAMPLE_ROWS, SAMPLE_MAX = 10_000, 50_000
 #: Fields counted exactly in one fold; rarer ones keep the sample's count.
 EXACT_MAX = 100
-_HIDDEN = (ENTRY_COLUMN, ROW_COLUMN, ATTRIBUTES, "timestamp_ns")
+_HIDDEN = (NUMBER_COLUMN, RUN_COLUMN, ATTRIBUTES, "timestamp_ns")
 
 
 def plan_fields(

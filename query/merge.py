@@ -1,25 +1,23 @@
 """Merging what replicas answered: ordered tables -> one, each row once, at most `limit`. Pure, by column.
 
-A row is named by (`_entry`, `_row`); a sequenced row also by (tenant, service, producer, epoch, seq), which
-is the backstop where two entries hold it and no single replica knew both. Order is that of RowKey: time,
-entry, row. Merging is set union, so it may see the same row from several replicas and asks no questions.
+A row is named by its run and number (records.ids), the same from all replicas and in all entries that hold
+a copy. Order is that of RowKey: time, run, number. Merging is set union by that name, so it may see the same
+row several times and asks no questions. Of copies at several times (rows without a time of their own, sent
+again) the first in the order is kept.
 """
 
-from typing import Any
-
 import numpy as np
-import polars as pl
 import pyarrow as pa
-import pyarrow.compute
 
-from records.columns import CORE_TYPES, ENTRY_COLUMN, ROW_COLUMN, united
+from records.columns import CORE_TYPES, NUMBER_COLUMN, RUN_COLUMN, united
 from records.predicates import RowKey
 
-pc: Any = pyarrow.compute
-ENTRY_TYPE = pa.binary(16)
-KEY_TYPES = {ENTRY_COLUMN: ENTRY_TYPE, ROW_COLUMN: pa.int32(), "timestamp": CORE_TYPES["timestamp"]}
-#: The name of a sequenced row. `tenant` may be absent: one query reads one tenant.
-SEQUENCED = ("service", "producer", "producer_epoch", "seq")
+RUN_TYPE = pa.binary(16)
+KEY_TYPES = {
+    RUN_COLUMN: RUN_TYPE,
+    NUMBER_COLUMN: pa.int64(),
+    "timestamp": CORE_TYPES["timestamp"],
+}
 EMPTY = pa.table({name: pa.array([], kind) for name, kind in KEY_TYPES.items()})
 
 
@@ -36,54 +34,45 @@ def merge_rows(tables: list[pa.Table], descending: bool, limit: int) -> pa.Table
     """The rows of all `tables` (each in order), distinct, in order, the first `limit` (0: all)."""
     full = [normalised(table) for table in tables if table.num_rows]
     if not full:
-        return normalised(tables[0]) if tables and ENTRY_COLUMN in tables[0].column_names else EMPTY
-    if len(full) == 1:
-        merged = full[0]
-    else:
-        merged = _sorted_distinct(united(full), descending)
-        merged = _distinct_sequences(merged)
+        return normalised(tables[0]) if tables and RUN_COLUMN in tables[0].column_names else EMPTY
+    merged = full[0] if len(full) == 1 else _sorted_distinct(united(full), descending)
     return merged.slice(0, limit) if limit else merged
 
 
 def _keys(table: pa.Table) -> tuple[np.ndarray, ...]:
-    """(time, high and low half of the entry id, row): what to sort by, most significant first."""
-    column = table[ENTRY_COLUMN].combine_chunks()
+    """(time, high and low half of the run, number): what to sort by, most significant first."""
+    column = table[RUN_COLUMN].combine_chunks()
     if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], ENTRY_TYPE)
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], RUN_TYPE)
     raw = np.frombuffer(column.buffers()[1], ">u8", 2 * len(column), 16 * column.offset)
     halves = raw.reshape(-1, 2).astype(np.uint64)
     stamps = table["timestamp"].cast(pa.int64()).to_numpy()
-    return stamps, halves[:, 0], halves[:, 1], table[ROW_COLUMN].to_numpy()
+    return stamps, halves[:, 0], halves[:, 1], table[NUMBER_COLUMN].to_numpy()
 
 
 def _sorted_distinct(table: pa.Table, descending: bool) -> pa.Table:
     keys = _keys(table)
     order = np.lexsort(tuple(reversed(keys)))
-    _, high, low, row = (key[order] for key in keys)
-    fresh = np.ones(len(order), bool)
-    fresh[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1]) | (row[1:] != row[:-1])
-    order = order[fresh]
-    return table.take(pa.array(order[::-1] if descending else order))
+    if descending:
+        order = order[::-1]
+    return table.take(pa.array(order[_first_of_name(*(key[order] for key in keys[1:]))]))
 
 
-def _distinct_sequences(table: pa.Table) -> pa.Table:
-    """Leaves the first of several rows with the same producer, epoch and sequence."""
-    if not set(SEQUENCED) <= set(table.column_names):
-        return table
-    named = [name for name in ("tenant", *SEQUENCED) if name in table.column_names]
-    numbered = pc.is_valid(table["seq"])
-    if not pc.any(numbered).as_py():
-        return table
-    frame: Any = pl.from_arrow(table.select(named))
-    first = frame.select(pl.struct(named).is_first_distinct()).to_series().to_arrow()
-    return table.filter(pc.or_(pc.invert(numbered), first))
+def _first_of_name(high: np.ndarray, low: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """The mask of the rows that no row before them has the name of."""
+    by_name = np.lexsort((number, low, high))  # stable: rows of one name stay in their order
+    high, low, number = high[by_name], low[by_name], number[by_name]
+    again = (high[1:] == high[:-1]) & (low[1:] == low[:-1]) & (number[1:] == number[:-1])
+    first = np.ones(len(by_name), bool)
+    first[by_name[1:][again]] = False
+    return first
 
 
 def key_at(table: pa.Table, index: int) -> RowKey:
     """The key of one row of a merged table; negative indexes count from the end."""
     index = index % table.num_rows
     stamp = table["timestamp"].cast(pa.int64())[index].as_py()
-    return RowKey(stamp, table[ENTRY_COLUMN][index].as_py(), table[ROW_COLUMN][index].as_py())
+    return RowKey(stamp, table[RUN_COLUMN][index].as_py(), table[NUMBER_COLUMN][index].as_py())
 
 
 def rows_up_to(table: pa.Table, horizon: RowKey, descending: bool) -> int:
@@ -101,7 +90,7 @@ def rows_up_to(table: pa.Table, horizon: RowKey, descending: bool) -> int:
 
 
 def _comparable(key: RowKey) -> tuple[int, bytes, int]:
-    return key.timestamp, key.entry_id, key.row
+    return key.timestamp, key.run, key.number
 
 
 def farther(keys: list[RowKey], descending: bool) -> RowKey:

@@ -203,13 +203,6 @@ class Scatter:
         """The ring by which owners are asked."""
         return self._view.ring_epoch
 
-    def with_plan(self, plan: ScanPlan) -> "Scatter":
-        """The same for another plan; it has no results yet."""
-        return Scatter(
-            self._view, self._replicas, plan, self._needed, self.deadline, self._latencies,
-            self._metrics, self._turn, self._avoid, self._slice, self.compared,
-        )  # fmt: skip
-
     async def run(self, shards: Sequence[int], with_data: bool = True) -> Scattered:
         """Asks for `shards`; without data only what R owners say of each.
 

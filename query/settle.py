@@ -7,28 +7,26 @@
    that arrives meanwhile is counted once, by the supplement.
    The first answer is then dropped whole: it shows rows by what was visible before.
 3. The entries that the base lacks, from a holder, by the same plan with `only`: shown as the union says.
-4. An entry that reaches the base only now may overlap a supplement: rows would be shown twice. Where that
-   can be, the base's list is looked at once more; if it happened, the read begins anew.
+4. An entry that reaches the base only now may hold rows of a supplement (overlapping sequences, or the same
+   bytes of the window before or after): they would be shown twice. If the base's digest changed, its list is
+   looked at once more; if it happened, the read begins anew.
 
 Entries that a holder no longer knows are ignored: nobody acknowledged lacks them on R owners.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from query.compare import Comparison, Hides, compare, fullest
-from query.merge import SEQUENCED
+from query.compare import Comparison, Hides, compare, fullest, hold_the_same
 from query.scatter import Digest, Owners, Part, Scatter, Scattered
 from query.settings import QuerySettings
 from query.together import together
 from records.errors import InvalidRequest, QuorumlogError, TooLarge
 from records.ids import EntryId
-from records.intervals import SeqIntervals
 from records.messages import EntriesRequest, ScanReply
-from records.predicates import ScanPlan
 from records.visibility import EntryRef
 from runtime.deadline import Deadline
 from runtime.logs import get_logger
@@ -77,7 +75,6 @@ class Settler:
         self,
         view: Owners,
         replicas: "Replicas",
-        plan: ScanPlan,
         scatter: Scatter,
         needed: dict[int, int],
         deadline: Deadline,
@@ -86,7 +83,6 @@ class Settler:
     ) -> None:
         self._view = view
         self._replicas = replicas
-        self._plan = plan
         self._scatter = scatter
         self._needed = needed
         self._deadline = deadline
@@ -197,15 +193,8 @@ class Settler:
         for shard in shards:
             if known := self._out.comparisons.get(shard):
                 hide |= known.base_hide
-        reply, table = await self._scan(node, self._wide(), shards, (), hide=hide)
+        reply, table = await self._scan(node, self._scatter, shards, (), hide=hide)
         self._keep(node, reply, table)
-
-    def _wide(self) -> Scatter:
-        """The scatter for repeated scans: with the columns that name a sequenced row."""
-        if self._plan.fields is None or self._plan.fold is not None:
-            return self._scatter
-        fields = tuple(dict.fromkeys((*self._plan.fields, *SEQUENCED)))
-        return self._scatter.with_plan(replace(self._plan, fields=fields))
 
     async def _scan(
         self,
@@ -264,7 +253,7 @@ class Settler:
                 tables.append(
                     await self._scan(
                         node,
-                        self._wide(),
+                        self._scatter,
                         shards,
                         (),
                         tuple(piece),
@@ -278,7 +267,7 @@ class Settler:
         return True
 
     async def _verify(self, shard: int, spoken: dict[str, Digest]) -> None:
-        """Looks for entries that reached the base after the lists and overlap a supplement.
+        """Looks for entries that reached the base after the lists and hold rows of a supplement.
 
         Raises:
             Overtaken: there is one, so rows may be shown twice.
@@ -288,18 +277,12 @@ class Settler:
         if not one.wanted or answered is None or answered == spoken.get(one.base):
             return
         known = {ref.entry_id: ref for refs in lists.values() for ref in refs}
-        held: dict[tuple, SeqIntervals] = {}
-        for entry in one.wanted:
-            if producer := known[entry].producer:
-                held.setdefault(producer, SeqIntervals()).update(known[entry].seqs)
-        if not held:
-            return
         time = self._scatter.compared
         request = EntriesRequest(shard, time.start, time.end)
-        for ref in await self._entries(one.base, request) or ():
-            mine = held.get(ref.producer) if ref.entry_id not in known else None
-            if mine is not None and any(mine.overlap(a, b) for a, b in ref.seqs):
-                raise Overtaken(f"{one.base} got an overlapping entry meanwhile")
+        listed = await self._entries(one.base, request) or ()
+        new = [ref for ref in listed if ref.entry_id not in known]
+        if hold_the_same(new, [known[entry] for entry in one.wanted]):
+            raise Overtaken(f"{one.base} got an overlapping entry meanwhile")
 
     def _wanted_hide(self, shards: list[int], ids: list[EntryId]) -> Hides:
         compared = [self._out.comparisons[shard] for shard in shards]

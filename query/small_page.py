@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from query.encode import ATTRIBUTES, ID
-from records.columns import ENTRY_COLUMN, ROW_COLUMN
+from records.columns import NUMBER_COLUMN, RUN_COLUMN
 
 #: A page that takes less than about half a millisecond of the event loop.
 ROWS_MAX, BYTES_MAX = 128, 64 << 10
@@ -26,10 +26,10 @@ def json_array(table: pa.Table, fields: tuple[str, ...] | None) -> str | None:
     if (
         table.num_rows > ROWS_MAX
         or table.nbytes > BYTES_MAX
-        or ENTRY_COLUMN not in table.column_names
+        or RUN_COLUMN not in table.column_names
     ):
         return None
-    names = [n for n in table.column_names if n not in (ENTRY_COLUMN, ROW_COLUMN, _NANOS)]
+    names = [n for n in table.column_names if n not in (NUMBER_COLUMN, RUN_COLUMN, _NANOS)]
     if fields is not None:
         names = [name for name in dict.fromkeys(fields) if name in names]
     columns = [_ids(table)]
@@ -43,8 +43,8 @@ def json_array(table: pa.Table, fields: tuple[str, ...] | None) -> str | None:
 
 
 def _ids(table: pa.Table) -> Texts:
-    pairs = zip(table[ENTRY_COLUMN].to_pylist(), table[ROW_COLUMN].to_pylist(), strict=True)
-    return [f'"{ID}":"{entry.hex()}-{row}"' for entry, row in pairs]
+    pairs = zip(table[RUN_COLUMN].to_pylist(), table[NUMBER_COLUMN].to_pylist(), strict=True)
+    return [f'"{ID}":"{run.hex()}-{number}"' for run, number in pairs]
 
 
 def _column(table: pa.Table, name: str) -> Texts | None:

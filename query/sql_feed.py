@@ -11,7 +11,15 @@ import polars as pl
 import pyarrow as pa
 
 from query.encode import ATTRIBUTES, ID, arrow_page
-from records.columns import CORE_NAMES, CORE_TYPES, conform, plain, united_schema
+from records.columns import (
+    CORE_NAMES,
+    CORE_TYPES,
+    NUMBER_COLUMN,
+    RUN_COLUMN,
+    conform,
+    plain,
+    united_schema,
+)
 from records.errors import InvalidRequest
 
 #: Core columns that `SELECT *` shows only if rows have them.
@@ -143,4 +151,6 @@ def _with_fields(page: pa.Table, names: list[str]) -> pa.Table:
 
 
 def _bare(page: pa.Table) -> pa.Table:
-    return page.drop_columns([name for name in ("_entry", "_row") if name in page.column_names])
+    return page.drop_columns(
+        [name for name in (RUN_COLUMN, NUMBER_COLUMN) if name in page.column_names]
+    )

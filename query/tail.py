@@ -121,7 +121,7 @@ class Tail:
         places = []
         for place in range(answer.table.num_rows - 1, -1, -1):
             key = key_at(answer.table, place)
-            name = (key.entry_id, key.row)
+            name = (key.run, key.number)
             if name not in self._shown:
                 places.append(place)
                 self._shown[name] = None

@@ -33,7 +33,6 @@ class EntryHeader:
 
     `previous` is the id that the same bytes would have had in the dedupe window before, or empty:
     an entry whose `previous` is present as well is hidden. `producer` is empty when unsequenced.
-    `origin` is the id of the block the entry was written in, if blocks were merged since; else empty.
     """
 
     entry_id: EntryId
@@ -52,7 +51,6 @@ class EntryHeader:
     seqs: Spans = ()
     skips: Spans = ()
     previous: bytes = b""
-    origin: bytes = b""
 
     @property
     def sequenced(self) -> bool:
@@ -82,9 +80,8 @@ class EntryHeader:
         return ranges
 
     def to_list(self) -> list[Any]:
-        """Plain values in field order; the header's wire form. An empty `origin` takes no byte."""
-        names = _ENTRY_FIELDS if self.origin else _ENTRY_FIELDS[:-1]
-        return [getattr(self, name) for name in names]
+        """Plain values in field order; the header's wire form."""
+        return [getattr(self, name) for name in _ENTRY_FIELDS]
 
     @classmethod
     def from_list(cls, values: list[Any]) -> "EntryHeader":

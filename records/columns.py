@@ -34,9 +34,9 @@ CORE_TYPES: dict[str, pa.DataType] = {
 CORE_NAMES = tuple(CORE_TYPES)
 REQUIRED_NAMES = ("timestamp", "service", "level", "message")
 
-#: The identity of a row in answers and cursors: 16 bytes of entry id (hex) and its row in the entry.
-ENTRY_COLUMN = "_entry"
-ROW_COLUMN = "_row"
+#: The name of a row in answers and cursors: the 16 bytes of its run, and its number there (records.ids).
+RUN_COLUMN = "_run"
+NUMBER_COLUMN = "_number"
 #: Marks the rows of a block whose contents were removed (storage.erase): not null there. It is int8, which
 #: no field that a row brought is.
 ERASED_COLUMN = "_erased"

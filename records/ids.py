@@ -1,8 +1,11 @@
 """Names of things: nodes, shards, epochs, blocks, entries.
 
 Ids are plain `str`, `int` and `bytes` under `NewType`, so they cost nothing and pack as they are.
-`BlockId` and `EntryId` are 16 bytes. Block ids sort by creation time (48 bits of milliseconds, as
-in ULID), then by the 80 bits that the maker supplies; "the smallest block id" is thus the oldest.
+`BlockId`, `EntryId` and `RunId` are 16 bytes. Block ids sort by creation time (48 bits of milliseconds,
+as in ULID), then by the 80 bits that the maker supplies.
+
+A *run* is what numbers rows: a producer epoch, whose rows have sequences, or an entry without a producer,
+whose rows are counted from 0. (run, number) names a row, whichever entry holds the copy that is seen.
 """
 
 import hashlib
@@ -13,6 +16,7 @@ NodeId = NewType("NodeId", str)
 ShardId = NewType("ShardId", int)
 BlockId = NewType("BlockId", bytes)
 EntryId = NewType("EntryId", bytes)
+RunId = NewType("RunId", bytes)
 RingEpoch = NewType("RingEpoch", int)
 ShardEpoch = NewType("ShardEpoch", int)
 ProducerEpoch = NewType("ProducerEpoch", int)
@@ -58,6 +62,12 @@ def sequenced_entry_id(
     spans = b"".join(a.to_bytes(8, "big") + b.to_bytes(8, "big") for a, b in seqs)
     head = [b"seq", str(shard).encode(), tenant.encode(), service.encode(), producer.encode()]
     return EntryId(digest_id(*head, str(epoch).encode(), spans))
+
+
+def producer_run(tenant: str, service: str, producer: str, epoch: int) -> RunId:
+    """The run of a producer epoch. That of an entry without a producer is its entry id."""
+    names = (tenant.encode(), service.encode(), producer.encode(), str(epoch).encode())
+    return RunId(digest_id(b"run", *names))
 
 
 def digest_entry_id(shard: int, scope: bytes, content: bytes, window: int) -> EntryId:

@@ -29,6 +29,23 @@ class EntryStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RowName:
+    """A row by its 16-byte run and its number there (records.ids)."""
+
+    run: bytes
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowPlace:
+    """Where a row stands: its time in microseconds, service and tenant."""
+
+    timestamp: int
+    service: str
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
 class PutOptions:
     """How to take a block. `ring_epoch` fences; `repair` puts skip the shard-epoch check.
 

@@ -101,11 +101,14 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class RowKey:
-    """Where a row stands in the total order (timestamp, entry id, row): the cursor."""
+    """Where a row stands in the total order (timestamp, run, number): the cursor.
+
+    Rows of one producer epoch at one time thus come by sequence; see `records.ids` for what a run is.
+    """
 
     timestamp: int
-    entry_id: bytes
-    row: int
+    run: bytes
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ class ScanPlan:
             "fields": self.fields,
             "descending": self.descending,
             "limit": self.limit,
-            "after": self.after and [self.after.timestamp, self.after.entry_id, self.after.row],
+            "after": self.after and [self.after.timestamp, self.after.run, self.after.number],
             "received_until": self.received_until,
             "fold": fold
             and [

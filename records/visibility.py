@@ -1,8 +1,8 @@
 """Which copy of a row counts, when several entries hold it: a pure function of the set of entries.
 
-* The same entry id twice: either copy serves, they are equal; the one in the smallest block id is kept.
-* Sequences that overlap between entries of one producer epoch: each row belongs to the entry in the
-  smallest block id that has it; the others hide it.
+* The same entry id twice: either copy serves, they are equal; the one received first is kept.
+* Sequences that overlap between entries of one producer epoch (batches cut anew): each row belongs to the
+  entry received first that has it, the one of the smallest id among equals; the others hide it.
 * An unsequenced entry is hidden if the one it repeats (`previous`: same bytes, dedupe window before) is
   present, not hidden itself, and was received no longer than a window away. So the same bytes sent once
   an hour for ever are not one repeat of a repeat: each window's worth shows at least once.
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from records.block import EntryHeader, Spans
-from records.ids import BlockId, EntryId
+from records.ids import EntryId
 from records.intervals import SeqIntervals
 
 #: How long the same bytes are the same request: an agent's blind retry comes within minutes. Part of the
@@ -29,7 +29,6 @@ class EntryRef:
 
     entry_id: EntryId
     content_hash: bytes
-    block_id: BlockId
     producer: tuple[str, str, str, int] | tuple[()] = ()
     seqs: Spans = ()
     previous: bytes = b""
@@ -40,7 +39,6 @@ class EntryRef:
         return [
             self.entry_id,
             self.content_hash,
-            self.block_id,
             list(self.producer),
             self.seqs,
             self.previous,
@@ -50,18 +48,17 @@ class EntryRef:
     @classmethod
     def from_list(cls, values: list) -> "EntryRef":
         """The inverse."""
-        entry_id, content_hash, block_id, producer, seqs, previous, received_at = values
+        entry_id, content_hash, producer, seqs, previous, received_at = values
         spans = tuple((a, b) for a, b in seqs)
-        return cls(entry_id, content_hash, block_id, tuple(producer), spans, previous, received_at)
+        return cls(entry_id, content_hash, tuple(producer), spans, previous, received_at)
 
 
-def entry_ref(entry: EntryHeader, block_id: BlockId) -> EntryRef:
-    """The reference of an entry in a block; merging blocks does not change it."""
+def entry_ref(entry: EntryHeader) -> EntryRef:
+    """The reference of an entry; it does not depend on the block that the entry lies in."""
     producer = (*entry.producer_key, int(entry.producer_epoch)) if entry.sequenced else ()
     return EntryRef(
         entry.entry_id,
         entry.content_hash,
-        BlockId(entry.origin) if entry.origin else block_id,
         producer,
         entry.seqs,
         entry.previous,
@@ -116,7 +113,7 @@ def _repeats(listed: list[EntryRef]) -> list[EntryId]:
 def _hidden_overlaps(group: list[EntryRef]) -> dict[EntryId, Hidden]:
     seen = SeqIntervals()
     hidden: dict[EntryId, Hidden] = {}
-    for entry in sorted(group, key=lambda one: (one.block_id, one.entry_id)):
+    for entry in sorted(group, key=lambda one: (one.received_at, one.entry_id)):
         overlaps = tuple(part for a, b in entry.seqs for part in seen.overlap(a, b))
         if overlaps:
             rows = sum(b - a + 1 for a, b in entry.seqs)

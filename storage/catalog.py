@@ -33,7 +33,7 @@ from storage.holdings import HIDDEN_ANY, BlockPlace
 from storage.wal import Position
 
 log = get_logger(__name__)
-VERSION = 2
+VERSION = 3
 #: Ordinals without a block, beside one for each block, above which blocks are numbered anew at start.
 GAPS_MAX = 4096
 _SCHEMA = """

@@ -4,7 +4,6 @@
   blocks where one keeps in `attributes` what the other has as a column: each answer stays what it was.
 * Entries go to the segment of their hour; those that span hours share one. If there were more segments than
   half the blocks, the smallest hours share it too, so each merge leaves fewer pieces than it found.
-* Each entry gets the `origin` it had: which of several copies of a row is seen depends on it.
 """
 
 from collections import defaultdict
@@ -184,10 +183,8 @@ def _encoded(unordered: Sequence[_Piece]) -> Merged:
     pieces = sorted(unordered, key=lambda one: (one.opened.source.place.ordinal, one.index))
     entries, starts, at = [], [], 0
     for one in pieces:
-        header = one.opened.header
-        entry = header.entries[one.index]
-        origin = entry.origin or bytes(header.block_id)
-        entries.append(replace(entry, row_start=at, origin=origin))
+        entry = one.opened.header.entries[one.index]
+        entries.append(replace(entry, row_start=at))
         starts.append(at)
         at += entry.row_count
     headers = list({id(one.opened): one.opened.header for one in pieces}.values())

@@ -1,11 +1,10 @@
-"""All entries of a node as columns: about 150 bytes each, no object per entry. Pure.
+"""All entries of a node as columns: about 135 bytes each, no object per entry. Pure.
 
 Rows are appended as blocks are filed and keep their number until the table is packed (storage.repack); a
 block's entries are neighbours. `GONE` rows belonged to a block that was quarantined, or merged into a
-segment (then a later row stands for the entry); packing drops them, and so does a restart. `origin` is the
-block an entry was written in, if not this one. Text (tenants, producers) stands in a dictionary, once. What
-does not fit the fixed width (several spans of sequences, skips, a hash that is not 16 bytes) sets `COMPLEX`:
-such an entry's header is read from its block when it is asked for.
+segment (then a later row stands for the entry); packing drops them, and so does a restart. Text (tenants,
+producers) stands in a dictionary, once. What does not fit the fixed width (several spans of sequences,
+skips, a hash that is not 16 bytes) sets `COMPLEX`: it is kept beside the table (storage.holdings).
 
 Look-ups by id go through an open-addressing table of entry numbers, hashed by multiplication (Knuth, "The
 Art of Computer Programming", volume 3, 6.4); the id column decides.
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from records.block import EntryHeader
-from records.ids import ID_BYTES
+from records.ids import ID_BYTES, producer_run
 
 GONE = 1
 COMPLEX = 2
@@ -33,14 +32,14 @@ ERASED = 16
 NO_PRODUCER = -1
 
 ENTRY_TYPE = np.dtype([
-    ("id", "V16"), ("hash", "V16"), ("previous", "V16"), ("origin", "V16"),
+    ("id", "V16"), ("hash", "V16"), ("previous", "V16"),
     ("min_ts", "<i8"), ("max_ts", "<i8"), ("received", "<i8"),
     ("first_seq", "<i8"), ("last_seq", "<i8"),
     ("block", "<u4"), ("index", "<u4"), ("row_start", "<u4"), ("row_count", "<u4"),
     ("producer", "<i4"), ("tenant", "<u4"), ("shard", "<u2"), ("flags", "u1"),
 ])  # fmt: skip
 #: The same bytes; packing a row is a quarter of the cost of assigning a tuple to an element of the array.
-_ROW = struct.Struct("<16s16s16s16s5q4IiIHB")
+_ROW = struct.Struct("<16s16s16s5q4IiIHB")
 NO_ID = bytes(ID_BYTES)
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _U64 = (1 << 64) - 1
@@ -66,6 +65,38 @@ class Names:
     def find(self, value: Any) -> int | None:
         """The number of `value`, None if it has none."""
         return self._numbers.get(value)
+
+
+class Producers(Names):
+    """Producer epochs by (shard, tenant, service, producer, epoch), each with the run of its rows."""
+
+    __slots__ = ("runs",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: By number: the two halves of the run's id. Snapshots hold it; rows in use never change.
+        self.runs = np.zeros((16, 2), np.uint64)
+
+    def number(self, value: Any) -> int:
+        """The number of `value`, given now if it is new."""
+        known = self.find(value)
+        if known is not None:
+            return known
+        number = super().number(value)
+        if number == len(self.runs):
+            self.runs = np.concatenate((self.runs, np.zeros_like(self.runs)))
+        self.runs[number] = halves_of(producer_run(*value[1:]))
+        return number
+
+    def of_run(self, run: bytes) -> list[int]:
+        """The numbers of a run, one for each shard that has rows of it."""
+        known = self.runs[: len(self.values)]
+        return np.flatnonzero((known == halves_of(run)).all(axis=1)).tolist()
+
+
+def halves_of(id_bytes: bytes) -> np.ndarray:
+    """16 bytes as two whole numbers that sort as they do."""
+    return np.frombuffer(id_bytes, ">u8").astype(np.uint64)
 
 
 class IdIndex:
@@ -147,7 +178,7 @@ class EntryTable:
         self.rows = np.zeros(1024, ENTRY_TYPE)
         #: Rows in use, and those of them that are GONE.
         self.count = self.gone = 0
-        self.tenants, self.producers = Names(), Names()
+        self.tenants, self.producers = Names(), Producers()
         self._ids, self._previous = IdIndex(), IdIndex()
 
     def add(self, entry: EntryHeader, block: int, index: int) -> int:
@@ -210,7 +241,6 @@ class EntryTable:
             entry.entry_id,
             entry.content_hash[:ID_BYTES],
             entry.previous,
-            entry.origin,
             entry.min_ts,
             entry.max_ts,
             entry.received_at,

@@ -1,7 +1,6 @@
 """Blocks restricted to some of their entries, for repair. Runs on a worker.
 
-A block that holds nothing else goes out verbatim; of another one the rows are taken and encoded anew under
-the same block id, so that the receiver decides visibility from the same ids.
+A block that holds nothing else goes out verbatim; of another one the rows are taken and encoded anew.
 """
 
 from collections.abc import Sequence

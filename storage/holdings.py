@@ -5,12 +5,13 @@ hidden of an entry is kept as it changes and equals `records.visibility.hidden_p
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from records.block import BlockHeader, EntryHeader, Spans
 from records.columns import ERASED_COLUMN
-from records.ids import BlockId, EntryId
+from records.ids import EntryId
 from records.timestamps import MAX_ENTRY_HOURS, MICROS_PER_HOUR, hour_of, hours_touched
 from records.visibility import EntryRef, Hidden, hidden_parts, repeats
 from storage.blocks import BlockPlace, Blocks
@@ -189,10 +190,6 @@ class Holdings:
         index = np.flatnonzero((self.table.rows["flags"][numbers] & GONE) == 0)
         old = numbers[index]
         moved = self.table.rows[old]
-        bare = np.flatnonzero(moved["origin"] == np.void(NO_ID))
-        sources, which = np.unique(moved["block"][bare], return_inverse=True)
-        ids = [self._place(ordinal).block_id for ordinal in sources.tolist()]
-        moved["origin"][bare] = np.frombuffer(b"".join(ids), "V16")[which]
         moved["block"], moved["index"] = place.ordinal, index
         moved["row_start"] = row_starts[index]
         moved["flags"] = moved["flags"] & (0xFF ^ ERASED) | (ERASED if erased else 0)
@@ -201,12 +198,6 @@ class Holdings:
         hidden = np.flatnonzero(moved["flags"] & HIDDEN_ANY)
         self.dirty_hidden.update((hidden + first).tolist())
         self._carry_over(old, first)
-
-    def _place(self, ordinal: int) -> BlockPlace:
-        """The place of a block that has present entries."""
-        place = self.blocks[ordinal]
-        assert place is not None
-        return place
 
     def _carry_over(self, old: np.ndarray, first: int) -> None:
         """What is kept by number goes from `old` to the numbers from `first` on."""
@@ -363,13 +354,6 @@ class Holdings:
         first, last = int(row["first_seq"]), int(row["last_seq"])
         return (((first, last),) if last else ()), ()
 
-    def block_id(self, number: int) -> BlockId:
-        """The id of the block an entry was written in."""
-        origin = self.table.rows["origin"][number].tobytes()
-        if origin != NO_ID:
-            return BlockId(origin)
-        return self._place(int(self.table.rows["block"][number])).block_id
-
     def ref(self, number: int) -> EntryRef:
         """An entry as replicas compare it."""
         row = self.table.rows[number]
@@ -379,7 +363,6 @@ class Holdings:
         return EntryRef(
             EntryId(row["id"].tobytes()),
             self.content_hash(number),
-            self.block_id(number),
             key,
             self.spans(number)[0],
             b"" if previous == NO_ID else previous,
@@ -407,4 +390,4 @@ def _cells(column: np.ndarray) -> list[bytes]:
 
 
 def _without_previous(ref: EntryRef) -> EntryRef:
-    return EntryRef(ref.entry_id, ref.content_hash, ref.block_id, ref.producer, ref.seqs)
+    return replace(ref, previous=b"")

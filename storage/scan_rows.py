@@ -1,4 +1,4 @@
-"""Finds the first `limit` rows in the order (timestamp, entry id, row), and only then loads their columns.
+"""Finds the first `limit` rows in the order (timestamp, run, number), and only then loads their columns.
 
 Blocks are visited by the end of their time range that comes first in the order, as many at once as must hold
 enough rows by their rollups, or as have about as many rows. Once `limit` rows are known, a block that
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from records.columns import ENTRY_COLUMN, ROW_COLUMN, conform, united_schema
+from records.columns import NUMBER_COLUMN, RUN_COLUMN, conform, united_schema
 from records.predicates import ScanPlan
 from records.timestamps import MAX_MICROS, MIN_MICROS, TimeRange
 from storage.scan_batch import BATCH_ROWS, Batch, in_batches
@@ -18,7 +18,7 @@ from storage.scan_expect import Expected
 from storage.scan_select import BlockSlice, Pieces
 from storage.scanner import Scanner
 
-_ENTRY = pa.binary(16)
+_RUN = pa.binary(16)
 #: Where nobody knows how many match, first as many rows are looked through as are wanted (a whole batch where
 #: they are rare, see Pieces), then twice as many each time, up to this.
 _MOST_ROWS = 16 * BATCH_ROWS
@@ -26,17 +26,22 @@ _MOST_ROWS = 16 * BATCH_ROWS
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """Candidate rows as parallel arrays: the sort key, then where the row is."""
+    """Candidate rows as parallel arrays: the sort key (two halves of the run's id), then where the row is."""
 
     ts: np.ndarray
     high: np.ndarray
     low: np.ndarray
-    row: np.ndarray
+    number: np.ndarray
     part: np.ndarray
     position: np.ndarray
 
     def take(self, index: np.ndarray) -> "_Keys":
         return _Keys(*(getattr(self, name)[index] for name in _Keys.__dataclass_fields__))
+
+    @staticmethod
+    def none() -> "_Keys":
+        whole, half = np.zeros(0, np.int64), np.zeros(0, np.uint64)
+        return _Keys(whole, half, half, whole, whole, whole)
 
     @staticmethod
     def joined(parts: "list[_Keys]") -> "_Keys":
@@ -70,7 +75,7 @@ class _Best:
 
 
 def find_rows(scanner: Scanner) -> pa.Table:
-    """The plan's rows; the table always has `_entry`, `_row` and `timestamp`."""
+    """The plan's rows; the table always has `_run`, `_number` and `timestamp`."""
     plan, pieces = scanner.plan, scanner.pieces()
     order = np.argsort(-pieces.max_ts if plan.descending else pieces.min_ts, kind="stable")
     best, expected = _Best(plan), Expected(scanner)
@@ -88,7 +93,7 @@ def find_rows(scanner: Scanner) -> pa.Table:
         read += window
 
         def keys(batch: Batch, time: TimeRange = time, numbers: dict = numbers) -> _Keys:
-            return _candidates(batch, time, plan, numbers)
+            return _candidates(scanner, batch, time, numbers)
 
         for found in in_batches(scanner, window, keys):
             best.add(found)
@@ -158,30 +163,54 @@ def _window(scanner: Scanner, best: _Keys | None) -> TimeRange:
     return TimeRange(max(start, MIN_MICROS), min(end, MAX_MICROS))
 
 
-def _candidates(batch: Batch, time: TimeRange, plan: ScanPlan, numbers: dict[int, int]) -> _Keys:
+def _candidates(scanner: Scanner, batch: Batch, time: TimeRange, numbers: dict[int, int]) -> _Keys:
     """The keys of a batch's matching rows. `numbers`: of each piece, by identity."""
-    positions = batch.matching(time)
-    stamps = batch.timestamps()[positions] if len(positions) else np.zeros(0, np.int64)
+    plan, positions = scanner.plan, batch.matching(time)
+    if not len(positions):
+        return _Keys.none()
+    stamps = batch.timestamps()[positions]
     if plan.after is None and len(positions) > plan.limit:
         kept = _near_first(stamps, plan)
         positions, stamps = positions[kept], stamps[kept]
-    counts = [len(part.entries) for part in batch.parts]
-    origin = np.repeat(batch.starts[:-1], counts)
-    first = np.concatenate([part.entries["row_start"] for part in batch.parts]).astype(np.int64)
-    ids = np.concatenate([part.entries["id"] for part in batch.parts]).view(">u8").reshape(-1, 2)
-    # An entry may begin before its piece does.
-    entry = np.searchsorted(origin + np.maximum(first, 0), positions, "right") - 1
+    runs, number = _named(scanner.snapshot.runs, batch, positions)
     part = np.searchsorted(batch.starts, positions, "right") - 1
-    number = np.array([numbers[id(one)] for one in batch.parts], np.int64)
-    keys = _Keys(
-        stamps,
-        ids[entry, 0].astype(np.uint64),
-        ids[entry, 1].astype(np.uint64),
-        positions - (origin + first)[entry],
-        number[part],
-        positions - batch.starts[part],
-    )
+    piece = np.array([numbers[id(one)] for one in batch.parts], np.int64)
+    place = positions - batch.starts[part]
+    keys = _Keys(stamps, runs[:, 0], runs[:, 1], number, piece[part], place)
     return keys if plan.after is None else keys.take(np.flatnonzero(_after(keys, plan)))
+
+
+def _named(runs: np.ndarray, batch: Batch, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(runs, n x 2, and numbers) of the rows at `positions`.
+
+    A sequence follows from the entry's first, but where sequences are left out between its rows.
+    """
+
+    def told(name: str) -> np.ndarray:
+        return np.concatenate([part.entries[name] for part in batch.parts])
+
+    start = np.repeat(batch.starts[:-1], [len(part.entries) for part in batch.parts])
+    first = told("row_start").astype(np.int64)
+    # An entry may begin before its piece does.
+    entry = np.searchsorted(start + np.maximum(first, 0), positions, "right") - 1
+    used, entry = np.unique(entry, return_inverse=True)
+    producer, first_seq = told("producer")[used], told("first_seq")[used]
+    sequenced = producer >= 0
+    named = told("id")[used].view(">u8").reshape(-1, 2).astype(np.uint64)
+    named[sequenced] = runs[producer[sequenced]]
+    number = positions + (np.where(sequenced, first_seq, 0) - (start + first)[used])[entry]
+    gaps = sequenced & (told("last_seq")[used] - first_seq + 1 != told("row_count")[used])
+    if gaps.any():
+        chosen = np.flatnonzero(gaps[entry])
+        number[chosen] = _sequences(batch, positions[chosen])
+    return named[entry], number
+
+
+def _sequences(batch: Batch, positions: np.ndarray) -> np.ndarray:
+    """The sequences of sequenced rows, as they are stored."""
+    column = batch.column("seq")
+    assert column is not None, "sequenced rows have sequences"
+    return column.take(pa.array(positions)).to_numpy(zero_copy_only=False)
 
 
 def _near_first(stamps: np.ndarray, plan: ScanPlan) -> np.ndarray:
@@ -197,14 +226,13 @@ def _after(keys: _Keys, plan: ScanPlan) -> np.ndarray:
     """Rows strictly beyond the cursor."""
     assert plan.after is not None
     high, low = (
-        np.uint64(int.from_bytes(part, "big"))
-        for part in (plan.after.entry_id[:8], plan.after.entry_id[8:])
+        np.uint64(int.from_bytes(part, "big")) for part in (plan.after.run[:8], plan.after.run[8:])
     )
     pairs = (
         (keys.ts, np.int64(plan.after.timestamp)),
         (keys.high, high),
         (keys.low, low),
-        (keys.row, np.int64(plan.after.row)),
+        (keys.number, np.int64(plan.after.number)),
     )
     beyond = np.zeros(len(keys.ts), bool)
     equal = np.ones(len(keys.ts), bool)
@@ -216,7 +244,7 @@ def _after(keys: _Keys, plan: ScanPlan) -> np.ndarray:
 
 def _smallest(keys: _Keys, plan: ScanPlan) -> _Keys:
     """The first `limit` candidates, in order."""
-    order = np.lexsort((keys.row, keys.low, keys.high, keys.ts))
+    order = np.lexsort((keys.number, keys.low, keys.high, keys.ts))
     if plan.descending:
         order = order[::-1]
     return keys.take(order[: plan.limit])
@@ -234,11 +262,9 @@ def _materialise(scanner: Scanner, parts: list[BlockSlice], keys: _Keys) -> pa.T
     back = np.argsort(np.concatenate(places), kind="stable")
     table = table.take(pa.array(back))
     ids = np.stack((keys.high, keys.low), axis=1).astype(">u8").tobytes()
-    entry = pa.Array.from_buffers(_ENTRY, len(keys.ts), [None, pa.py_buffer(ids)])
-    table = table.add_column(0, pa.field(ENTRY_COLUMN, _ENTRY), entry)
-    table = table.add_column(
-        1, pa.field(ROW_COLUMN, pa.int32()), pa.array(keys.row.astype(np.int32))
-    )
+    run = pa.Array.from_buffers(_RUN, len(keys.ts), [None, pa.py_buffer(ids)])
+    table = table.add_column(0, pa.field(RUN_COLUMN, _RUN), run)
+    table = table.add_column(1, pa.field(NUMBER_COLUMN, pa.int64()), pa.array(keys.number))
     return _within_bytes(scanner, table)
 
 
@@ -256,7 +282,7 @@ def _rows(scanner: Scanner, part: BlockSlice, positions: np.ndarray) -> pa.Table
     present = scanner.hot.names(part.place)
     fields = scanner.plan.fields
     names = list(present if fields is None else dict.fromkeys(("timestamp", *fields)))
-    names = [name for name in names if name not in (ENTRY_COLUMN, ROW_COLUMN)]
+    names = [name for name in names if name not in (RUN_COLUMN, NUMBER_COLUMN)]
     loaded = scanner.hot.columns(part.place, names)
     batch = Batch(scanner, [part])
     columns: dict[str, pa.Array] = {}
@@ -285,6 +311,6 @@ def _within_bytes(scanner: Scanner, table: pa.Table) -> pa.Table:
 
 
 def _empty() -> pa.Table:
-    columns = [(ENTRY_COLUMN, _ENTRY), (ROW_COLUMN, pa.int32())]
+    columns = [(RUN_COLUMN, _RUN), (NUMBER_COLUMN, pa.int64())]
     columns.append(("timestamp", pa.timestamp("us", tz="UTC")))
     return pa.schema(columns).empty_table()

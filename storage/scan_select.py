@@ -30,7 +30,9 @@ Narrow = Callable[[list[BlockPlace]], Survivors]
 #: What a piece keeps of its entries; `row_start` is signed, as an entry may begin before the piece does.
 _PIECE_ENTRY = np.dtype([
     ("id", "V16"), ("index", "<u4"), ("row_start", "<i8"), ("row_count", "<u4"),
+    ("producer", "<i4"), ("first_seq", "<i8"), ("last_seq", "<i8"),
 ])  # fmt: skip
+_KEPT = tuple(name for name in _PIECE_ENTRY.names or () if name != "row_start")
 _PLACE_FIELDS = tuple(field.name for field in fields(BlockPlace))
 
 
@@ -49,6 +51,8 @@ class Snapshot:
     masked: dict[int, Ranges]
     digests: dict[int, Digest]
     received_max: int
+    #: Runs of producers, by number (storage.entry_table).
+    runs: np.ndarray
     generation: int = 0
     #: What watermarks and deletes hide of the tenant's rows in the plan's range, and of which entries that
     #: may be something. None: of none.
@@ -133,6 +137,7 @@ def take_snapshot(holdings: Holdings, request: ScanRequest) -> Snapshot:
         _masked(holdings, request, flags),
         {s: holdings.digest(s, time.start, time.end) for s in request.digest_shards},
         holdings.received_max,
+        table.producers.runs,
         holdings.generation,
         rules,
         _ruled(holdings, rules, count),
@@ -275,7 +280,7 @@ def _piece(one: BlockSlice, group_rows: int, group: int) -> BlockSlice | None:
     if not len(inside):
         return None
     entries = np.empty(len(inside), _PIECE_ENTRY)
-    for name in ("id", "index", "row_count"):
+    for name in _KEPT:
         entries[name] = one.entries[name][inside]
     entries["row_start"] = starts[inside]
     known = {name: getattr(one.place, name) for name in _PLACE_FIELDS}

@@ -26,6 +26,8 @@ from records.messages import (
     ProducerState,
     PutOptions,
     PutReply,
+    RowName,
+    RowPlace,
     ScanReply,
     ScanRequest,
     SealRequest,
@@ -51,6 +53,7 @@ from storage.gauges import Gauges
 from storage.hinting import FLUSH_SECONDS, Hints
 from storage.home import Home, free_bytes
 from storage.hot import HotSet, use_steady_memory
+from storage.locate import locate, read_place
 from storage.moving import ShardMoves
 from storage.opening import Opened
 from storage.putting import PutHost, Puts
@@ -361,6 +364,16 @@ class StorageService(RetentionDoor):
             except BlockCorrupt as error:
                 if "ordinal" not in error.details:
                     raise
+
+    async def locate(self, name: RowName) -> RowPlace | None:
+        """Where a row stands, None if it is not held here.
+
+        Raises:
+            BlockCorrupt: its block is damaged, and set aside.
+        """
+        self._check_readable()
+        found = locate(self._engine.holdings, name)
+        return found and await self._reading(self._workers, read_place, self._hot, found)
 
     async def export(self, tenant: str, shards: Sequence[int]) -> Exported:
         """A sealed snapshot of a tenant's visible rows as Parquet files; see `storage.export`.

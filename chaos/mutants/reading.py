@@ -1,6 +1,8 @@
 """Planted bugs of reads: quorum, comparing owners, merging."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import query.coordinator
@@ -17,6 +19,7 @@ import storage.log_format
 import storage.merkle
 import storage.opening
 import storage.putting
+import storage.scan_rows
 import storage.service
 import storage.wal
 from chaos.mutants.planting import Place, mutant
@@ -81,3 +84,18 @@ def _() -> Sequence[Place]:
         return united(full).slice(0, limit) if limit else united(full)
 
     return [(query.coordinator, "merge_rows", merge)]
+
+
+@mutant("rows named by the entry they lie in", "I17", "I1", "I5", loss=0.2)
+def _() -> Sequence[Place]:
+    real: Any = storage.scan_rows._named
+
+    def named(runs: Any, batch: Any, positions: Any) -> Any:
+        parts = []
+        for part in batch.parts:
+            entries = part.entries.copy()
+            entries["producer"] = -1
+            parts.append(replace(part, entries=entries))
+        return real(runs, SimpleNamespace(parts=parts, starts=batch.starts), positions)
+
+    return [(storage.scan_rows, "_named", named)]

@@ -1,6 +1,6 @@
 """Invariants that are judged from inside: restart, equality of owners, the control history."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from chaos.history import FINAL, OK, READ, Op
 from chaos.sim.consensus import SimLog
@@ -84,29 +84,18 @@ def check_control(log: SimLog, broken: Broken) -> None:
                 broken.append(("I10", f"shard {shard}: two leaders of epoch {lead.epoch}"))
 
 
-def check_order(ops: Iterable[Op], broken: Broken) -> None:
-    """I17, as far as it holds: rows of one producer epoch come in the order of time, in every read."""
+def check_order(ops: Iterable[Op], numbered: Collection[str], broken: Broken) -> None:
+    """I17: through any node a client's rows come by time, a producer's of one time by sequence."""
     for op in ops:
         if op.kind not in (READ, FINAL) or op.outcome != OK:
             continue
-        last: dict[str, int] = {}
+        last: dict[str, tuple[int, int]] = {}
         for name, _ in op.resp["rows"]:
             client, _, number = name.rpartition(":")
-            if client and time_of(int(number)) < last.get(client, 0):
+            if not client:
+                continue
+            place = (time_of(int(number)), int(number) if client in numbered else 0)
+            if place < last.get(client, place):
                 broken.append(("I17", f"{name} is not in order, read from {op.node} (op {op.id})"))
                 break
-            last[client] = time_of(int(number)) if client else 0
-
-
-def ties_apart(ops: Iterable[Op], clients: Iterable[str]) -> list[str]:
-    """The open half of I17 (docs/reliability.md): rows of equal times, ordered otherwise elsewhere."""
-    finals = [op for op in ops if op.kind == FINAL and op.outcome == OK and op.resp["complete"]]
-    found = []
-    for client in clients:
-        orders = [
-            [name for name, _ in op.resp["rows"] if name.startswith(f"{client}:")] for op in finals
-        ]
-        for op, order in zip(finals, orders, strict=True):
-            if order != orders[0] and sorted(order) == sorted(orders[0]):
-                found.append(f"rows of {client} have another order through {op.node}")
-    return found
+            last[client] = place

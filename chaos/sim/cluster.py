@@ -16,7 +16,7 @@ from typing import Any
 from chaos.checkers import CHECKERS, VIOLATED
 from chaos.history import FINAL, FaultRecord, Head, History, Op
 from chaos.sim import twins
-from chaos.sim.checks import check_control, check_order, check_restart, equal_owners, ties_apart
+from chaos.sim.checks import check_control, check_order, check_restart, equal_owners
 from chaos.sim.clients import Traffic, Writer, agent, read
 from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.consensus import SimLog
@@ -47,10 +47,10 @@ class World:
         self.dice = Dice("run", seed)
         self.broken: list[tuple[str, str]] = []
         self.network = SimNetwork(self.dice.fork("network"))
-        #: What is known to be wrong, and is no failure of this run: see ties_apart.
-        self.open: list[str] = []
         self.bitten: Counter[str] = Counter()
         self.writers: list[Writer] = []
+        #: The writers' work that has begun, each a task.
+        self._writing: list[asyncio.Task[None]] = []
         self.unfinished: dict[str, int] = {}
         self._down: dict[str, int] = {}
         self._deaf: set[str] = set()
@@ -129,7 +129,7 @@ class World:
     async def _work(self) -> None:
         traffic, dice = self.traffic, self.dice.fork("work")
         self.writers = [Writer(traffic, f"p{i}", 1, dice.number(8, 25)) for i in range(2)]
-        running = [asyncio.create_task(one.run()) for one in self.writers]
+        self._writing = [asyncio.create_task(one.run()) for one in self.writers]
         posts = {f"agent{i}": asyncio.create_task(agent(traffic, f"agent{i}", 6)) for i in range(2)}
         reader = asyncio.create_task(self._read(dice.fork("reader")))
         troubles = [asyncio.create_task(self._inflict(one)) for one in self.plan.faults]
@@ -140,7 +140,7 @@ class World:
             await task
         await reader
         await self._heal()
-        everything = [*running, *posts.values()]
+        everything = [*self._writing, *posts.values()]
         _, late = await asyncio.wait(everything, timeout=HEAL_SECONDS)
         while extra := [one for one in self.writers if not one.done and not late]:
             _, late = await asyncio.wait(
@@ -280,7 +280,8 @@ class World:
                 return
             self.bitten["newer producer"] += 1
             self.writers.append(Writer(self.traffic, old.producer, epoch, 6))
-            await self.writers[-1].run() if dice.chance(0.5) else None
+            if dice.chance(0.5):  # else it begins after the faults
+                self._writing.append(asyncio.create_task(self.writers[-1].run()))
             return
 
     # -- lives
@@ -374,8 +375,7 @@ class World:
             else:
                 self.broken.append(("L2", f"no complete read through {id} after the heal"))
         check_control(self.log, self.broken)
-        check_order(traffic.ops, self.broken)
-        self.open = ties_apart(traffic.ops, traffic.numbered)
+        check_order(traffic.ops, traffic.numbered, self.broken)
         head = Head(
             "sim", self.seed, WALL_MICROS, NODES, N, W, R, traffic.services, tuple(traffic.numbered)
         )  # fmt: skip

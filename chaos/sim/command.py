@@ -70,7 +70,6 @@ def _note_down(first: int, outcomes: list[Outcome], folder: Path) -> None:
         "failed": [one.seed for one in outcomes if one.broken],
         "acked": sum(one.acked for one in outcomes),
         "reads": sum(one.reads for one in outcomes),
-        "open": sum(len(one.open) for one in outcomes),
         "bitten": dict(sum((one.bitten for one in outcomes), Counter[str]()).most_common()),
         "cpu_seconds": round(sum(one.seconds for one in outcomes), 2),
     }

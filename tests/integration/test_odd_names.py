@@ -18,7 +18,7 @@ from tests.support.cluster import http as ask
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 #: What a name becomes; most stay as they are.
 NAMES = {
-    "": "unnamed", "_id": "source__id", "_entry": "source__entry", "_row": "source__row", "*": "*",
+    "": "unnamed", "_id": "source__id", "_run": "source__run", "_number": "source__number", "*": "*",
     "a\0b": "a\ufffdb", "^.*$": "^.*$", '"': '"', "a\nb": "a\nb", ".": ".", " ": " ",
     "column_1": "column_1", "😀": "😀",
     "Service": "Service", "source__id": "source__id",

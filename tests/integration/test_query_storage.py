@@ -111,10 +111,10 @@ async def fill(trio: Trio, divergent: bool) -> None:
         ]
         on = ((0, 1), (1, 2), (0, 2))[number % 3] if divergent else (0, 1, 2)
         await trio.write(make_entry(number, number % 4, rows, received_at=NOW + number), on)
-    for number, (first, last, block) in enumerate([(1, 4, 500), (3, 6, 400), (5, 9, 450)], 100):
+    for number, (first, last, late) in enumerate([(1, 4, 500), (3, 6, 400), (5, 9, 450)], 100):
         rows = [numbered("a", seq) for seq in range(first, last + 1)]
         entry = make_entry(
-            number, 0, rows, received_at=NOW, seqs=((first, last),), producer="a", block=block
+            number, 0, rows, received_at=NOW + late, seqs=((first, last),), producer="a"
         )
         await trio.write(entry, ((0, 1), (1, 2), (2, 0))[number % 3] if divergent else (0, 1, 2))
 

@@ -58,6 +58,12 @@ def test_rows_cross_all_roles_and_survive_the_loss_of_one_of_each(tmp_path: Path
         found = http("GET", f"{query}/query/stats?agg=count")[1]
         assert found["complete"]
         assert found["rows"] == [{"count": 201}]
+        for text in ("one", "row 7"):  # located over the wire: by sequence, by position
+            row = http("GET", f"{query}/query?message={text.replace(' ', '%20')}")[1]["rows"][0]
+            around = http("GET", f"{query}/query/context?id={row['_id']}&service=*")[1]
+            assert around["row"] == row
+            assert around["complete"]
+            assert around["before"] or around["after"]
         assert http("POST", f"{query}/logs", rows, headers)[0] == 405, "a query node takes no rows"
         assert http("GET", f"{ingestor}/query")[0] == 404, "an ingestor answers no queries"
 

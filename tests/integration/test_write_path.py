@@ -72,9 +72,9 @@ class Stores:
                 for entry in block.header.entries:
                     part = table.slice(entry.row_start, entry.row_count).to_pylist()
                     listed = [comparable(row, entry) for row in part]
-                    ref = entry_ref(entry, block.header.block_id)
+                    ref = entry_ref(entry)
                     known = union.get(entry.entry_id)
-                    if known is None or ref.block_id < known[0].block_id:
+                    if known is None or ref.received_at < known[0].received_at:
                         union[entry.entry_id] = (ref, listed)
         hidden = hidden_parts(ref for ref, _ in union.values())
         seen: list[dict[str, Any]] = []

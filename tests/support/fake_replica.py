@@ -213,7 +213,7 @@ class FakeReplica:
         self.calls.append("entries")
         await self._meet_fault(deadline)
         listed = [
-            entry_ref(one.entry, one.block_id)
+            entry_ref(one.entry)
             for one in self.held.values()
             if one.entry.shard == request.shard
             and one.entry.min_ts < request.end
@@ -315,9 +315,9 @@ class FakeReplicas:
         for node in nodes or tuple(self.by_node):
             for entry_id, one in self.by_node[node].held.items():
                 kept = union.get(entry_id)
-                if kept is None or one.block_id < kept.block_id:
+                if kept is None or one.entry.received_at < kept.entry.received_at:
                     union[entry_id] = one
-        hidden = hidden_parts(entry_ref(one.entry, one.block_id) for one in union.values())
+        hidden = hidden_parts(entry_ref(one.entry) for one in union.values())
         found: list[dict[str, Any]] = []
         for entry_id, one in union.items():
             part = hidden.get(entry_id)

@@ -20,7 +20,7 @@ from records.block_codec import EncodedBlock, encode_block, open_body, parse_pre
 from records.columns import CORE_TYPES
 from records.consistency import QuorumPolicy
 from records.errors import ConnectionLost, NotFound, QuorumlogError
-from records.ids import BlockId, EntryId, RingEpoch, ShardId
+from records.ids import BlockId, EntryId, RingEpoch, ShardId, producer_run
 from records.messages import (
     EntriesReply,
     EntriesRequest,
@@ -29,6 +29,8 @@ from records.messages import (
     ProducerState,
     PutOptions,
     PutReply,
+    RowName,
+    RowPlace,
     ScanReply,
     ScanRequest,
     SealRequest,
@@ -43,10 +45,9 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class FakeEntry:
-    """An entry with its rows as dicts; `block_id` is that of the block it lies in."""
+    """An entry with its rows as dicts."""
 
     header: EntryHeader
-    block_id: BlockId
     rows: tuple[Row, ...]
 
     @property
@@ -57,7 +58,7 @@ class FakeEntry:
     @property
     def ref(self) -> EntryRef:
         """As replicas compare it."""
-        return entry_ref(self.header, self.block_id)
+        return entry_ref(self.header)
 
 
 def make_entry(
@@ -65,14 +66,13 @@ def make_entry(
     shard: int,
     rows: Iterable[Row],
     *,
-    received_at: int = 0,
+    received_at: int | None = None,
     seqs: Spans = (),
     producer: str = "",
     epoch: int = 1,
     previous: bytes = b"",
-    block: int | None = None,
 ) -> FakeEntry:
-    """An entry named by a number. `block` (default: the number) orders blocks by age."""
+    """An entry named by a number, which is also when it was received, if nothing else is told."""
     rows = tuple(rows)
     stamps = [row["timestamp"] for row in rows] or [0]
     header = EntryHeader(
@@ -84,15 +84,14 @@ def make_entry(
         row_count=len(rows),
         min_ts=min(stamps),
         max_ts=max(stamps),
-        received_at=received_at,
+        received_at=number if received_at is None else received_at,
         service=rows[0]["service"] if rows and producer else "",
         producer=producer,
         producer_epoch=epoch if producer else 0,  # type: ignore[arg-type]
         seqs=seqs,
         previous=previous,
     )
-    block = number if block is None else block
-    return FakeEntry(header, BlockId(block.to_bytes(16, "big")), rows)
+    return FakeEntry(header, rows)
 
 
 def table_of(rows: list[Row], with_all_core: bool = False) -> pa.Table:
@@ -104,10 +103,10 @@ def table_of(rows: list[Row], with_all_core: bool = False) -> pa.Table:
         values = [row.get(name) for row in rows]
         if kind is not None and pa.types.is_dictionary(kind):
             array = pa.array(values, pa.string()).dictionary_encode()
-        elif name in ("_entry",):
+        elif name == "_run":
             array = pa.array(values, pa.binary(16))
         else:
-            array = pa.array(values, kind or (pa.int32() if name == "_row" else None))
+            array = pa.array(values, kind or (pa.int64() if name == "_number" else None))
         arrays.append(array)
         fields.append(pa.field(name, array.type))
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
@@ -150,12 +149,22 @@ def _same(value: Any, wanted: Any) -> bool:
 
 def row_key(entry: FakeEntry, index: int) -> RowKey:
     """The key of a row of an entry."""
-    return RowKey(entry.rows[index]["timestamp"], entry.id, index)
+    name = row_name(entry, index)
+    return RowKey(entry.rows[index]["timestamp"], name.run, name.number)
+
+
+def row_name(entry: FakeEntry, index: int) -> RowName:
+    """The name of a row of an entry."""
+    header = entry.header
+    if not header.sequenced:
+        return RowName(header.entry_id, index)
+    seqs = [seq for first, last in header.seqs for seq in range(first, last + 1)]
+    return RowName(producer_run(*header.producer_key, header.producer_epoch), seqs[index])
 
 
 def key_tuple(key: RowKey) -> tuple[int, bytes, int]:
     """For comparing."""
-    return key.timestamp, key.entry_id, key.row
+    return key.timestamp, key.run, key.number
 
 
 def visible(entries: list[FakeEntry]) -> list[tuple[FakeEntry, int]]:
@@ -306,7 +315,7 @@ class FakeStore:
         for key, row in rows:
             chosen = row if plan.fields is None else {n: row[n] for n in plan.fields if n in row}
             chosen = {"timestamp": row["timestamp"], **chosen}
-            listed.append({"_entry": key.entry_id, "_row": key.row, **chosen})
+            listed.append({"_run": key.run, "_number": key.number, **chosen})
         return table_of(listed) if listed else pa.table({})
 
     async def entries(self, request: EntriesRequest, deadline: Deadline) -> EntriesReply:
@@ -317,6 +326,14 @@ class FakeStore:
     async def fetch(self, entry_ids: tuple[EntryId, ...], deadline: Deadline) -> list[EncodedBlock]:
         await self._called("fetch", len(entry_ids))
         return [encoded(self.entries_by_id[e]) for e in entry_ids if e in self.entries_by_id]
+
+    async def locate(self, name: RowName, deadline: Deadline) -> RowPlace | None:
+        await self._called("locate", name)
+        for entry in self.entries_by_id.values():
+            for index, row in enumerate(entry.rows):
+                if row_name(entry, index) == name:
+                    return RowPlace(row["timestamp"], row["service"], entry.header.tenant)
+        return None
 
     async def put(self, block: EncodedBlock, options: PutOptions, deadline: Deadline) -> PutReply:
         await self._called("put", options.repair)
@@ -349,7 +366,9 @@ class FakeStore:
 
 def encoded(entry: FakeEntry) -> EncodedBlock:
     """The entry as a block of its own."""
-    return encode_block(entry.block_id, RingEpoch(1), table_of(list(entry.rows)), (entry.header,))
+    return encode_block(
+        BlockId(entry.id), RingEpoch(1), table_of(list(entry.rows)), (entry.header,)
+    )
 
 
 def decoded(block: EncodedBlock) -> list[FakeEntry]:
@@ -363,11 +382,7 @@ def decoded(block: EncodedBlock) -> list[FakeEntry]:
             table = table.set_column(index, name, table.column(index).cast(pa.int64()))
     rows = [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
     return [
-        FakeEntry(
-            header,
-            block.header.block_id,
-            tuple(rows[header.row_start : header.row_start + header.row_count]),
-        )
+        FakeEntry(header, tuple(rows[header.row_start : header.row_start + header.row_count]))
         for header in block.header.entries
     ]
 

@@ -162,11 +162,11 @@ def test_a_field_of_several_types_becomes_text() -> None:
 def test_names_that_we_need_are_kept_under_another_name() -> None:
     """A row cannot say whose it is, nor disturb what readers add."""
     row = one(
-        {"tenant": "evil", "seq": 5, "received_at": "x", "_row": 1, "attributes": "a", "_entry": 2}
+        {"tenant": "evil", "seq": 5, "received_at": "x", "_number": 1, "attributes": "a", "_run": 2}
     )
-    assert not {"tenant", "seq", "received_at", "_row", "attributes", "_entry"} & row.keys()
+    assert not {"tenant", "seq", "received_at", "_number", "attributes", "_run"} & row.keys()
     assert row["source_tenant"] == "evil"
-    assert (row["source_seq"], row["source__row"], row["source_attributes"]) == (5, 1, "a")
+    assert (row["source_seq"], row["source__number"], row["source_attributes"]) == (5, 1, "a")
 
 
 def test_times_finer_than_a_microsecond_keep_their_digits() -> None:

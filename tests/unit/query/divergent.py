@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from records.ids import BlockId
 from tests.support.fake_store import FakeCluster, FakeEntry, Row, make_entry
 from tests.unit.query.helpers import row
 
@@ -16,7 +15,7 @@ SPREAD = 6
 class Case:
     """Entries, and for each the places among its owners that hold it, and those that have it in `again`.
 
-    `again`: the age of the other block that a resent entry came in, through another leader.
+    `again`: when a resent entry was received again, by another leader.
     """
 
     entries: tuple[FakeEntry, ...]
@@ -26,8 +25,8 @@ class Case:
     def copies(self) -> list[tuple[FakeEntry, int]]:
         """Each copy as it lies on its owner, and the owner's place."""
         return [
-            (_in_block(entry, block) if place in there else entry, place)
-            for entry, places, (block, there) in zip(
+            (_received(entry, at) if place in there else entry, place)
+            for entry, places, (at, there) in zip(
                 self.entries, self.holders, self.again, strict=True
             )
             for place in places
@@ -47,8 +46,8 @@ class Case:
         return [entry for entry, places in pairs if len(places) >= 2]
 
 
-def _in_block(entry: FakeEntry, block: int) -> FakeEntry:
-    return replace(entry, block_id=BlockId(block.to_bytes(16, "big")))
+def _received(entry: FakeEntry, at: int) -> FakeEntry:
+    return replace(entry, header=replace(entry.header, received_at=at))
 
 
 def numbered(producer: str, seq: int) -> Row:
@@ -70,24 +69,22 @@ def plain_entry(draw: st.DrawFn, number: int) -> FakeEntry:
 
 @st.composite
 def sequenced_entry(draw: st.DrawFn, number: int) -> FakeEntry:
-    """An entry of one of two producers, that may overlap others; blocks in any order of age."""
+    """An entry of one of two producers, that may overlap others; received in any order."""
     producer = draw(st.sampled_from(["a", "b"]))
     first = draw(st.integers(1, 8))
     last = draw(st.integers(first, min(first + 4, 9)))
     rows = [numbered(producer, seq) for seq in range(first, last + 1)]
-    block = draw(st.integers(0, 50)) * 1000 + number
+    at = draw(st.integers(0, 50)) * 1000 + number
     shard = {"a": 0, "b": 2}[producer]
     seqs = ((first, last),)
-    return make_entry(
-        number, shard, rows, received_at=number, seqs=seqs, producer=producer, block=block
-    )
+    return make_entry(number, shard, rows, received_at=at, seqs=seqs, producer=producer)
 
 
 @st.composite
 def cases(draw: st.DrawFn, fewest: int = 1, resent: bool = False) -> Case:
     """A cluster in which every entry is held by at least `fewest` of three owners.
 
-    `resent`: some copies lie in blocks of another age, so that owners name the same row by different entries.
+    `resent`: some copies were received at another time, so that owners show a row from different entries.
     """
     count = draw(st.integers(0, 12))
     entries = []

@@ -73,4 +73,4 @@ def soon(seconds: float = 5.0) -> Deadline:
 def keys(table: pa.Table) -> list[tuple[int, bytes, int]]:
     """The row keys of a table, in its order."""
     stamps = table["timestamp"].cast(pa.int64()).to_pylist()
-    return list(zip(stamps, table["_entry"].to_pylist(), table["_row"].to_pylist(), strict=True))
+    return list(zip(stamps, table["_run"].to_pylist(), table["_number"].to_pylist(), strict=True))

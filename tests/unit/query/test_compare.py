@@ -9,10 +9,10 @@ from tests.unit.query.divergent import Case, cases, numbered
 from tests.unit.query.helpers import row
 
 
-def cut(number: int, first: int, last: int, block: int) -> FakeEntry:
+def cut(number: int, first: int, last: int, received_at: int) -> FakeEntry:
     """An entry with the sequences first..last of producer a."""
     rows = [numbered("a", seq) for seq in range(first, last + 1)]
-    return make_entry(number, 0, rows, seqs=((first, last),), producer="a", block=block)
+    return make_entry(number, 0, rows, seqs=((first, last),), producer="a", received_at=received_at)
 
 
 def refs(*entries: FakeEntry) -> tuple[EntryRef, ...]:
@@ -32,9 +32,9 @@ def test_equal_lists_lack_nothing() -> None:
 
 
 def test_each_replica_is_told_what_it_lacks() -> None:
-    """n0 lacks c, n1 lacks a; c comes from n1 or n2, the holder of the older block first."""
+    """n0 lacks c, n1 lacks a; c comes from n1 or n2, the holder that got it first."""
     a, b, c = (make_entry(number, 0, [row(number)]) for number in (1, 2, 3))
-    newer = make_entry(3, 0, [row(3)], block=9)
+    newer = make_entry(3, 0, [row(3)], received_at=9)
 
     found = compare("n0", {"n0": refs(a, b), "n1": refs(b, newer), "n2": refs(a, b, c)})
 
@@ -44,8 +44,8 @@ def test_each_replica_is_told_what_it_lacks() -> None:
     assert found.lacks_by_node == {"n0": {c.id}, "n1": {a.id}}
 
 
-def test_an_older_block_that_only_another_has_hides_rows_of_the_base() -> None:
-    """The base holds 3..6 in block 20; an older block elsewhere has 1..4: 3 and 4 belong to that."""
+def test_an_older_entry_that_only_another_has_hides_rows_of_the_base() -> None:
+    """The base got 3..6 at 20; an older entry elsewhere has 1..4: 3 and 4 belong to that."""
     held, elsewhere = cut(1, 3, 6, 20), cut(2, 1, 4, 10)
 
     found = compare("n0", {"n0": refs(held), "n1": refs(elsewhere)})
@@ -56,7 +56,7 @@ def test_an_older_block_that_only_another_has_hides_rows_of_the_base() -> None:
     assert not found.wanted_hide
 
 
-def test_what_the_base_has_in_an_older_block_is_hidden_at_the_holder() -> None:
+def test_what_the_base_has_in_an_older_entry_is_hidden_at_the_holder() -> None:
     """The other way round: the supplement leaves out 3 and 4."""
     held, elsewhere = cut(1, 1, 4, 10), cut(2, 3, 6, 20)
 
@@ -105,8 +105,8 @@ def test_a_repeat_that_the_base_hides_for_a_hidden_one_is_asked_for_by_name() ->
     assert not found.wanted_hide
 
 
-def test_copies_in_different_blocks_are_seen_as_the_base_keeps_them() -> None:
-    """n0 has 1..4 in block 10, so it is older than 3..6 in block 20, whatever block n1 has it in."""
+def test_copies_of_different_age_are_seen_as_the_base_keeps_them() -> None:
+    """n0 got 1..4 at 10, so it is older than 3..6 of 20, whenever n1 got it."""
     here, there = cut(1, 1, 4, 10), cut(1, 1, 4, 30)
     other = cut(2, 3, 6, 20)
 

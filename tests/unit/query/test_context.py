@@ -6,6 +6,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from query.context import ContextApi
+from records.ids import producer_run
 from tests.support.fake_store import FakeCluster, FakeEntry, make_entry
 from tests.unit.query.helpers import NOW, row
 from tests.unit.query.serving import serving
@@ -57,6 +58,22 @@ async def test_rows_before_and_after(number: int, everywhere: bool) -> None:
     assert [one["message"] for one in body["before"]] == order[max(0, at - 3) : at]
     assert [one["message"] for one in body["after"]] == order[at + 1 : at + 3]
     assert body["complete"] is True
+
+
+async def test_rows_of_a_producer_come_by_sequence() -> None:
+    """All of one moment: the row is found by its sequence, in whichever batch it lies."""
+    cluster = FakeCluster()
+    home = cluster.view.shards_holding("default", "pay")[0]
+    for number, (first, last) in enumerate([(1, 4), (3, 9)]):
+        rows = [row(7, f"m {seq}", service="pay") for seq in range(first, last + 1)]
+        cluster.write(make_entry(number, home, rows, seqs=((first, last),), producer="a"))
+    run = producer_run("default", "pay", "a", 1).hex()
+    async with serving(cluster, lambda reader, _: ContextApi(reader).routes()) as client:
+        body = await ask(client, f"{run}-5", before="2", after="3")
+
+    assert body["row"]["message"] == "m 5"
+    assert [one["message"] for one in body["before"]] == ["m 3", "m 4"]
+    assert [one["message"] for one in body["after"]] == ["m 6", "m 7", "m 8"]
 
 
 async def test_filters_are_for_the_rows_around() -> None:

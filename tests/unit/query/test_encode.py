@@ -36,7 +36,7 @@ def encoded_rows(draw: st.DrawFn) -> list[Row]:
         attributes = draw(st.none() | attribute_maps)
         one["attributes"] = None if attributes is None else json.dumps(attributes)
         one["timestamp_ns"] = draw(st.none() | st.integers(0, 999))
-        rows.append({"_entry": bytes([index]) * 16, "_row": index, **one})
+        rows.append({"_run": bytes([index]) * 16, "_number": index, **one})
     return rows
 
 
@@ -48,10 +48,10 @@ def spelled(one: Row) -> dict[str, Any]:
     plain = {
         name: value
         for name, value in one.items()
-        if value is not None and name not in ("_entry", "_row", "attributes", "timestamp_ns")
+        if value is not None and name not in ("_run", "_number", "attributes", "timestamp_ns")
     }
     tail = json.loads(one.get("attributes") or "{}")
-    return {"_id": f"{one['_entry'].hex()}-{one['_row']}", **plain, "timestamp": stamp, **tail}
+    return {"_id": f"{one['_run'].hex()}-{one['_number']}", **plain, "timestamp": stamp, **tail}
 
 
 @settings(max_examples=120)
@@ -88,7 +88,7 @@ def test_csv_holds_every_field(rows: list[Row]) -> None:
 
 def test_the_fields_asked_for_and_no_others() -> None:
     """JSON keeps `_id`; CSV has just the columns asked for, empty where no row has them."""
-    table = table_of([{"_entry": b"a" * 16, "_row": 0, **row(1, x=5)}])
+    table = table_of([{"_run": b"a" * 16, "_number": 0, **row(1, x=5)}])
 
     shown = encode.presented(table, ("x", "nope"))
 
@@ -107,7 +107,7 @@ def test_no_rows() -> None:
 
 def page(*rows: Row) -> pa.Table:
     """A page of a stream, with identities."""
-    named = [{"_entry": bytes([i]) * 16, "_row": i, **one} for i, one in enumerate(rows)]
+    named = [{"_run": bytes([i]) * 16, "_number": i, **one} for i, one in enumerate(rows)]
     return encode.arrow_page(table_of(named))
 
 

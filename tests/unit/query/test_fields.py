@@ -15,7 +15,7 @@ def test_fields_with_types_and_counts() -> None:
         row(2, x=2, timestamp_ns=5, attributes='{"color":7,"none":null}'),
         row(3),
     ]
-    table = table_of([{"_entry": b"a" * 16, "_row": i, **one} for i, one in enumerate(rows)])
+    table = table_of([{"_run": b"a" * 16, "_number": i, **one} for i, one in enumerate(rows)])
 
     found = {one["name"]: (one["type"], one["rows"]) for one in sampled_fields(table)}
 

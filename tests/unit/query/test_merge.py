@@ -1,4 +1,4 @@
-"""Merging ordered tables: order, distinct rows, limits, the sequence backstop."""
+"""Merging ordered tables: order, distinct rows, limits."""
 
 import pyarrow as pa
 from hypothesis import given, settings
@@ -17,7 +17,7 @@ all_keys = st.builds(lambda e, r: ((e[0] + r * r) % 5 - 2, e, r), entries, st.in
 def table(found: list[tuple[int, bytes, int]], descending: bool, **columns: object) -> pa.Table:
     """Distinct keys in order, as a replica answers them."""
     ordered = sorted(set(found), reverse=descending)
-    return table_of([{"timestamp": t, "_entry": e, "_row": r, **columns} for t, e, r in ordered])
+    return table_of([{"timestamp": t, "_run": e, "_number": r, **columns} for t, e, r in ordered])
 
 
 @settings(max_examples=150)
@@ -36,7 +36,7 @@ def test_merging_is_ordered_set_union(
 def test_nothing_merges_to_an_empty_table_with_keys() -> None:
     """No replica, or replicas without rows and columns."""
     for tables in ([], [pa.table({})], [EMPTY, pa.table({})]):
-        assert merge_rows(tables, True, 5).column_names[:2] == ["_entry", "_row"]
+        assert merge_rows(tables, True, 5).column_names[:2] == ["_run", "_number"]
 
 
 def test_columns_are_united_and_types_widened() -> None:
@@ -51,16 +51,17 @@ def test_columns_are_united_and_types_widened() -> None:
     assert merged["level"].to_pylist() == [None, "info"]
 
 
-def test_a_sequence_comes_once_even_from_two_entries() -> None:
-    """The backstop: the same (service, producer, epoch, seq) in two entries; unsequenced rows stay."""
-    named = {"service": "s", "producer": "p", "producer_epoch": 1}
-    left = table([(1, b"a" * 16, 0)], False, **named, seq=7)
-    right = table([(1, b"b" * 16, 0)], False, **named, seq=7)
-    other = table([(1, b"c" * 16, 0), (1, b"c" * 16, 1)], False, service="s")
+def test_a_row_that_two_tables_have_at_two_times_comes_once() -> None:
+    """A row without a time of its own, sent again: it has the name, not the time; the first is kept."""
+    run = b"a" * 16
+    early, late = table([(1, run, 7)], False, x=1), table([(4, run, 7), (4, run, 8)], False, x=4)
 
-    merged = merge_rows([left, right, other], False, 0)
+    up = merge_rows([early, late], False, 0)
+    down = merge_rows([early, late.take([1, 0])], True, 0)
 
-    assert keys(merged) == [(1, b"a" * 16, 0), (1, b"c" * 16, 0), (1, b"c" * 16, 1)]
+    assert keys(up) == [(1, run, 7), (4, run, 8)]
+    assert keys(down) == [(4, run, 8), (4, run, 7)]
+    assert up["x"].to_pylist() == [1, 4]
 
 
 @given(st.lists(all_keys, min_size=1, max_size=8), all_keys, st.booleans())

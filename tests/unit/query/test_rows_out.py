@@ -11,8 +11,8 @@ from tests.support.fake_store import table_of
 from tests.unit.query.helpers import row
 
 PAGES = [
-    table_of([{"_entry": b"a" * 16, "_row": i, **row(i)} for i in range(3)]),
-    table_of([{"_entry": b"b" * 16, "_row": i, **row(9 + i, x=i)} for i in range(2)]),
+    table_of([{"_run": b"a" * 16, "_number": i, **row(i)} for i in range(3)]),
+    table_of([{"_run": b"b" * 16, "_number": i, **row(9 + i, x=i)} for i in range(2)]),
 ]
 
 

@@ -118,11 +118,11 @@ def _rows(entries: list[FakeEntry]) -> list[tuple]:
     return [key_tuple(key) for key, _ in brute_rows(entries, plan(limit="10000").scan)]
 
 
-def cut(number: int, first: int, last: int, block: int) -> FakeEntry:
-    """The sequences first..last of producer a, in a block of this age."""
+def cut(number: int, first: int, last: int, received_at: int) -> FakeEntry:
+    """The sequences first..last of producer a, received then."""
     rows = [numbered("a", seq) for seq in range(first, last + 1)]
     spans = ((first, last),)
-    return make_entry(number, 0, rows, seqs=spans, producer="a", block=block)
+    return make_entry(number, 0, rows, seqs=spans, producer="a", received_at=received_at)
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
@@ -130,7 +130,7 @@ def cut(number: int, first: int, last: int, block: int) -> FakeEntry:
 async def test_visibility_that_changes_under_the_read_neither_doubles_nor_drops_a_row(
     call: int, order: str
 ) -> None:
-    """n0 has 1..4; an older block with 3..6, held by the others, reaches n0 at any call of the read.
+    """n0 has 1..4; an older entry with 3..6, held by the others, reaches n0 at any call of the read.
 
     Before that n0 shows 3 and 4 itself, after it hides them. Pages of one row make a mixture of both
     states visible: each sequence must come once over all pages. Both orders, as the two copies of a row
@@ -165,11 +165,43 @@ async def test_visibility_that_changes_under_the_read_neither_doubles_nor_drops_
 
 
 @pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("call", range(1, 16))
+async def test_the_same_bytes_of_two_windows_are_shown_once_whenever_one_arrives(
+    call: int, early: bool, folded: bool
+) -> None:
+    """Sent twice about the window's edge: n1 and n2 hold the one, the other reaches n0 at any call."""
+    cluster = FakeCluster()
+    cluster.write(entry(1))
+    first = make_entry(2, 0, [row(5, "twice", x=1)], received_at=50)
+    again = make_entry(3, 0, [row(5, "twice", x=1)], received_at=60, previous=first.id)
+    held, late = (again, first) if early else (first, again)
+    cluster.write(held, on=["n1", "n2"])
+    calls = 0
+
+    def on_call(_: str, __: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            cluster.stores["n0"].add(late)
+
+    for store in cluster.stores.values():
+        store.on_call = on_call
+    async with coordinator(cluster, repair_delay_seconds=60.0) as reader:
+        if folded:
+            assert (await count(reader))[0] == 3
+            return
+        answer = await reader.query(plan(), soon())
+    assert answer.complete
+    assert answer.table["message"].to_pylist().count("twice") == 1
+
+
+@pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("call", range(1, 13))
 async def test_an_overlapping_entry_that_reaches_a_holder_meanwhile_hides_nothing_from_us(
     call: int, folded: bool
 ) -> None:
-    """n0 lacks 3..6; an older block with 5..8 reaches n1 or n2 alone, unacked, at any call.
+    """n0 lacks 3..6; an older entry with 5..8 reaches n1 or n2 alone, unacked, at any call.
 
     A holder then hides 5 and 6 of the supplement, for an entry that was not asked for. They are
     acknowledged rows: a complete answer has each of 3..6 once. 7 and 8 may be there or not.
@@ -238,7 +270,7 @@ async def test_fewer_than_r_entry_lists_are_not_complete() -> None:
 
 
 async def test_a_supplement_leaves_out_what_the_base_shows() -> None:
-    """The base has 1..4 in the older block, holders 3..6: a fold must not count 3 and 4 twice."""
+    """The base has 1..4 in the older entry, holders 3..6: a fold must not count 3 and 4 twice."""
     cluster = FakeCluster()
     cluster.write(cut(1, 1, 4, 10), on=["n0"])
     cluster.write(cut(2, 3, 6, 20), on=["n1", "n2"])
@@ -246,8 +278,8 @@ async def test_a_supplement_leaves_out_what_the_base_shows() -> None:
         assert await count(reader) == (6, 21)
 
 
-async def test_a_fold_over_copies_in_blocks_of_different_age_counts_each_row_once() -> None:
-    """n0 keeps 1..4 in an old block, the others in a new one beside 3..6: either view counts 1..6 once."""
+async def test_a_fold_over_copies_of_different_age_counts_each_row_once() -> None:
+    """n0 got 1..4 before 3..6, the others after: either view counts 1..6 once."""
     cluster = FakeCluster()
     cluster.write(cut(1, 1, 4, 10), on=["n0"])
     cluster.write(cut(1, 1, 4, 30), on=["n1", "n2"])
@@ -326,7 +358,7 @@ async def test_a_wiped_owner_is_not_supplemented_entry_by_entry() -> None:
 
 
 async def test_a_fold_counts_rows_once_though_no_owner_has_all_and_their_views_differ() -> None:
-    """Two owners keep the same entry in blocks of different age, and each lacks an overlapping one.
+    """Two owners got the same entry at different times, and each lacks an overlapping one.
 
     Each in turn is the data owner, all of them see who hides whom in another way.
     """

@@ -33,7 +33,9 @@ def test_a_small_page_reads_as_one_written_by_column(rows: list[Row], fields: An
 
 
 def page(count: int, **more: Any) -> pa.Table:
-    return table_of([{"_entry": bytes(16), "_row": i, **row(i, "x", **more)} for i in range(count)])
+    return table_of(
+        [{"_run": bytes(16), "_number": i, **row(i, "x", **more)} for i in range(count)]
+    )
 
 
 def test_what_is_long_is_written_by_column() -> None:

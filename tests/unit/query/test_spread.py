@@ -295,18 +295,17 @@ async def test_what_arrives_between_two_slices_hides_no_row(consistency: str) ->
 async def test_owners_that_may_hide_otherwise_are_read_as_one() -> None:
     """Sequences overlap, and the rows without a time of their own lie hours apart.
 
-    n0 and n1 have the first in an old block; n2 got it again in a young one, so that n2 shows the row in
-    the other entry. In slices from several of them the row would come twice, or not at all.
+    n0 and n1 got the first entry before the second, n2 after it, so that n2 shows the row in the other.
+    In slices from several of them the row would come twice, or not at all.
     """
     numbers = {"producer": "a", "producer_epoch": 1}
     late = [row(9 * HOUR + i, f"a {i}", x=i, seq=i, **numbers) for i in (2, 3)]
     early = [row(i, f"a {i}", x=i, seq=i, **numbers) for i in (1, 2)]
     cluster = hourly(10)
-    made: dict[str, Any] = {"producer": "a", "received_at": 5}
-    one = make_entry(70, 0, early, seqs=((1, 2),), block=5, **made)
-    two = make_entry(71, 0, late, seqs=((2, 3),), block=20, **made)
+    one = make_entry(70, 0, early, seqs=((1, 2),), producer="a", received_at=5)
+    two = make_entry(71, 0, late, seqs=((2, 3),), producer="a", received_at=20)
     cluster.write(one, on=["n0", "n1"])
-    cluster.write(replace(one, block_id=type(one.block_id)((50).to_bytes(16, "big"))), on=["n2"])
+    cluster.write(replace(one, header=replace(one.header, received_at=50)), on=["n2"])
     cluster.write(two)
     for nodes in (["n0", "n1", "n2"], ["n1", "n2", "n0"], ["n2", "n0", "n1"]):
         cluster.view.node_id = nodes[0]

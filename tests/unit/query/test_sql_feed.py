@@ -11,8 +11,8 @@ def page(**columns: list[object]) -> pa.Table:
     """Rows as they come from a read."""
     rows = len(next(iter(columns.values())))
     keys = {
-        "_entry": pa.array([bytes(16)] * rows, pa.binary(16)),
-        "_row": pa.array(range(rows), pa.int32()),
+        "_run": pa.array([bytes(16)] * rows, pa.binary(16)),
+        "_number": pa.array(range(rows), pa.int64()),
         "timestamp": pa.array(range(rows), pa.timestamp("us", tz="UTC")),
     }
     return pa.table({**keys, **{name: pa.array(values) for name, values in columns.items()}})

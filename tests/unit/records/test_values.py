@@ -60,7 +60,7 @@ def test_each_message_survives_the_wire() -> None:
         compared=TimeRange(3, 9), outline=7,
     )  # fmt: skip
     scan = ScanReply({4: (2, b"d" * 16)}, 9, 8, 7, 6, True, True)
-    ref = EntryRef(EntryId(b"e" * 16), b"h" * 16, b"b" * 16, producer, ((1, 2),), b"")  # type: ignore[arg-type]
+    ref = EntryRef(EntryId(b"e" * 16), b"h" * 16, producer, ((1, 2),), b"")  # type: ignore[arg-type]
     listed = EntriesReply((ref,))
 
     assert PutOptions.from_head(over_the_wire(options.to_head())) == options

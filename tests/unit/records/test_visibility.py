@@ -3,19 +3,17 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.ids import BlockId, EntryId
+from records.ids import EntryId
 from records.visibility import REPEAT_MICROS, EntryRef, hidden_parts
 
 PRODUCER = ("default", "pay", "p", 1)
 
 
-def ref(number: int, block: int, *spans: tuple[int, int], previous: bytes = b"") -> EntryRef:
-    """An entry of one producer; `block` orders it."""
-    block_id = BlockId(block.to_bytes(16, "big"))
+def ref(number: int, received: int, *spans: tuple[int, int], previous: bytes = b"") -> EntryRef:
+    """An entry of one producer; `received` orders it."""
     producer = PRODUCER if spans else ()
-    return EntryRef(
-        EntryId(number.to_bytes(16, "big")), b"", block_id, producer, tuple(spans), previous
-    )
+    name = EntryId(number.to_bytes(16, "big"))
+    return EntryRef(name, b"", producer, tuple(spans), previous, received)
 
 
 def visible(entries: list[EntryRef]) -> dict[EntryId, set[int]]:
@@ -32,8 +30,8 @@ def visible(entries: list[EntryRef]) -> dict[EntryId, set[int]]:
     return result
 
 
-def test_of_overlapping_sequences_the_smallest_block_shows() -> None:
-    """Two entries hold seq 3; the older block's copy is the visible one."""
+def test_of_overlapping_sequences_those_received_first_show() -> None:
+    """Two entries hold seq 3; the older copy is the visible one."""
     old, new = ref(1, 10, (1, 3)), ref(2, 20, (3, 5))
 
     shown = visible([new, old])
@@ -61,7 +59,7 @@ def test_the_same_bytes_in_the_next_window_are_hidden_if_the_first_is_there() ->
 def repeat(number: int, received_at: int) -> EntryRef:
     """The same bytes, received in dedupe window `number`."""
     name, before = (EntryId(n.to_bytes(16, "big")) for n in (number, number - 1))
-    return EntryRef(name, b"", BlockId(name), (), (), before, received_at)
+    return EntryRef(name, b"", (), (), before, received_at)
 
 
 def test_the_same_bytes_sent_for_ever_show_at_least_once_a_window() -> None:

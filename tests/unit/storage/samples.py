@@ -61,7 +61,8 @@ class Entry:
     shard_epoch: int = 1
     seqs: Spans = ()
     skips: Spans = ()
-    received_at: int = T0
+    #: None: that of the block, which is later the larger its number.
+    received_at: int | None = None
     name: bytes = b""
     previous: bytes = b""
     header: dict = field(default_factory=dict)
@@ -86,9 +87,10 @@ def table_of(rows: Sequence[dict]) -> pa.Table:
     return pa.table(columns)
 
 
-def header_of(entry: Entry, row_start: int) -> EntryHeader:
+def header_of(entry: Entry, row_start: int, number: int = 0) -> EntryHeader:
     """The header of an entry whose rows begin at `row_start` of the block."""
-    stamps = [r["timestamp"] for r in entry.rows] or [entry.received_at]
+    received_at = T0 + number if entry.received_at is None else entry.received_at
+    stamps = [r["timestamp"] for r in entry.rows] or [received_at]
     content = hashlib.sha256(repr(sorted(map(repr, entry.rows))).encode()).digest()[:16]
     service = entry.rows[0]["service"] if entry.rows else "pay"
     if entry.producer:
@@ -107,7 +109,7 @@ def header_of(entry: Entry, row_start: int) -> EntryHeader:
         row_count=len(entry.rows),
         min_ts=min(stamps),
         max_ts=max(stamps),
-        received_at=entry.received_at,
+        received_at=received_at,
         service=service if entry.producer else "",
         producer=entry.producer,
         producer_epoch=ProducerEpoch(entry.epoch if entry.producer else 0),
@@ -120,10 +122,10 @@ def header_of(entry: Entry, row_start: int) -> EntryHeader:
 
 
 def block_of(number: int, *entries: Entry, ring_epoch: int = 1) -> EncodedBlock:
-    """A block; a larger `number` gives a larger block id."""
+    """A block; a larger `number` gives a larger block id and a later receipt."""
     headers, rows = [], []
     for entry in entries:
-        headers.append(header_of(entry, len(rows)))
+        headers.append(header_of(entry, len(rows), number))
         rows += entry.rows
     name: BlockId = block_id(T0 // 1000 + number, bytes(10))
     return encode_block(name, RingEpoch(ring_epoch), table_of(rows), tuple(headers))

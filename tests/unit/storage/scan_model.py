@@ -98,7 +98,7 @@ def matches(tree: Filter, row: Row) -> bool:
 
 
 def wanted_rows(plan: ScanPlan, rows: Iterable[Row]) -> list[Row]:
-    """Rows (with `_entry` and `_row`) that match, in the plan's order, after the cursor, up to the limit."""
+    """Rows (with `_run` and `_number`) that match, in the plan's order, after the cursor, up to the limit."""
     found = [
         row
         for row in rows
@@ -106,14 +106,14 @@ def wanted_rows(plan: ScanPlan, rows: Iterable[Row]) -> list[Row]:
     ]
     found.sort(key=key_of, reverse=plan.descending)
     if plan.after is not None:
-        after = (plan.after.timestamp, plan.after.entry_id, plan.after.row)
+        after = (plan.after.timestamp, plan.after.run, plan.after.number)
         found = [r for r in found if (key_of(r) < after) == plan.descending and key_of(r) != after]
     return found[: plan.limit]
 
 
 def key_of(row: Row) -> tuple[int, bytes, int]:
     """A row's place in the total order."""
-    return row["timestamp"], row["_entry"], row["_row"]
+    return row["timestamp"], row["_run"], row["_number"]
 
 
 def folded(plan: ScanPlan, rows: Iterable[Row]) -> dict[tuple, dict[str, Any]]:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from records.block import EntryHeader
 from records.errors import BlockCorrupt
 from records.ids import ProducerEpoch
 from records.messages import EntriesRequest, PutOptions
@@ -433,13 +432,3 @@ async def test_the_loop_merges_by_itself(tmp_path: Path) -> None:
     assert len(live(service)) < 200 - 2 * 64
     assert len(await messages(service)) == 200
     await service.stop()
-
-
-def test_an_origin_takes_no_byte_where_there_is_none() -> None:
-    """Blocks as ingestors write them are byte for byte what they were."""
-    header = block_of(1, plain(1)).header.entries[0]
-    moved = replace(header, origin=b"\x05" * 16)
-
-    assert len(header.to_list()) == len(moved.to_list()) - 1
-    assert EntryHeader.from_list(header.to_list()) == header
-    assert EntryHeader.from_list(moved.to_list()) == moved

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from records.block import EntryHeader
-from storage.entry_table import COMPLEX, GONE, EntryTable, Names
+from records.ids import producer_run
+from storage.entry_table import COMPLEX, GONE, EntryTable, Names, Producers
 from tests.unit.storage.samples import header_of, plain, sequenced
 
 BASE = header_of(plain(0), 0)
@@ -121,6 +122,22 @@ def test_names_are_numbered_once() -> None:
     assert names.find("c") is None
 
 
+def test_a_producer_epoch_keeps_the_run_of_its_rows() -> None:
+    """Found by it in each shard that has rows, however many there are; a snapshot's runs stay."""
+    producers = Producers()
+    keys = [(shard, "t", "s", f"p{n}", 1) for n in range(40) for shard in (0, 7)]
+    early = producers.runs
+    numbers = [producers.number(key) for key in keys]
+
+    assert numbers == [producers.number(key) for key in keys] == list(range(80))
+    for key in keys[::2]:
+        run = producer_run(*key[1:])
+        assert producers.of_run(run) == [producers.find(key), producers.find((7, *key[1:]))]
+        assert producers.runs[producers.find(key)].astype(">u8").tobytes() == run
+    assert producers.of_run(b"x" * 16) == []
+    assert early[:10].tolist() == producers.runs[:10].tolist()
+
+
 def test_each_field_of_an_entry_stands_in_its_column() -> None:
     """Rows are packed as bytes: the packing and the columns' type must agree on every field."""
     made = replace(
@@ -128,7 +145,6 @@ def test_each_field_of_an_entry_stands_in_its_column() -> None:
         entry_id=b"i" * 16,
         content_hash=b"h" * 16,
         previous=b"p" * 16,
-        origin=b"o" * 16,
         min_ts=-5,
         max_ts=1 << 60,
         received_at=1 << 59,
@@ -140,11 +156,10 @@ def test_each_field_of_an_entry_stands_in_its_column() -> None:
     table.add(made, (1 << 32) - 2, 7)
 
     row = table.rows[0]
-    assert [row[n].tobytes() for n in ("id", "hash", "previous", "origin")] == [
+    assert [row[n].tobytes() for n in ("id", "hash", "previous")] == [
         b"i" * 16,
         b"h" * 16,
         b"p" * 16,
-        b"o" * 16,
     ]
     numbers = ("min_ts", "max_ts", "received", "block", "index", "row_start", "row_count", "shard")
     expected = [-5, 1 << 60, 1 << 59, (1 << 32) - 2, 7, 1 << 31, (1 << 32) - 1, 65_535]

@@ -3,7 +3,6 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.ids import BlockId
 from records.timestamps import MAX_MICROS, MICROS_PER_HOUR, MIN_MICROS
 from records.visibility import REPEAT_MICROS, EntryRef, Hidden, hidden_parts
 from storage.entry_table import GONE, HIDDEN
@@ -41,10 +40,10 @@ def kept_hidden(holdings: Holdings) -> dict[bytes, Hidden]:
 def defined_hidden(refs: list[EntryRef]) -> dict[bytes, object]:
     """By definition; an entry can be hidden for two reasons, which the reference overwrites."""
     by_previous = hidden_parts(
-        [EntryRef(r.entry_id, b"", r.block_id, (), (), r.previous, r.received_at) for r in refs]
+        [EntryRef(r.entry_id, b"", (), (), r.previous, r.received_at) for r in refs]
     )
     overlaps = hidden_parts(
-        [EntryRef(r.entry_id, b"", r.block_id, r.producer, r.seqs) for r in refs]
+        [EntryRef(r.entry_id, b"", r.producer, r.seqs, b"", r.received_at) for r in refs]
     )
     result: dict[bytes, object] = {}
     for name, part in {**overlaps, **by_previous}.items():
@@ -65,7 +64,7 @@ CHAINED = [CHAIN[0]] + [
         at,
         name=bytes([at]),
         previous=entry_id(CHAIN[at - 1]),
-        received_at=CHAIN[0].received_at + at * REPEAT_MICROS * 2 // 3,
+        received_at=T0 + at * REPEAT_MICROS * 2 // 3,
     )
     for at in range(1, 4)
 ]
@@ -157,6 +156,6 @@ def test_refs_carry_the_header_facts() -> None:
 
     assert first.seqs == ((1, 2), (5, 6))
     assert first.producer == ("default", "pay", "p", 1)
-    assert first.block_id == second.block_id == BlockId(block_of(7, gaps).header.block_id)
+    assert first.received_at == second.received_at == T0 + 7
     assert second.previous == b"q" * 16
     assert second.producer == ()

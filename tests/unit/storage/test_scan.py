@@ -83,7 +83,7 @@ SLOW = settings(max_examples=40, phases=(Phase.reuse, Phase.generate))
 
 
 def stored(blocks: list) -> tuple[list, list[dict]]:
-    """Encoded blocks, and all their rows with `_entry`, `_row` and `shard`."""
+    """Encoded blocks, and all their rows with `_run`, `_number` and `shard`."""
     encoded, rows = [], []
     for number, entries in enumerate(blocks):
         parts = [
@@ -94,7 +94,7 @@ def stored(blocks: list) -> tuple[list, list[dict]]:
         for part in parts:
             name = bytes(entry_id(part))
             rows += [
-                {**row, "_entry": name, "_row": i, "shard": part.shard}
+                {**row, "_run": name, "_number": i, "shard": part.shard}
                 for i, row in enumerate(part.rows)
             ]
     return encoded, rows
@@ -119,7 +119,7 @@ def answer(blocks: list, request: ScanRequest) -> tuple[ScanReply, pa.Table]:
 
 def keys(table: pa.Table) -> list[tuple[int, bytes, int]]:
     stamps = table["timestamp"].cast(pa.int64()).to_pylist()
-    return list(zip(stamps, table["_entry"].to_pylist(), table["_row"].to_pylist(), strict=True))
+    return list(zip(stamps, table["_run"].to_pylist(), table["_number"].to_pylist(), strict=True))
 
 
 @SLOW

@@ -203,7 +203,7 @@ def test_remembered_matches_answer_like_the_model(
 
     for plan, chosen, (_, table) in zip(plans, wanted, found, strict=True):
         expected = wanted_rows(plan, [one for one in rows if one["shard"] in chosen])
-        assert [key for _, *key in keys(table)] == [[r["_entry"], r["_row"]] for r in expected]
+        assert [key for _, *key in keys(table)] == [[r["_run"], r["_number"]] for r in expected]
 
 
 def test_a_search_asked_again_reads_no_message() -> None:

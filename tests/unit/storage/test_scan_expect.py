@@ -89,7 +89,7 @@ def test_a_cursor_makes_nothing_sure() -> None:
 
     plan = ScanPlan(
         filter=ERRORS, fields=("message",), limit=100,
-        after=RowKey(stamp, last["_entry"], last["_row"]),
+        after=RowKey(stamp, last["_run"], last["_number"]),
     )  # fmt: skip
     [(_, rest)] = answers(blocks, [scan_of(plan)])
 

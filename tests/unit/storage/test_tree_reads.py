@@ -50,7 +50,7 @@ def model_of(blocks: list[list[Entry]], service: StorageService) -> Model:
         assert number is not None
         block = int(holdings.table.rows["block"][number])
         # a clock that is far ahead is not waited for: to the model such an entry is old
-        received = entry.received_at if entry.received_at < LATER + HOUR * SECOND else 0
+        received = header.received_at if header.received_at < LATER + HOUR * SECOND else 0
         model.add(
             Held(header.entry_id, entry.shard, header.hours, header.content_hash, received, block)
         )
