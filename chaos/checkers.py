@@ -299,11 +299,14 @@ def worth(history: History, acked_min: int, faults_min: int = 1) -> Worth:
         reasons.append(f"{len(bitten)} faults bit, {faults_min} are needed")
     if facts.acked_count < acked_min:
         reasons.append(f"{facts.acked_count:,} rows were acknowledged, {acked_min:,} are needed")
-    if bitten and not any(_overlaps(history.ops, one.t_begin, one.t_heal) for one in bitten):
-        reasons.append("no request overlapped a fault")
+    met = {one.what for one in bitten if _overlaps(history.ops, one.t_begin, one.t_heal)}
+    if unmet := sorted({one.what for one in bitten} - met):
+        reasons.append(f"no request overlapped {', '.join(unmet)}")
     if len(facts.finals) < len(history.head.nodes):
         have, need = len(facts.finals), len(history.head.nodes)
         reasons.append(f"the last read was complete through {have} of {need} nodes")
+    if history.head.converges and not history.states:
+        reasons.append("no node told what it holds in the end")
     return Worth(not reasons, tuple(reasons))
 
 

@@ -52,21 +52,22 @@ def convergence(facts: Facts) -> Verdict:
     """I8: in the end all owners of a shard hold the same entries, each by its own word."""
     head, states = facts.history.head, facts.history.states
     if not head.converges:
-        return Verdict("I8", "convergence", UNSEEN, "these nodes have no anti-entropy")
+        return Verdict("I8", "convergence", UNSEEN, "these nodes were not asked what they hold")
     told = {state.node: state for state in states}
     bad = [
         f"{node} does not tell what it holds" for node in head.nodes if states and node not in told
     ]
     shards = sorted({shard for state in states for shard in state.shards}, key=int)
-    for shard in shards if len(head.nodes) == head.n else ():
+    judged = shards if len(head.nodes) == head.n else []  # else who owns a shard is not known
+    for shard in judged:
         held = {node: state.shards.get(shard, (0, "")) for node, state in told.items()}
         if len(set(held.values())) > 1:
             counts = ", ".join(f"{node} {count}" for node, (count, _) in sorted(held.items()))
             bad.append(f"shard {shard}: entries held differ: {counts}")
     return verdict(
-        "I8", "convergence", bad, "replicas do not agree after the end", len(shards),
-        f"the owners of all {len(shards)} shards with rows hold the same entries",
-        "nobody told what it holds",
+        "I8", "convergence", bad, "replicas do not agree after the end", len(judged),
+        f"the owners of all {len(judged)} shards with rows hold the same entries",
+        "nobody told what it holds, or not every node owns every shard",
     )  # fmt: skip
 
 

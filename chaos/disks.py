@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import time
@@ -130,7 +131,8 @@ class Disk:
         with contextlib.suppress(DiskFailed):  # it may have thawed by itself
             command("fsfreeze", "-u", self.mount)
         if self._thaw is not None:
-            self._thaw.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._thaw.pid, signal.SIGKILL)  # its sleep as well
             self._thaw.wait()
             self._thaw = None
 

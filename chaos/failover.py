@@ -18,6 +18,7 @@ from typing import Any
 
 from chaos import deadman
 from chaos.local_cluster import LocalCluster
+from node.cli_errors import CliError
 from quorumlog.errors import QuorumlogError
 from quorumlog.wire import Reply, Wire, WireSettings
 from ring.shards import shard_of
@@ -56,13 +57,22 @@ class _Writer:
 
 @dataclass(slots=True)
 class Result:
-    """All stalls; `rows` acknowledged, and those of them that the last read lacks or has twice."""
+    """All stalls; `rows` acknowledged, and those of them that the last read lacks or has twice.
+
+    `silent`: services that never had an acknowledgement: of them nothing was measured.
+    """
 
     stalls: list[Stall]
     faults: int
     rows: int
     lost: int
     doubled: int
+    silent: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Nothing lost, nothing doubled, and every service was put to the test."""
+        return bool(self.rows) and not (self.lost or self.doubled or self.silent)
 
     def figures(self) -> dict[str, Any]:
         """p50, p99 and the longest, by what happened to whom."""
@@ -237,16 +247,27 @@ class Failover:
                 params = {"service": writer.service}
                 headers = {"Accept": "application/x-ndjson"}
                 reply = await wire.request("GET", url, params=params, headers=headers)
-                found = [
-                    json.loads(line)["chaos_number"] for line in reply.body.split(b"\n") if line
-                ]
+                found = numbers_in(reply)
                 acked = set(range(1, len(writer.acks) + 1))
                 rows += len(acked)
                 lost += len(acked - set(found))
                 doubled += len(found) - len(set(found))
         finally:
             await wire.close()
-        return Result(self._stalls, kills, rows, lost, doubled)
+        silent = tuple(one.service for one in self._writers if not one.acks)
+        return Result(self._stalls, kills, rows, lost, doubled, silent)
+
+
+def numbers_in(reply: Reply) -> list[int]:
+    """The numbers of the rows in a last read.
+
+    Raises:
+        CliError: it is no whole answer, so it shows neither that rows are lost nor that they are there.
+    """
+    if reply.status != 200 or reply.headers.get("X-Quorumlog-Complete") != "true":
+        text = reply.body[:200].decode("utf-8", "replace")
+        raise CliError(f"the last read is not whole (status {reply.status}): {text}")
+    return [json.loads(line)["chaos_number"] for line in reply.body.split(b"\n") if line]
 
 
 def _request(writer: _Writer, epoch: int) -> tuple[bytes, str, str]:

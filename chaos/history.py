@@ -78,7 +78,7 @@ class Head:
     """What the run was: where its numbers came from, and the quorum it ran with.
 
     `services` is the service of each writing client; `sequenced` are those that number their rows
-    towards the server by the same numbers. `converges`: whether replicas are meant to agree without a read.
+    towards the server by the same numbers. `converges`: whether nodes were asked what they hold in the end.
     """
 
     scenario: str

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from typing import Any
 
 from chaos import processes
 from node import up_process
+from node.cli_errors import CliError
 from node.up import wait_ready
 from node.up_plan import ClusterPlan, NodePlan, node_toml, plan_cluster
 from node.up_process import NodeProcess
@@ -74,7 +76,8 @@ class LocalCluster:
         self.running: dict[str, NodeProcess] = {}
         self.within: dict[str, Sequence[str]] = {}
         self.environment: dict[str, Mapping[str, str]] = {}
-        self._founded = False
+        self._founded = self._destroyed = False
+        self._starting = threading.Lock()
         self._data = data
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "secret").touch(mode=0o600)
@@ -126,15 +129,22 @@ class LocalCluster:
     def start_without_waiting(
         self, node_id: str, environment: Mapping[str, str] | None = None
     ) -> NodeProcess:
-        """Starts one node; it may never be ready. `environment`: beside what it always gets."""
-        process = up_process.start(
-            self.node(node_id),
-            bootstrap=not self._founded,
-            environment={**self.environment.get(node_id, {}), **(environment or {})},
-            within=self.within.get(node_id, ()),
-        )
-        self.running[node_id] = process
-        return process
+        """Starts one node; it may never be ready. `environment`: beside what it always gets.
+
+        Raises:
+            CliError: the cluster was destroyed meanwhile (the run was interrupted while a fault was held).
+        """
+        with self._starting:
+            if self._destroyed:
+                raise CliError("the cluster is gone: nothing is started any more")
+            process = up_process.start(
+                self.node(node_id),
+                bootstrap=not self._founded,
+                environment={**self.environment.get(node_id, {}), **(environment or {})},
+                within=self.within.get(node_id, ()),
+            )
+            self.running[node_id] = process
+            return process
 
     def revive(self, *node_ids: str, if_read_only: bool = False) -> dict[str, list[str]]:
         """Waits until these nodes are ready; starts those that ended, as a supervisor does.
@@ -226,8 +236,10 @@ class LocalCluster:
         assert not killed, f"did not end within 10 s of SIGTERM: {[one.plan.id for one in killed]}"
 
     def destroy(self) -> None:
-        """Ends whatever runs, at once, paused or not."""
-        for process in self.running.values():
+        """Ends whatever runs, at once, paused or not; nothing can be started after it."""
+        with self._starting:
+            self._destroyed = True
+        for process in list(self.running.values()):
             if process.child is not None and process.child.poll() is None:
                 process.child.kill()
                 process.child.wait(10)
@@ -244,10 +256,15 @@ class LocalCluster:
         finally:
             connection.close()
 
+    def log_text(self, node_id: str) -> str:
+        """All that a node has said so far; empty if nothing."""
+        log = self.node(node_id).log
+        return log.read_text(errors="replace") if log.exists() else ""
+
     def logs(self, node_id: str) -> list[dict[str, Any]]:
         """The node's log events; a line that is none has the level `raw`."""
         events = []
-        for line in self.node(node_id).log.read_text(errors="replace").splitlines():
+        for line in self.log_text(node_id).splitlines():
             try:
                 events.append(json.loads(line))
             except ValueError:

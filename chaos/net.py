@@ -15,6 +15,7 @@ import concurrent.futures
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,9 +42,16 @@ def fault_server() -> Iterator[str]:
     with subprocess.Popen(  # noqa: S603 - our own interpreter and module
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
     ) as child:
+        assert child.stdin is not None, "made with a pipe"
         assert child.stdout is not None, "made with a pipe"
-        yield child.stdout.readline().decode().strip()
-        # leaving closes its input, upon which it ends, and waits for it
+        try:
+            yield child.stdout.readline().decode().strip()
+        finally:
+            child.stdin.close()  # upon which it ends
+            try:
+                child.wait(CALL_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
 
 
 class LinkFailed(Exception):
@@ -66,7 +74,6 @@ class Links:
         if not separator or not host or not port.isdecimal():
             raise CliError(f"{ENVIRONMENT} is host:port, not {server!r}")
         self._host = host
-        self._pool = concurrent.futures.ThreadPoolExecutor(1, "links")
         self._failures = (exceptions.NotFound, exceptions.ProxyExists, exceptions.InvalidToxic)
         self._failures += (OSError, KeyError, ValueError)
         self._server: Any = toxiproxy.Toxiproxy()
@@ -134,13 +141,16 @@ class Links:
             raise LinkFailed(f"{link} still has {', '.join(left)}")
 
     def close(self) -> None:
-        """Removes the links of this run, and no others."""
-        try:
-            for proxy in self._proxies.values():
+        """Removes the links of this run, and no others; one that cannot be removed keeps none of the rest."""
+        failed = []
+        for name, proxy in self._proxies.items():
+            try:
                 self._call(proxy.destroy)
-        finally:
-            self._proxies.clear()
-            self._pool.shutdown(wait=False)
+            except LinkFailed as error:
+                failed.append(f"{name}: {error}")
+        self._proxies.clear()
+        if failed:
+            raise LinkFailed(f"links are left: {'; '.join(failed)}")
 
     def _add(self, link: str, kind: str, direction: Direction, attributes: dict[str, int]) -> None:
         proxy, name = self._proxies[link], f"{kind}_{direction}"
@@ -151,8 +161,18 @@ class Links:
             raise LinkFailed(f"{link} has no {name}: the server did not take it")
 
     def _call(self, work: Callable[[], T]) -> T:
+        """The result of `work`, on a thread that nobody waits for if the server never answers."""
+        done: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits below
+                done.set_exception(error)
+
+        threading.Thread(target=run, name="links", daemon=True).start()
         try:
-            return self._pool.submit(work).result(CALL_SECONDS)
+            return done.result(CALL_SECONDS)
         except TimeoutError as error:
             raise LinkFailed(f"no answer in {CALL_SECONDS:.0f} s") from error
         except self._failures as error:

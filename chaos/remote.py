@@ -62,9 +62,13 @@ class RemoteCluster(LocalCluster):
         nodes, quorum = [], (0, 0, 0)
         for server in servers:
             parts = urllib.parse.urlsplit(server if "//" in server else f"http://{server}")
-            if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
+            found = RemoteNode("", parts.hostname or "", _port(parts))
+            if (
+                parts.scheme != "http"
+                or not (found.host and found.http_port)
+                or parts.path.strip("/")
+            ):
                 raise CliError(f"{server} is no http://HOST:PORT", code=USAGE)
-            found = RemoteNode("", parts.hostname, parts.port or 80)
             answer = _ask(found, "/cluster")
             try:
                 told = answer["quorum"]
@@ -81,6 +85,14 @@ class RemoteCluster(LocalCluster):
     def plan(self) -> ClusterPlan:  # type: ignore[override]
         """Looks like a plan as far as clients and links need it: `nodes` and `quorum`."""
         return self.remote  # type: ignore[return-value]
+
+
+def _port(parts: urllib.parse.SplitResult) -> int:
+    """80 if none is said, 0 if what is said is none."""
+    try:
+        return 80 if parts.port is None else parts.port
+    except ValueError:
+        return 0
 
 
 def _ask(node: RemoteNode, path: str) -> Any:

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +159,7 @@ def _prepare(
         r=r,
         services=services,
         sequenced=tuple(name for name in writers if name.startswith("numbered")),
-        converges=find_spec("cluster.anti_entropy") is not None,
+        converges=not token,
     )
     recorder = Recorder(work.folder, head, clock)
     urls = dict(zip(cluster.ids, cluster.urls, strict=True))

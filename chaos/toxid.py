@@ -14,6 +14,7 @@ Source: Toxiproxy's README (the HTTP API, version 2).
 import asyncio
 import contextlib
 import json
+import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -71,11 +72,16 @@ class Proxy:
         """
         host, port = split_address(self.listen)
         try:
-            self._server = await asyncio.start_server(self._accept, host or None, port)
+            if host in ("", "::"):
+                sock = _on_all_interfaces(port)
+                self._server = await asyncio.start_server(self._accept, sock=sock)
+            else:
+                self._server = await asyncio.start_server(self._accept, host, port)
         except OSError as error:
             raise ApiError(500, f"listen tcp {self.listen}: {error.strerror}") from error
         real = self._server.sockets[0].getsockname()[1]
-        self.listen = f"{host or '[::]'}:{real}"
+        shown = f"[{host or '::'}]" if ":" in host or not host else host
+        self.listen = f"{shown}:{real}"
 
     async def stop(self) -> None:
         """Closes the listener and all connections."""
@@ -120,6 +126,13 @@ class Proxy:
                 return await asyncio.open_connection(host or "127.0.0.1", port)
         except (OSError, TimeoutError):
             return None  # as the original: accepted, then closed
+
+
+def _on_all_interfaces(port: int) -> socket.socket:
+    """One listener for both families, so that there is one port; IPv4 alone where there is no IPv6."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -167,7 +180,8 @@ class Toxid:
         assert task is not None, "start_server runs it in a task"
         self._clients.add(task)
         try:
-            with contextlib.suppress(OSError, EOFError, TimeoutError, ValueError):
+            gone = (OSError, EOFError, TimeoutError, ValueError, asyncio.LimitOverrunError)
+            with contextlib.suppress(*gone):
                 while await self._request(reader, writer):
                     pass
         except asyncio.CancelledError:
@@ -276,8 +290,9 @@ class Toxid:
         if not isinstance(entries, list):
             raise ApiError(400, "bad request body: not a list")
         for number, one in enumerate(entries, 1):
+            _check_types(one)
             for name in ("name", "upstream"):
-                if not isinstance(one, dict) or not one.get(name):
+                if not one.get(name):
                     raise ApiError(400, f"missing required field: {name} at proxy {number}")
         done: list[Any] = []
         for one in entries:
@@ -340,12 +355,17 @@ _TYPES = {"name": str, "listen": str, "upstream": str, "enabled": bool}
 
 def _object(body: bytes) -> dict[str, Any]:
     value = _decoded(body)
+    _check_types(value)
+    return value
+
+
+def _check_types(value: Any) -> None:
+    """Raises ApiError unless it is an object whose known fields have their types."""
     if not isinstance(value, dict):
         raise ApiError(400, "bad request body: not an object")
     for name, kind in _TYPES.items():
         if value.get(name) is not None and not isinstance(value[name], kind):
             raise ApiError(400, f"bad request body: {name} is no {kind.__name__}")
-    return value
 
 
 async def _serve(address: str, with_parent: bool) -> None:

@@ -2,8 +2,11 @@
 
 N-W+1 owners say what they hold, and what the producer was told. Each acked row is on W owners, so at
 least one of these has it. What lies above `told` on fewer than W of them is fetched from a holder and put
-to the others; ackTill counts it only when their answers show it. Until that is done the producer is not
-served: ackTill would be lower than it was, for rows that it may have thrown away by then.
+to the others; ackTill counts it only when their answers show it.
+
+What cannot be put again stays `missing` if all owners were heard: on so few of them it was never acked, and
+the producer sends it again. Else an owner that is away may have it too, so it may be acked, and an ackTill
+below it would take that back: the producer waits until it is put, or all owners are heard.
 """
 
 from collections.abc import Iterable
@@ -17,7 +20,7 @@ from ingestor.producers import ProducerBook, ProducerSession
 from ingestor.write_metrics import WriteMetrics
 from ingestor.write_settings import WriteSettings
 from records.block_codec import EncodedBlock
-from records.errors import Fenced, QuorumlogError, QuorumUnavailable
+from records.errors import Fenced, NotFound, QuorumlogError, QuorumUnavailable
 from records.ids import EntryId
 from records.intervals import SeqIntervals
 from records.messages import EntriesRequest, ProducerState, PutOptions, PutReply
@@ -57,8 +60,8 @@ class Recovery:
         """The producer's session under this reign, recovered if it is new.
 
         Raises:
-            QuorumUnavailable: fewer than N-W+1 owners answered by the deadline, or what they hold did not
-                reach W of them.
+            QuorumUnavailable: fewer than N-W+1 owners answered by the deadline; or rows that may be acked
+                could not be put again.
         """
         session = self._book.session(producer, led.reign)
         if session.ready:
@@ -69,17 +72,18 @@ class Recovery:
         return session
 
     async def _recover(self, led: Led, session: ProducerSession, deadline: Deadline) -> None:
-        """One try; the session is ready, or a pause is over."""
+        """One try; after it the session is ready, or a pause is over."""
         heard = await self.refresh(led, session, led.overlap, deadline)
-        try:
-            for ledger in session.ledgers():
-                await self._thicken(led, session, ledger, heard, deadline)
-        except QuorumUnavailable:
-            if deadline.remaining() <= RETRY_SECONDS:
-                raise
-            await self._clock.sleep(RETRY_SECONDS)
-        else:
+        failed = None
+        for ledger in session.ledgers():
+            failed = await self._thicken(led, session, ledger, heard, deadline) or failed
+        if failed is None or len(heard) == len(led.owners):
             session.ready = True
+        elif deadline.remaining() <= RETRY_SECONDS:
+            text = "rows that may be acknowledged are on too few owners"
+            raise QuorumUnavailable(f"{text}: {failed.message}") from failed
+        else:
+            await self._clock.sleep(RETRY_SECONDS)
 
     async def refresh(
         self, led: Led, session: ProducerSession, needed: Iterable[Group], deadline: Deadline
@@ -132,12 +136,8 @@ class Recovery:
         ledger: ProducerLedger,
         heard: list[str],
         deadline: Deadline,
-    ) -> None:
-        """Puts again what fewer than W of `heard` hold: the leader before may have acknowledged it.
-
-        Raises:
-            QuorumUnavailable: some of it could not be put. Answering without it, ackTill would fall.
-        """
+    ) -> QuorumlogError | None:
+        """Puts again what fewer than W of `heard` hold; why some of it could not be put."""
         spans, failed = ledger.thin(led.writers), None
         for holder in heard if spans else ():
             held = ledger.held_by(holder)
@@ -148,8 +148,7 @@ class Recovery:
                     log.warning("tail not put again", holder=holder, error=error)
                     failed = error
             spans = ledger.thin(led.writers)
-        if failed is not None and spans:
-            raise QuorumUnavailable(f"its last rows could not be put again: {failed.message}")
+        return failed if spans else None
 
     async def _copy(
         self,
@@ -165,7 +164,7 @@ class Recovery:
         while wanted:
             blocks = await replica.fetch(tuple(wanted), deadline)
             if not blocks:
-                return
+                raise NotFound(f"{holder} has them no longer")
             for block in blocks:
                 await self._put_again(led, session, holder, block, deadline)
                 self._metrics.recovered.inc(block.header.rows)

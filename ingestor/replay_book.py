@@ -222,15 +222,23 @@ class ReplayBook:
             return known
         if not spans:
             raise InvalidRequest("no sequences of this producer are in that range")
-        if len(self._open) >= self._limits.open_max:
-            self.refused += 1
-            raise Overloaded(f"{len(self)} replay requests are open", retry_after_seconds=10)
+        self.check_room(1)
         lacking = common(spans, missing)
         one = ReplayRequest(name, key, Kind.ASKED, now, spans, lacking, reason, changed=now)
         self._count(one, "asked", size(spans))
         self._asked.setdefault(key, []).append(one)
         self._open[name] = one
         return one
+
+    def check_room(self, count: int) -> None:
+        """Whether so many more requests may be opened.
+
+        Raises:
+            Overloaded: too many are open.
+        """
+        if len(self._open) + count > self._limits.open_max:
+            self.refused += count
+            raise Overloaded(f"{len(self)} replay requests are open", retry_after_seconds=10)
 
     def gone(self, name: str, spans: Spans, now: int) -> ReplayRequest | None:
         """The producer no longer has `spans`; None if there is no such open request of an operator."""
@@ -339,11 +347,12 @@ class ReplayBook:
         """The requests for gaps, expired ones too."""
         return list(self._gaps.values())
 
-    def counts(self) -> dict[str, int]:
-        """How many open requests are in each state."""
+    def counts(self, tenant: str | None = None) -> dict[str, int]:
+        """How many open requests are in each state: of one tenant, or all."""
         found = {str(state): 0 for state in (State.PENDING, State.STREAMING, State.EXPIRED)}
         for one in self._open.values():
-            found[str(one.state)] += 1
+            if tenant in (None, one.key[0]):
+                found[str(one.state)] += 1
         return found
 
     def _of_id(self, name: str) -> ReplayRequest | None:

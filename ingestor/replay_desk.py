@@ -111,13 +111,13 @@ class ReplayDesk:
         return moved
 
     def figures(self, tenant: str) -> dict[str, object]:
-        """Requests by state and sums of rows, of one tenant by service."""
+        """Of one tenant: open requests by state, sums of rows by service."""
         sums = {
             service: rows.to_dict()
             for (whose, service), rows in sorted(self.book.services.items())
             if whose == tenant
         }
-        return {"requests": self.book.counts(), "services": sums}
+        return {"requests": self.book.counts(tenant), "services": sums}
 
     def take_ended(self) -> list[str]:
         """The ids of operators' requests that ended since the last call."""

@@ -153,7 +153,7 @@ class Replays:
             return
         request = ProducersRequest(tuple(sorted(sealed)), gaps=True, most=10 * LOOKED_AT_MAX)
         owners = {owner for shard in sealed for owner in view.owners(shard)}
-        found = await self._list(sorted(owners), request)
+        found, _ = await self._list(sorted(owners), request)
         keys = {(shard, state.producer) for shard, state in found}
         keys |= {(view.shard_of(*one.key[:3]), one.key) for one in self.desk.book.open_gaps()}
         for place in self._next(sorted(keys)):
@@ -179,19 +179,20 @@ class Replays:
 
     async def _list(
         self, owners: Iterable[str], request: ProducersRequest
-    ) -> list[tuple[int, ProducerState]]:
-        """What those owners list that answer in time."""
+    ) -> tuple[list[tuple[int, ProducerState]], int]:
+        """What those owners list that answer in time, and how many they are."""
         deadline = self._soon()
 
-        async def one(owner: str) -> list[tuple[int, ProducerState]]:
+        async def one(owner: str) -> list[tuple[int, ProducerState]] | None:
             try:
                 return await self._replicas.get(owner).producers(request, deadline)
             except QuorumlogError as error:
                 self._failures.labels(error.code).inc()
-                return []
+                return None
 
         answers = await asyncio.gather(*(one(owner) for owner in owners))
-        return [state for answer in answers for state in answer]
+        heard = [answer for answer in answers if answer is not None]
+        return [state for answer in heard for state in answer], len(heard)
 
     def _soon(self) -> Deadline:
         return Deadline.after(self._clock, LIST_SECONDS)
@@ -199,7 +200,7 @@ class Replays:
     # -- what operators ask ------------------------------------------------------------------------
 
     async def ask(self, shard: int, ask: Ask, deadline: Deadline) -> list[ReplayRequest]:
-        """Opens a request for each producer that `ask` is about and that has rows in `shard`.
+        """Opens a request for each producer that `ask` is about and that has rows in `shard`; all or none.
 
         Raises:
             NotLeader: this node does not lead `shard`. InvalidRequest: no such rows.
@@ -207,59 +208,59 @@ class Replays:
         """
         if shard not in self._leases.sealed_shards():
             raise not_leader(self._views.current(), shard)
+        if not ask.spans and ask.start >= ask.end:
+            raise InvalidRequest("sequences or a time range are needed; from lies before to")
         producers = [ask.producer] if ask.producer else await self._producers(shard, ask, deadline)
-        opened: list[ReplayRequest] = []
+        filed = {} if ask.spans else await self._filed(shard, ask, deadline)
+        found: list[tuple[ProducerEpochKey, Spans, Spans]] = []
         for producer in producers:
             standing = await self._writer.standing(
                 ask.tenant, ask.service, producer, ask.epoch, deadline
             )
             key = (ask.tenant, ask.service, producer, standing.epoch)
-            spans = ask.spans or await self._spans_of(shard, key, ask, deadline)
+            spans = ask.spans or filed.get(key, ())
             seen = standing.progress.max_seen
             wanted = tuple((a, min(b, seen)) for a, b in SeqIntervals(spans) if a <= seen)
-            if not wanted and not ask.producer:
-                continue
-            name = f"ask-{self._entropy.bytes(10).hex()}"
-            missing = standing.progress.missing
-            opened.append(self.desk.ask(name, key, wanted, missing, ask.reason))
-        return opened
+            if wanted or ask.producer:
+                found.append((key, wanted, standing.progress.missing))
+        self.desk.book.check_room(len(found))
+        return [
+            self.desk.ask(f"ask-{self._entropy.bytes(10).hex()}", *one, ask.reason) for one in found
+        ]
 
     async def _producers(self, shard: int, ask: Ask, deadline: Deadline) -> list[str]:
         request = ProducersRequest((shard,), ask.tenant, ask.service, most=PRODUCERS_MAX + 1)
-        owners = self._views.current().owners(shard)
-        found = await deadline.wait(self._list(owners, request))
+        view = self._views.current()
+        owners = view.owners(shard)
+        found, heard = await deadline.wait(self._list(owners, request))
+        _check_heard(heard, len(owners), view.quorum.w, "producers")
         names = sorted({state.producer[2] for _, state in found})
         if len(names) > PRODUCERS_MAX:
             text = f"more than {PRODUCERS_MAX} producers of {ask.service}: name one"
             raise Overloaded(text, retry_after_seconds=1)
         return names
 
-    async def _spans_of(
-        self, shard: int, key: ProducerEpochKey, ask: Ask, deadline: Deadline
-    ) -> Spans:
-        """From the first to the last sequence of a producer in the hours that the time touches."""
-        if ask.start >= ask.end:
-            raise InvalidRequest("sequences or a time range are needed; from lies before to")
+    async def _filed(
+        self, shard: int, ask: Ask, deadline: Deadline
+    ) -> dict[ProducerEpochKey, Spans]:
+        """From the first to the last sequence of each producer in the hours that the time touches."""
         view = self._views.current()
         owners = view.owners(shard)
-        needed = max(1, len(owners) - view.quorum.w + 1)
         request = EntriesRequest(shard, ask.start, ask.end)
         answers = await asyncio.gather(
             *(self._replicas.get(owner).entries(request, deadline) for owner in owners),
             return_exceptions=True,
         )
         replies = [one for one in answers if not isinstance(one, BaseException)]
-        if len(replies) < needed:
-            text = f"{len(replies)} owners listed their entries, {needed} are needed"
-            raise QuorumUnavailable(text, acks=len(replies), needed=needed)
-        spans = SeqIntervals(
-            span
-            for reply in replies
-            for entry in reply.entries
-            if entry.producer == key
-            for span in entry.seqs
-        ).spans()
-        return ((spans[0][0], spans[-1][1]),) if spans else ()
+        _check_heard(len(replies), len(owners), view.quorum.w, "entries")
+        ends: dict[ProducerEpochKey, tuple[int, int]] = {}
+        for reply in replies:
+            for entry in reply.entries:
+                key = entry.producer
+                if key and key[:2] == (ask.tenant, ask.service) and entry.seqs:
+                    low, high = ends.get(key, entry.seqs[0])
+                    ends[key] = min(low, entry.seqs[0][0]), max(high, entry.seqs[-1][1])
+        return {key: (one,) for key, one in ends.items()}
 
     # -- notes of what others lead -----------------------------------------------------------------
 
@@ -290,3 +291,15 @@ class Replays:
                     self._failures.labels(error.code).inc()
                     continue
                 self.forget([note.id])
+
+
+def _check_heard(heard: int, owners: int, w: int, what: str) -> None:
+    """Fewer than N - W + 1 owners may all lack what W others hold: their silence is no "there is none".
+
+    Raises:
+        QuorumUnavailable: ask again.
+    """
+    needed = max(1, owners - w + 1)
+    if heard < needed:
+        text = f"{heard} owners listed their {what}, {needed} are needed"
+        raise QuorumUnavailable(text, acks=heard, needed=needed)

@@ -3,6 +3,7 @@
 Nodes of such a run read microseconds to add from a file of their own (`runtime.clock.OffsetClock`).
 """
 
+import http.client
 from pathlib import Path
 
 from chaos.faults.base import Kind, Proof, Site, Targets
@@ -64,7 +65,7 @@ def _time(site: Site, target: str) -> int:
     try:
         answer = site.cluster.get("/health", site.cluster.ids.index(target), timeout=5)
         return int(answer["time_micros"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
         raise FaultDidNotBite(f"{target} does not tell its time: {error}") from error
 
 

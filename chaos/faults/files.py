@@ -1,12 +1,10 @@
 """Damage to a stopped node's files: a flipped bit, a zeroed page, a torn tail, a lost file, an old one.
 
-Only one node of a run is ever damaged: N - W of N=3. The proof is the file's hash before and after. A node
-whose damage reaches what it cannot do without may refuse to start: that is an answer, and the old bytes
-come back with the heal.
+Only one node of a run is ever damaged: N - W of N=3. The proof is the file's hash before and after. What is
+damaged stays damaged: the node has to start all the same, and to get from its peers what it lacks.
 """
 
 import hashlib
-import shutil
 from pathlib import Path
 
 from chaos.faults.base import Kind, Proof, Site, Targets
@@ -29,8 +27,6 @@ class Corrupt(Kind):
         path = _choose(site, home)
         before = _hash(path)
         way = _ways(path)[site.pick(0, len(_ways(path)) - 1)]
-        saved = home.parent / f"{home.name}-before-damage"
-        shutil.copy2(path, saved)
         where = damage(path, way, site)
         after = _hash(path)
         if before == after:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import socket
 
 from chaos.faults.base import Kind, Proof, Site, Targets
 from chaos.faults.links import ask
@@ -12,6 +13,8 @@ from chaos.processes import FaultDidNotBite
 SPARE = 2
 #: Connections that are opened and held, so that the limit is met.
 HELD = 12
+#: Seconds in which a node without a limit answers.
+ANSWER_SECONDS = 1.0
 
 
 class FewFds(Kind):
@@ -26,6 +29,10 @@ class FewFds(Kind):
         """The proof is the count of open descriptors at the limit while new connections stay unanswered."""
         seen = {}
         for target in targets:
+            node = site.cluster.node(target)
+            before, _ = ask(f"{node.host}:{node.http_port}", ANSWER_SECONDS)
+            if before != "answered":
+                raise FaultDidNotBite(f"{target} {before} before there was a limit")
             pid = site.cluster.running[target].pid
             used = len(os.listdir(f"/proc/{pid}/fd"))
             soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -36,14 +43,12 @@ class FewFds(Kind):
 
     def _probe(self, site: Site, target: str, limit: int) -> str:
         node = site.cluster.node(target)
-        import socket
-
         held: list[socket.socket] = []
         try:
             for _ in range(HELD):
                 with contextlib.suppress(OSError):
                     held.append(socket.create_connection((node.host, node.http_port), 2))
-            answer, _ = ask(f"{node.host}:{node.http_port}", 1.0)
+            answer, _ = ask(f"{node.host}:{node.http_port}", ANSWER_SECONDS)
         finally:
             for one in held:
                 one.close()

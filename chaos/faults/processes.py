@@ -18,6 +18,8 @@ POINTS_UNDER_LOAD = {
     "compact.write": 1, "compact.sync": 1, "compact.rename": 1, "compact.sync-folders": 1,
     "compact.apply": 1, "compact.flush": 1, "compact.flushed": 1,
 }  # fmt: skip
+#: What a node says that refuses to start on an empty disk (`node.node`).
+REFUSAL = "holds no store"
 #: Seconds in which a node that must refuse to start has to end.
 REFUSAL_SECONDS = 20.0
 
@@ -51,6 +53,12 @@ class Pause(Kind):
         site.cluster.resume(*targets)
         return {}
 
+    def undo(self, site: Site, targets: Targets) -> None:
+        """One did not stop: those that did must not stay stopped."""
+        for target in targets:
+            with contextlib.suppress(FaultDidNotBite, CliError, KeyError):
+                site.cluster.resume(target)
+
 
 class Restart(Kind):
     """SIGTERM and a start: what an upgrade does to one node after another."""
@@ -65,6 +73,11 @@ class Restart(Kind):
         """Started, ready."""
         site.cluster.start()
         return {}
+
+    def undo(self, site: Site, targets: Targets) -> None:
+        """It did not end in order, but it is gone."""
+        with contextlib.suppress(CliError):
+            site.cluster.start()
 
 
 class Failpoint(Kind):
@@ -112,19 +125,22 @@ class Wipe(Kind):
     name, at_rest = "wipe", True
 
     def bite(self, site: Site, targets: Targets) -> Proof:
-        """`refused`: it ended by itself with an error and never was ready."""
+        """`refused`: it ended by itself, and said that its disk is empty; not for another reason."""
         (target,) = targets
         pids = site.cluster.kill(target)
         data, kept = _aside(site, target)
         data.rename(kept)
         data.mkdir()
+        said = len(site.cluster.log_text(target))
         process = site.cluster.start_without_waiting(target)
         ended = wait_for(lambda: not process.running, REFUSAL_SECONDS)
         if not ended:
             site.cluster.kill(target)
         site.cluster.running.pop(target, None)
         code = process.exit_code
-        return {"pids": pids, "refused": ended and code not in (0, None), "exit_code": code}
+        why = REFUSAL in site.cluster.log_text(target)[said:]
+        refused = ended and code not in (0, None) and why
+        return {"pids": pids, "refused": refused, "exit_code": code, "says_why": why}
 
     def heal(self, site: Site, targets: Targets) -> Proof:
         """The old disk comes back; whatever the empty one gathered is dropped."""
@@ -134,6 +150,15 @@ class Wipe(Kind):
         kept.rename(data)
         site.cluster.start()
         return {}
+
+    def undo(self, site: Site, targets: Targets) -> None:
+        """The old disk must not stay aside, nor a node on the empty one run on."""
+        (target,) = targets
+        if _aside(site, target)[1].exists():
+            if target in site.cluster.running:
+                site.cluster.end_somehow(target)
+            with contextlib.suppress(CliError, OSError):
+                self.heal(site, targets)
 
 
 def _aside(site: Site, target: str) -> tuple[Path, Path]:

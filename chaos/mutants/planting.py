@@ -8,14 +8,11 @@ There are no hooks for this in the product: a mutant replaces a function while i
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
-from unittest import mock
 
 from chaos.sim.clock import Dice
 from chaos.sim.plan import SECONDS, Fault, Plan, draw
 from chaos.sim.run import Outcome, simulate
-
-Place = tuple[Any, str, Any]
+from chaos.sim.twins import Place, replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +41,8 @@ class Mutant:
     @contextmanager
     def planted(self) -> Iterator[None]:
         """The bug is in while this is open."""
-        patches = [mock.patch.object(*place) for place in self.plant()]
-        for one in patches:
-            one.start()
-        try:
+        with replaced(self.plant()):
             yield
-        finally:
-            for one in reversed(patches):
-                one.stop()
 
 
 @dataclass(frozen=True, slots=True)

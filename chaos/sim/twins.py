@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -27,6 +27,8 @@ from runtime.logs import Logger
 from storage.catalog import Catalog
 from storage.wal import LogHooks, Wal
 
+#: Where something is replaced: in what, under which name, by what.
+Place = tuple[Any, str, Any]
 #: Virtual seconds from an append to its fdatasync, at least.
 SYNC_SECONDS_MIN = 0.0005
 #: Events logged as errors that no fault explains: a bug in the product.
@@ -258,7 +260,7 @@ def installed(bugs: list[str]) -> Iterator[None]:
             bugs.append(f"{event}: {fields}")
 
     service = storage.service
-    places: list[tuple[Any, str, Any]] = [
+    places: list[Place] = [
         (storage.wal, "os", os_twin),
         (storage.wal, "threading", threads),
         (storage.recovery, "os", os_twin),
@@ -272,14 +274,19 @@ def installed(bugs: list[str]) -> Iterator[None]:
         (service, "use_steady_memory", lambda: None),
         (Logger, "_emit", emit),
     ]
-    patches: list[Any] = [mock.patch.object(*place) for place in places]
     absent = {name: None for name in ("pandas", "dateutil") if name not in sys.modules}
-    patches.append(mock.patch.dict(sys.modules, absent))  # Arrow looks for them again and again
-    for one in patches:
-        one.start()
+    without = mock.patch.dict(sys.modules, absent)  # Arrow looks for them again and again
     try:
-        yield
+        with replaced(places), without:
+            yield
     finally:
-        for one in reversed(patches):
-            one.stop()
         LOST_POWER.clear()
+
+
+@contextmanager
+def replaced(places: Sequence[Place]) -> Iterator[None]:
+    """Other things stand in these places while this is open."""
+    with ExitStack() as undo:
+        for place in places:
+            undo.enter_context(mock.patch.object(*place))
+        yield

@@ -2,8 +2,9 @@
 
 A request has the server's id and ranges of seqs; GAP stands for rows that the server misses although it
 had acknowledged them. Each answer of the server repeats what it still waits for, so nothing is remembered
-beyond that: what was sent and still is waited for is sent again, ROUNDS times, and then left alone. At
-most REQUESTS are under way; what does not fit comes again with a later answer.
+beyond that: what was sent and still is waited for is sent again, ROUNDS times, and then left alone; what
+was never sent goes out all the same. At most REQUESTS are under way; what does not fit comes again with a
+later answer.
 """
 
 from __future__ import annotations
@@ -43,11 +44,16 @@ class ReplayPlan:
             if not wanted or not self._room():
                 return
             known = self._requests[name] = _Request()
-        if len(Ranges([*known.sent, *wanted])) == len(known.sent) + len(wanted):
+        fresh = Ranges(wanted)
+        for first, last in known.sent:
+            fresh.remove(first, last)
+        if len(fresh) == len(wanted):
             known.rounds, known.sent = 0, Ranges()  # nothing of it was sent before
         if known.rounds < ROUNDS:
             known.rounds += 1
             known.waiting = wanted
+        else:
+            known.waiting = fresh
 
     def _room(self) -> bool:
         if len(self._requests) < REQUESTS:

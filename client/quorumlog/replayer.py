@@ -135,9 +135,9 @@ class Replayer:
         except (QuorumlogError, TimeoutError) as error:
             log.debug("not learned what is asked for: %s", error)
             return
-        now = self._buffer.meta
-        if meta.epoch == now.epoch:
+        if meta.epoch == self._buffer.meta.epoch:
             # Its ackTill is not taken: only an answer to our own rows shows that the seqs are ours.
-            lost = [(a, min(b, now.ack_till)) for a, b in answer.missing if a <= now.ack_till]
+            # Lost is what was acked before the question; what was acked since, it may not know yet.
+            lost = [(a, min(b, meta.ack_till)) for a, b in answer.missing if a <= meta.ack_till]
             self.on_answer(answer, lost)
             self._wake()

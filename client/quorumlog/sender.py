@@ -21,6 +21,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 
 from .answers import IngestAnswer, Rejected, read_ingest
 from .batch import (
@@ -416,9 +417,12 @@ class Sender:
 
     async def _post_rows(self, rows: list[bytes], skips: list[Skip]) -> IngestAnswer:
         body = batch_body(self._buffer.meta, rows, skips)
-        ack = self._settings.ack
+        ack, told = self._settings.ack, self._window.ack_till
         path = "/ingest" if ack is None else f"/ingest?ack={ack}"
-        return await self._courier.post(path, body, read_ingest, is_final_for_rows)
+        answer = await self._courier.post(path, body, read_ingest, is_final_for_rows)
+        # What another answer acknowledged while this one was under way is not missing any more.
+        missing = self._window.not_acked_since(told, answer.missing)
+        return answer if missing == answer.missing else replace(answer, missing=missing)
 
     def _note(self, error: QuorumlogError | None) -> None:
         """Remembers the latest failure; those that time alone won't mend end a `flush`."""

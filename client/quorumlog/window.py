@@ -74,6 +74,19 @@ class AckWindow:
         highest = max([ack_till, *(last for _, last in missing)])
         return highest > self.highest_sent
 
+    def not_acked_since(self, told: int, missing: Sequence[Range]) -> tuple[Range, ...]:
+        """`missing` of an answer to what was sent at `ack_till` = `told`, without what was acked since.
+
+        Answers overtake one another: one that was made before another's `ackTill` calls rows missing
+        that are durable by now. To believe it would mean to send them again, or, if they are gone from
+        the buffer, to declare stored rows as lost.
+        """
+        if self.ack_till <= told or not missing:
+            return tuple(missing)
+        left = Ranges(missing)
+        left.remove(told + 1, self.ack_till)
+        return tuple(left)
+
     def on_stored(self, first: int, last: int) -> None:
         """These rows are durable (or refused for good), whatever the server's `ackTill` says."""
         self._stored.add(first, last)

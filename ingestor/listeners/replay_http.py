@@ -26,7 +26,7 @@ from ingestor.replaying import Ask, Note, Replays
 from ingestor.timestamps import read_times
 from ingestor.validate import check_identifier
 from records.block import Spans
-from records.errors import InvalidRequest, NotFound, QuorumlogError, TooLarge
+from records.errors import InvalidRequest, NotFound, NotReady, QuorumlogError, TooLarge
 from records.intervals import SeqIntervals
 from runtime.clock import Clock
 from runtime.deadline import Deadline
@@ -118,9 +118,11 @@ class ReplayApi:
         name = request.match_info["id"]
         head = {"tenant": tenant, "service": "", "producer": "", "states": [], "limit": 2}
         found, missing = await self._gather({**head, "name": name})
+        if not found and missing:  # it may be known to whoever is silent
+            text = f"replay request {name!r} was not found; no answer from {', '.join(missing)}"
+            raise NotReady(text, retry_after_seconds=1)
         if not found:
-            unsure = f"; not asked: {', '.join(missing)}" if missing else ""
-            raise NotFound(f"no replay request {name!r} is known{unsure}")
+            raise NotFound(f"no replay request {name!r} is known")
         return found[0]
 
     async def ask(self, request: web.Request) -> web.Response:
@@ -134,7 +136,7 @@ class ReplayApi:
             shards = view.shards_holding(tenant, ask.service)
         deadline = Deadline.after(self._clock, ANSWER_SECONDS)
         opened: list[dict[str, Any]] = []
-        notes: list[Any] = []
+        noted: list[int] = []
         for shard in shards:
             leader = view.leader(shard)
             if leader is None:
@@ -142,11 +144,11 @@ class ReplayApi:
             head = {"shard": shard, "ask": ask.to_head()}
             answer = await self._call(leader[0], "replay_ask", head, deadline)
             opened += answer["requests"]
-            notes += answer["notes"]
+            if answer["notes"]:  # at once: the next shard may fail, these requests are open
+                noted.append(await self._tell({"notes": answer["notes"], "ended": []}, deadline))
         if not opened:
             raise NotFound(f"no rows of {ask.service} with producer and sequence are there")
-        noted = await self._tell({"notes": notes, "ended": []}, deadline)
-        return json_response({"requests": opened, "noted": noted}, 202)
+        return json_response({"requests": opened, "noted": min(noted)}, 202)
 
     async def cancel(self, request: web.Request) -> web.Response:
         """DELETE /logs/replay/{id}."""

@@ -6,8 +6,6 @@ machine) and tight below (a fault must not be weaker than asked for).
 """
 
 import contextlib
-import http.client
-import json
 import os
 import socket
 import threading
@@ -18,15 +16,23 @@ from typing import Any
 import pytest
 
 from chaos import net
-from chaos.conformance import CHECKS, NAME, Nonconforming, Probe, echo_server, failures
+from chaos.conformance import (
+    CHECKS,
+    EARLY,
+    LATE,
+    NAME,
+    Nonconforming,
+    Probe,
+    echo_server,
+    failures,
+    receive,
+)
 from chaos.net import LinkFailed, Links, fault_server
 from chaos.toxid_links import cuts
 from node.cli_errors import CliError
 from runtime.entropy import SeededEntropy
 
 pytestmark = [pytest.mark.chaos]
-#: Seconds that an answer may come too early or too late.
-EARLY, LATE = 0.02, 1.5
 
 
 @pytest.fixture(scope="module")
@@ -39,25 +45,8 @@ def server() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def echo() -> Iterator[str]:
     """The address of a server that sends back what it gets."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve(one: socket.socket) -> None:
-        with one, contextlib.suppress(OSError):
-            while data := one.recv(1 << 16):
-                one.sendall(data)
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                one, _ = listener.accept()
-                threading.Thread(target=serve, args=(one,), daemon=True).start()
-
-    thread = threading.Thread(target=accept)
-    thread.start()
-    yield f"127.0.0.1:{listener.getsockname()[1]}"
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-    thread.join()
+    with echo_server() as address:
+        yield address
 
 
 @pytest.fixture
@@ -71,17 +60,7 @@ def links(server: str) -> Iterator[Links]:
 
 def api(server: str, method: str, path: str, body: Any = None, agent: str = "t") -> tuple[int, Any]:
     """(status, JSON) of a call to the API; a body of bytes goes as it is."""
-    connection = http.client.HTTPConnection(server, timeout=10)
-    data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-    try:
-        connection.request(method, path, data, {"User-Agent": agent, "Connection": "close"})
-        answer = connection.getresponse()
-        text = answer.read()
-        with contextlib.suppress(ValueError):
-            return answer.status, json.loads(text)
-        return answer.status, text
-    finally:
-        connection.close()
+    return Probe(server, "").call(method, path, body, agent)
 
 
 def dial(address: str) -> socket.socket:
@@ -96,14 +75,6 @@ def trip(one: socket.socket, data: bytes = b"ping") -> float:
     one.sendall(data)
     assert receive(one, len(data)) == data
     return time.monotonic() - started
-
-
-def receive(one: socket.socket, count: int) -> bytes:
-    """`count` bytes, or fewer if the connection ends before."""
-    data = b""
-    while len(data) < count and (piece := one.recv(count - len(data))):
-        data += piece
-    return data
 
 
 def silent(one: socket.socket, seconds: float) -> bool:
@@ -213,6 +184,31 @@ def test_populate_keeps_what_is_equal_and_says_which_entry_is_bad(server: str, e
     finally:
         for name in ("p1", "p2"):
             api(server, "DELETE", f"/proxies/{name}")
+
+
+def test_values_of_the_wrong_type_are_refused_in_a_list_as_well(server: str, echo: str) -> None:
+    """Neither 500 nor a broken connection."""
+    good = {"name": "p1", "upstream": echo, "listen": "127.0.0.1:0"}
+    for name, value in (("name", ["p"]), ("upstream", 5), ("listen", 7), ("enabled", "yes")):
+        status, told = api(server, "POST", "/populate", [{**good, name: value}])
+        assert (status, told["error"][:16]) == (400, "bad request body")
+    assert api(server, "POST", "/populate", ["p1"])[0] == 400
+    assert api(server, "GET", "/proxies/p1")[0] == 404
+
+
+def test_a_proxy_on_all_interfaces_is_back_on_its_port(server: str, echo: str) -> None:
+    """Made without an address to listen at, closed, opened again: IPv4 reaches it as before."""
+    made = api(server, "POST", "/proxies", {"name": "wide", "upstream": echo})[1]
+    port = made["listen"].rpartition(":")[2]
+    try:
+        for enabled in (False, True):
+            api(server, "POST", "/proxies/wide", {"enabled": enabled})
+
+        assert api(server, "GET", "/proxies/wide")[1]["listen"] == made["listen"]
+        with dial(f"127.0.0.1:{port}") as one:
+            assert trip(one) < 1
+    finally:
+        api(server, "DELETE", "/proxies/wide")
 
 
 # -- the data

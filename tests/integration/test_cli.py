@@ -4,7 +4,7 @@ import gzip
 import json
 import os
 import signal
-import time
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +28,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     pids = shell.pids()
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
-    until = time.monotonic() + 20
-    while not all(ended(pid) for pid in pids):
-        assert time.monotonic() < until, "a node did not end"
-        time.sleep(0.1)
+    eventually(lambda: all(ended(pid) for pid in pids), seconds=20)
 
 
 def rows_of(shell: Shell) -> int:
@@ -68,10 +65,8 @@ def test_other_tools_count_what_the_api_counts(shell: Shell) -> None:
         line = {"message": f"small {number}", "service": "small", "code": number}
         request = urllib.request.Request(url, json.dumps(line).encode(), method="POST")
         urllib.request.urlopen(request, timeout=20).close()
-    until = time.monotonic() + 30
-    while not list(shell.data.glob("*/store/segments/date=*/hour=*/*.parquet")):
-        assert time.monotonic() < until, "twelve tiny blocks were never merged"
-        time.sleep(0.2)
+    merged = "*/store/segments/date=*/hour=*/*.parquet"
+    eventually(lambda: list(shell.data.glob(merged)), seconds=30)
 
     listed = shell.run("files").splitlines()
     source = shell.run("files", "--sql").strip()  # the last two snapshots are kept
@@ -165,6 +160,16 @@ def test_status_ring_doctor_and_histogram_answer(shell: Shell) -> None:
     )
 
 
+def is_up(shell: Shell, up: "subprocess.Popen[str]") -> None:
+    """Returns when `up` has written what there is; fails at once if it ends."""
+
+    def written() -> bool:
+        assert up.poll() is None, up.communicate()
+        return (shell.data / "cluster.json").exists()
+
+    eventually(written, seconds=60)
+
+
 def test_a_second_up_joins_and_ctrl_c_keeps_the_data(tmp_path: Path) -> None:
     """In the foreground with the demo: rows arrive; SIGINT ends all nodes; `up` brings the rows back.
 
@@ -173,11 +178,9 @@ def test_a_second_up_joins_and_ctrl_c_keeps_the_data(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     words = ("up", "--data", str(shell.data), "--nodes", "1", "--port-base", str(shell.base))
     up = shell.start(*words)
-    until = time.monotonic() + 60
-    while not (shell.data / "cluster.json").exists() or rows_of(shell) == 0:
-        assert up.poll() is None, up.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.5)
+    is_up(shell, up)
+    # At first an answer may be partial, or there is none: that is an exit code of its own.
+    eventually(lambda: shell.code("stats") == 0 and rows_of(shell) > 0, seconds=60)
     joined = shell.json("up", "--data", str(shell.data), "--no-demo", "--detach")
     first = rows_of(shell)
     (pid,) = shell.pids()
@@ -203,20 +206,13 @@ def test_a_dead_node_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
         "up", "--data", str(shell.data), "--port-base", str(shell.base), "--no-demo"
     )  # fmt: skip
     try:
-        until = time.monotonic() + 60
-        while not (shell.data / "cluster.json").exists():
-            assert up.poll() is None, up.communicate()
-            assert time.monotonic() < until
-            time.sleep(0.2)
+        is_up(shell, up)
         os.kill(shell.pids()[2], signal.SIGKILL)
         file = tmp_path / "x.jsonl"
         file.write_text('{"message":"still here"}\n', encoding="utf-8")
 
         assert shell.json("send", str(file))["accepted"] == 1
-        until = time.monotonic() + 20
-        while shell.code("status") != 3:
-            assert time.monotonic() < until
-            time.sleep(0.5)
+        eventually(lambda: shell.code("status") == 3, seconds=20)
     finally:
         up.send_signal(signal.SIGTERM)
         _, told = up.communicate(timeout=30)

@@ -4,13 +4,13 @@ Real processes on loopback; what was acknowledged is compared with what is read,
 """
 
 import asyncio
-import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import LocalCluster, http, running_cluster
+from tests.support.cluster import LocalCluster, eventually, http, running_cluster
 from tests.support.load import Ledger, agent, check_nothing_lost_or_doubled, read_messages
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -20,13 +20,13 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 QUESTIONS = ("/query?limit=1&search=batch0", "/query/stats", "/query/histogram?by=service&step=1s")
 
 
-async def reader(urls: list[str], until: float, ledger: Ledger, answers: list[dict]) -> None:
+async def reader(urls: list[str], over: asyncio.Event, ledger: Ledger, answers: list[dict]) -> None:
     """Asks again and again through living nodes; keeps what each answer said of itself.
 
     `least`, `most`: the rows acked before a count was asked for, and those sent until it was answered.
     """
     turn = 0
-    while time.monotonic() < until:
+    while not over.is_set():
         for path in QUESTIONS:
             turn += 1
             least = len(ledger.acked)
@@ -49,19 +49,33 @@ async def reader(urls: list[str], until: float, ledger: Ledger, answers: list[di
 
 async def load_and_faults(
     cluster: LocalCluster,
-    seconds: float,
-    faults: object,
+    faults: Callable[[], None],
     ledger: Ledger,
     answers: list[dict],
     first_agent: int = 0,
 ) -> None:
-    """Four agents and a reader on all nodes while `faults` runs."""
-    until = time.monotonic() + seconds
+    """Four agents and a reader on all nodes as long as `faults` runs."""
+    over = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for number in range(first_agent, first_agent + 4):
-            group.create_task(agent(number, cluster.urls, until, ledger))
-        group.create_task(reader(cluster.urls, until, ledger, answers))
-        group.create_task(asyncio.to_thread(faults))  # type: ignore[arg-type]
+            group.create_task(agent(number, cluster.urls, over, ledger))
+        group.create_task(reader(cluster.urls, over, ledger, answers))
+        try:
+            await asyncio.to_thread(faults)
+        finally:
+            over.set()
+
+
+def acked_more(ledger: Ledger, rows: int) -> None:
+    """Returns when so many more rows are acknowledged."""
+    wanted = len(ledger.acked) + rows
+    eventually(lambda: len(ledger.acked) >= wanted, seconds=30, every=0.02)
+
+
+def asked_more(answers: list[dict], count: int) -> None:
+    """Returns when so many more questions are answered."""
+    wanted = len(answers) + count
+    eventually(lambda: len(answers) >= wanted, seconds=30, every=0.02)
 
 
 async def test_killing_any_one_node_loses_and_doubles_nothing(tmp_path: Path) -> None:
@@ -74,12 +88,14 @@ async def test_killing_any_one_node_loses_and_doubles_nothing(tmp_path: Path) ->
 
         def faults() -> None:
             for node in ("node1", "node2", "node3"):
-                time.sleep(1.0)
+                acked_more(ledger, 1_000)
                 cluster.kill(node)
-                time.sleep(2.0)
+                acked_more(ledger, 1_000)
+                asked_more(answers, 2 * len(QUESTIONS))
                 cluster.start_one(node)
+            acked_more(ledger, 1_000)
 
-        await load_and_faults(cluster, 18.0, faults, ledger, answers)
+        await load_and_faults(cluster, faults, ledger, answers)
         for url in cluster.urls:
             check_nothing_lost_or_doubled(ledger, await read_messages(url))
 
@@ -109,11 +125,12 @@ async def test_killing_all_nodes_at_once_loses_nothing_acknowledged(tmp_path: Pa
         for cycle in range(3):
 
             def faults() -> None:
-                time.sleep(1.5)
+                acked_more(ledger, 1_000)
                 cluster.kill("node1", "node2", "node3")
                 cluster.start()
+                acked_more(ledger, 200)
 
-            await load_and_faults(cluster, 4.0, faults, ledger, [], first_agent=10 * cycle)
+            await load_and_faults(cluster, faults, ledger, [], first_agent=10 * cycle)
             check_nothing_lost_or_doubled(ledger, await read_messages(cluster.urls[0]))
 
     assert ledger.resends > 0, "no fault bit"

@@ -52,7 +52,7 @@ def leader_of(cluster: LocalCluster, service: str, node: int = 0) -> tuple[str, 
 
 
 async def produce(
-    urls: list[str], service: str, folder: Path, until: float, sent: Sent, turn: int
+    urls: list[str], service: str, folder: Path, over: asyncio.Event, sent: Sent, turn: int
 ) -> None:
     """Ten rows every 50 ms, in memory or with a buffer file; flushed in the end."""
     buffer = folder / f"{service}.wal" if turn % 2 else None
@@ -60,7 +60,8 @@ async def produce(
         urls, service, buffer, linger_seconds=0.01, close_timeout_seconds=60
     ) as one:
         last_ack, since = 0, time.monotonic()
-        while (now := time.monotonic()) < until:
+        while not over.is_set():
+            now = time.monotonic()
             for _ in range(10):
                 text = f"{service} row {len(sent.messages) + 1}"
                 one.send(level="info", message=text)
@@ -68,6 +69,7 @@ async def produce(
             if one.ack_till > last_ack or not one.waiting:
                 last_ack, since = one.ack_till, now
             sent.longest_stall = max(sent.longest_stall, now - since)
+            sent.acked = one.ack_till
             await asyncio.sleep(0.05)
         begun = time.monotonic()
         await one.flush(timeout=60)
@@ -77,17 +79,26 @@ async def produce(
 
 
 async def produce_all(
-    cluster: LocalCluster, folder: Path, seconds: float, faults: Callable[[], None]
+    cluster: LocalCluster, folder: Path, faults: Callable[[dict[str, Sent]], None]
 ) -> dict[str, Sent]:
-    """A producer for each service while `faults` runs."""
+    """A producer for each service as long as `faults` runs."""
     sent = {service: Sent() for service in SERVICES}
-    until = time.monotonic() + seconds
+    over = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for turn, service in enumerate(SERVICES):
             urls = cluster.urls[turn % 3 :] + cluster.urls[: turn % 3]
-            group.create_task(produce(urls, service, folder, until, sent[service], turn))
-        group.create_task(asyncio.to_thread(faults))
+            group.create_task(produce(urls, service, folder, over, sent[service], turn))
+        try:
+            await asyncio.to_thread(faults, sent)
+        finally:
+            over.set()
     return sent
+
+
+def acked_more(sent: dict[str, Sent], rows: int) -> None:
+    """Returns when each producer has so many more rows acknowledged."""
+    wanted = {service: one.acked + rows for service, one in sent.items()}
+    eventually(lambda: all(one.acked >= wanted[name] for name, one in sent.items()), 40)
 
 
 async def check(cluster: LocalCluster, sent: dict[str, Sent], leave_out: str = "") -> None:
@@ -121,8 +132,8 @@ async def test_killing_leaders_loses_and_doubles_no_numbered_row(tmp_path: Path)
     with running_cluster(tmp_path / "c") as cluster:
         killed: list[str] = []
 
-        def faults() -> None:
-            time.sleep(1.5)
+        def faults(sent: dict[str, Sent]) -> None:
+            acked_more(sent, 60)
             leads = Counter(leader_of(cluster, service)[0] for service in SERVICES)
             assert len(leads) == 3, "the services' shards have to hit all three nodes"
             for _ in range(2):
@@ -130,11 +141,11 @@ async def test_killing_leaders_loses_and_doubles_no_numbered_row(tmp_path: Path)
                 victim = cluster.get("/cluster/leader")["node"] if killed else busiest
                 cluster.kill(victim)
                 killed.append(victim)
-                time.sleep(2.5)
+                acked_more(sent, 120)
                 cluster.start_one(victim)
-                time.sleep(1.0)
+                acked_more(sent, 60)
 
-        sent = await produce_all(cluster, tmp_path, 12.0, faults)
+        sent = await produce_all(cluster, tmp_path, faults)
         report("two leaders killed", sent)
         await check(cluster, sent)
 
@@ -153,8 +164,8 @@ async def test_a_stopped_leader_gets_no_acks_when_it_wakes(tmp_path: Path) -> No
         answers: list[tuple[int, Any]] = []
         epochs: list[tuple[int, int]] = []
 
-        def faults() -> None:
-            time.sleep(1.5)
+        def faults(sent: dict[str, Sent]) -> None:
+            acked_more(sent, 60)
             leads = Counter(leader_of(cluster, service)[0] for service in SERVICES)
             zombie = leads.most_common(1)[0][0]
             others = [n for n, one in enumerate(cluster.plan.nodes) if one.id != zombie]
@@ -186,8 +197,9 @@ async def test_a_stopped_leader_gets_no_acks_when_it_wakes(tmp_path: Path) -> No
                 body, _, status = text.rpartition("\n")
                 answers.append((int(status), json.loads(body)))
                 epochs.append((old[service], now[shard_of("default", service)][1]))
+            acked_more(sent, 60)
 
-        sent = await produce_all(cluster, tmp_path, 8.0, faults)
+        sent = await produce_all(cluster, tmp_path, faults)
         report("a leader stopped for 3 s", sent)
         await check(cluster, sent, leave_out="z")
         zombies = cluster.get("/query?producer=z&limit=1000")

@@ -45,11 +45,11 @@ def batch_body(names: list[str], services: int = 5) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-async def agent(number: int, urls: list[str], until: float, ledger: Ledger) -> None:
-    """One agent: sends batch after batch; on any doubt resends the same bytes to the next node."""
+async def agent(number: int, urls: list[str], over: asyncio.Event, ledger: Ledger) -> None:
+    """One agent: sends batch after batch until it is `over`; on any doubt the same bytes to the next node."""
     turn, batch = number, 0
     async with aiohttp.ClientSession() as session:
-        while time.monotonic() < until:
+        while not over.is_set():
             names = batch_rows(number, batch)
             body = batch_body(names)
             ledger.attempted.update(names)

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,12 @@ class Shell:
         out, err = process.communicate(timeout=COMMAND_SECONDS)
         assert process.returncode == code, f"{words}: {process.returncode}\n{out}\n{err}"
         return out
+
+    def together(self, commands: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """What each prints, by its name; several run at a time, as nothing depends on their order."""
+        with ThreadPoolExecutor(4) as pool:
+            printed = pool.map(lambda words: self.run(*words), commands.values())
+            return dict(zip(commands, printed, strict=True))
 
     def code(self, *words: str) -> int:
         """The exit code alone."""

@@ -11,7 +11,9 @@ from chaos.history import APPEND, COUNT, FINAL, OK, READ, FaultRecord, Head, His
 
 NODES = ("node1", "node2", "node3")
 SERVICES = {"agent1": "chaos-agent1", "agent2": "chaos-agent2", "numbered1": "chaos-numbered1"}
-HEAD = Head("test", 5, 1_790_000_000_000_000, NODES, 3, 2, 2, SERVICES, ("numbered1",))
+HEAD = Head(
+    "test", 5, 1_790_000_000_000_000, NODES, 3, 2, 2, SERVICES, ("numbered1",), converges=False
+)  # fmt: skip
 CORPUS = Corpus(HEAD.seed, HEAD.start_micros)
 SENT = {"agent1": 20, "agent2": 10, "numbered1": 15}
 

@@ -285,6 +285,10 @@ def test_a_cluster_that_does_not_come_back_is_caught() -> None:
         (with_faults(clean()), "0 faults bit"),
         (with_faults(clean(), replace(KILL, t_bitten=None)), "0 faults bit"),
         (with_faults(clean(), replace(KILL, t_begin=700, t_heal=800)), "no request overlapped"),
+        (
+            with_faults(clean(), KILL, replace(KILL, what="pause", t_begin=700, t_heal=800)),
+            "no request overlapped pause",
+        ),
         (without(clean(), 21), "complete through 2 of 3 nodes"),
         (without(clean(final(22, "node3", [], complete=False)), 22), "through 2 of 3"),
     ],

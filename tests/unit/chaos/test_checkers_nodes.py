@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from chaos.checkers import check
+from chaos.checkers import check, worth
 from chaos.history import FaultRecord, History, NodeState
 from chaos.verdicts import HOLDS, UNSEEN, VIOLATED, Verdict
 from tests.unit.chaos.histories import NODES, append, clean, everything, read, seen, with_faults
@@ -24,7 +24,7 @@ def only(history: History, id: str) -> Verdict:
 
 def told(history: History, *states: NodeState) -> History:
     """The history with what nodes hold in the end."""
-    return replace(history, states=states)
+    return replace(history, states=states, head=replace(history.head, converges=True))
 
 
 def states() -> list[NodeState]:
@@ -69,6 +69,25 @@ def test_an_owner_that_lacks_a_shard_or_says_nothing_is_caught() -> None:
 
     assert "shard 17" in only(told(clean(), *lacking), "I8").examples[0]
     assert "node3 does not tell" in only(told(clean(), *states()[:2]), "I8").examples[0]
+
+
+def test_where_not_every_node_owns_every_shard_nothing_is_claimed() -> None:
+    """Five nodes, three owners: who should agree with whom cannot be told from outside."""
+    history = told(clean(), *states())
+    head = replace(history.head, nodes=(*NODES, "node4", "node5"))
+    more = (NodeState("node4", 2000, {}), NodeState("node5", 2000, {}))
+
+    found = verdicts(replace(history, head=head, states=(*history.states, *more)))["I8"]
+
+    assert found.status == UNSEEN
+
+
+def test_a_run_whose_nodes_never_told_what_they_hold_does_not_count() -> None:
+    """I8 was to be judged and could not be: silence is no proof."""
+    silent = told(clean())
+
+    assert worth(told(clean(), *states()), 45).counts
+    assert worth(silent, 45).reasons == ("no node told what it holds in the end",)
 
 
 def test_a_row_that_was_seen_and_is_gone_is_caught() -> None:

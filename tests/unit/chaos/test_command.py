@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos import command
+from chaos import command, lab
+from chaos.net import LinkFailed
 from chaos.runner import Run
 from chaos.scenarios import Scenario, scenarios
 from node.cli import main
@@ -98,6 +99,40 @@ def test_a_run_that_broke_off_has_no_line_in_the_ledger(
 
     assert chaos(tmp_path, "kill-one") == 1
     assert not (tmp_path / "runs" / "ledger.jsonl").exists()
+
+
+def test_a_fault_server_that_fails_is_said_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a disk that cannot be made."""
+    run_with(monkeypatch, LinkFailed("no answer in 10 s"))
+
+    assert chaos(tmp_path, "kill-one") == 1
+    assert "kill-one: no answer in 10 s" in capsys.readouterr().err
+
+
+def test_runs_that_were_all_skipped_are_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing was tried; beside a run that passed, a skipped one is only told."""
+    monkeypatch.setattr(lab, "reason_against_entering", lambda: "needs root")
+    run_with(monkeypatch, made(clean()))
+
+    assert chaos(tmp_path, "power-cut", "partition") == 1
+    assert "power-cut skipped: needs root" in capsys.readouterr().err
+    assert chaos(tmp_path, "power-cut", "kill-one") == 0
+
+
+def test_a_laboratory_that_does_not_end_is_said_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its child is killed."""
+    monkeypatch.setattr(lab, "reason_against_entering", lambda: "")
+    monkeypatch.setattr(lab, "words_to_enter", lambda _: ["sleep", "60"])
+    monkeypatch.setattr(command, "LAB_SECONDS", -19.8)
+
+    assert chaos(tmp_path, "power-cut", "--seconds", "5") == 1
+    assert "power-cut did not end within" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_said(

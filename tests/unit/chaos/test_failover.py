@@ -2,8 +2,10 @@
 
 import pytest
 
-from chaos.failover import Result, Stall, quantiles, table
+from chaos.failover import Result, Stall, numbers_in, quantiles, table
 from node.cli import main
+from node.cli_errors import CliError
+from quorumlog.wire import Reply
 
 
 def test_quantiles_are_by_nearest_rank() -> None:
@@ -32,6 +34,26 @@ def test_stalls_are_told_apart_by_what_happened_and_to_whom() -> None:
         "unnumbered appends": 0.2, "pause shard leader": 0.8,
     }  # fmt: skip
     assert ["other shards", "1", "0.1", "0.1", "0.1"] in list(table(found))
+
+
+def test_a_measurement_of_nothing_is_not_good() -> None:
+    """No row was acknowledged, or none of one service: nothing lost is then no finding."""
+    assert Result([], 2, 100, 0, 0).good
+    assert not Result([], 2, 0, 0, 0).good
+    assert not Result([], 2, 100, 0, 0, ("failover3",)).good
+    assert not Result([], 2, 100, 1, 0).good
+    assert not Result([], 2, 100, 0, 1).good
+
+
+def test_half_an_answer_says_nothing_of_lost_rows() -> None:
+    """Only a complete one is compared with what was acknowledged."""
+    body = b'{"chaos_number": 1}\n{"chaos_number": 2}\n'
+    complete, partial = {"X-Quorumlog-Complete": "true"}, {"X-Quorumlog-Complete": "false"}
+
+    assert numbers_in(Reply(200, complete, body)) == [1, 2]
+    for reply in (Reply(200, partial, body), Reply(200, {}, body), Reply(503, complete, b"{}")):
+        with pytest.raises(CliError, match="not whole"):
+            numbers_in(reply)
 
 
 def test_a_number_of_kills_that_makes_no_sense_is_refused(

@@ -7,6 +7,7 @@ HTTP server; `faults` holds handlers that answer the next requests to `/ingest` 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -126,7 +127,10 @@ class FakeNode:
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
         self.no_epochs = False
-        self.questions = 0
+        self.questions = self.questions_answered = 0
+        #: A question waits for this, and is then told that; each if it is set.
+        self.question_gate: asyncio.Event | None = None
+        self.told_instead: dict[str, Any] | None = None
         self.url = ""
         self.nodes: list[dict[str, Any]] = []
         self.app = web.Application(client_max_size=64 << 20)
@@ -169,7 +173,10 @@ class FakeNode:
         query = request.query
         self.questions += 1
         name = (query["service"], query["producer"], int(query["epoch"]))
-        return web.json_response(self.store.position(name))
+        if self.question_gate is not None:
+            await self.question_gate.wait()
+        self.questions_answered += 1
+        return web.json_response(self.told_instead or self.store.position(name))
 
     async def _gone(self, request: web.Request) -> web.Response:
         ranges = (await request.json())["ranges"]

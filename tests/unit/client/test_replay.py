@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +54,22 @@ def test_what_is_waited_for_although_it_was_sent_is_sent_a_few_times() -> None:
 
     plan.ask("a", [(7, 7)])
     assert plan.next(9) == ("a", (7, 7))
+
+
+def test_what_was_never_sent_goes_out_beside_what_was_sent_too_often() -> None:
+    """Row 1 is never counted; row 2, told later by the same request, is sent all the same, once."""
+    plan = ReplayPlan()
+    for _ in range(ROUNDS):
+        plan.ask("a", [(1, 1)])
+        assert plan.next(9) == ("a", (1, 1))
+        plan.done("a", 1, 1)
+
+    plan.ask("a", [(1, 2)])
+
+    assert plan.next(9) == ("a", (2, 2))
+    plan.done("a", 2, 2)
+    plan.ask("a", [(1, 2)])
+    assert plan.next(9) is None
 
 
 def test_requests_are_bounded_and_finished_ones_make_room() -> None:
@@ -170,6 +187,65 @@ async def test_what_nobody_can_fill_any_more_is_skipped_explicitly(tmp_path: Pat
         assert "no longer" in node.store.skipped[name][3]
         await until(lambda: node.store.position(name)["ackTill"] == 6)
         assert producer.stats.rows_skipped == 1
+
+
+async def test_an_answer_that_another_has_overtaken_makes_no_gap(tmp_path: Path) -> None:
+    """Row 1 is on its way when 2 is stored: "1 is missing" arrives after 1 and 2 were acked.
+
+    Nothing is kept, so to believe it would declare a stored row as lost, durably.
+    """
+    acked = asyncio.Event()
+
+    async def overtake(server: FakeNode, _: web.Request, body: bytes) -> web.Response:
+        if b'"m1"' in body:
+            await until(lambda: bool(server.store.received))
+        status, answer = server.store.put(body)
+        if b'"m2"' in body:
+            assert answer["missing"] == [1]
+            await acked.wait()
+        return web.json_response(answer, status=status)
+
+    async with FakeNode() as node:
+        node.gate = overtake
+        async with Producer(
+            [node.url], "pay", tmp_path / "b", keep_acked_bytes=0, batch_rows=1, max_in_flight=2
+        ) as producer:
+            producer.send(message="m1")
+            producer.send(message="m2")
+            await until(lambda: producer.ack_till == 2)
+            acked.set()
+            await producer.flush()
+            producer.send(message="m3")
+            await until(lambda: producer.ack_till == 3)
+
+            assert (producer.stats.unfillable, producer.stats.rows_skipped) == (0, 0)
+
+
+async def test_a_question_that_rows_have_overtaken_makes_no_gap(tmp_path: Path) -> None:
+    """What the server says of rows that were acked after the question was asked is old."""
+    async with FakeNode() as node:
+        async with Producer([node.url], "pay", tmp_path / "b", keep_acked_bytes=0) as producer:
+            producer.send(message="m1")
+            await producer.flush()
+            name = ("pay", producer.name, 1)
+        old = node.store.position(name) | {"ackTill": 1, "missingRanges": [[2, 2]]}
+        node.question_gate, before = asyncio.Event(), node.questions
+        node.told_instead = old
+        async with Producer(
+            [node.url], "pay", tmp_path / "b", keep_acked_bytes=0, replay_poll_seconds=0.02
+        ) as producer:
+            await until(lambda: node.questions > before)
+            producer.send(message="m2")
+            producer.send(message="m3")
+            await producer.flush()
+            node.question_gate.set()
+            await until(lambda: node.questions_answered > before)
+            node.told_instead = None
+            await until(
+                lambda: node.questions_answered > before + 3
+            )  # the first's effects are over
+
+            assert (producer.stats.rows_skipped, producer.stats.rows_gone) == (0, 0)
 
 
 async def test_batches_that_are_lost_on_the_way_leave_no_gap(tmp_path: Path) -> None:

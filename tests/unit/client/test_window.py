@@ -57,6 +57,16 @@ def test_seqs_that_were_never_sent_are_foreign() -> None:
     assert window.is_foreign(0, [(8, 8)])
 
 
+def test_what_was_acked_since_the_request_left_is_not_missing() -> None:
+    """Answers overtake one another; one that is older than an ackTill knows less than we do."""
+    window = AckWindow(10, 30)
+    window.on_ack((11, 30), 30, [])
+
+    assert window.not_acked_since(10, [(5, 12), (20, 20), (40, 41)]) == ((5, 10), (40, 41))
+    assert window.not_acked_since(30, [(5, 12)]) == ((5, 12),)
+    assert window.not_acked_since(10, []) == ()
+
+
 def test_holes_are_skipped_until_declared() -> None:
     """Rows around a hole go out; the hole counts as settled only after the server took the skip."""
     window = AckWindow(0, 9)

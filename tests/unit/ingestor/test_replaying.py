@@ -5,7 +5,13 @@ import pytest
 from ingestor.replay_book import State, gap_id
 from ingestor.replaying import Ask, Note
 from ingestor.write_settings import WriteSettings
-from records.errors import ConnectionLost, InvalidRequest, NotLeader
+from records.errors import (
+    ConnectionLost,
+    InvalidRequest,
+    NotLeader,
+    Overloaded,
+    QuorumUnavailable,
+)
 from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews
 from tests.support.write_path import BASE, Path, numbered_batch, until, write_path
 
@@ -143,6 +149,50 @@ async def test_an_operator_asks_by_service_and_time() -> None:
             await replays.ask(
                 shard, Ask("default", "shop", "p1", start=BASE - 9, end=BASE - 8), path.deadline()
             )
+
+
+async def test_an_operators_question_by_time_costs_one_list_of_entries_for_all_producers() -> None:
+    """Three producers, three owners: each owner lists its entries once."""
+    async with write_path(settings=QUIET) as path:
+        for producer in ("p1", "p2", "p3"):
+            await path.write(numbered_batch([1], producer=producer), ack="all")
+        shard = await led(path)
+        ask = Ask("default", "shop", start=BASE, end=BASE + 1_000_000)
+
+        opened = await path.writer.replays.ask(shard, ask, path.deadline())
+
+        assert len(opened) == 3
+        assert [path.replicas[node].calls.count("entries") for node in "abc"] == [1, 1, 1]
+
+
+async def test_silent_owners_do_not_mean_that_there_are_no_rows() -> None:
+    """Two of three do not list their producers: 503, ask again; not an empty list."""
+    async with write_path(settings=QUIET) as path:
+        await path.write(numbered_batch([1, 2]), ack="all")
+        shard = await led(path)
+        for node in "ab":
+            path.replicas[node].broken["producers"] = ConnectionLost("gone")
+
+        with pytest.raises(QuorumUnavailable):
+            await path.writer.replays.ask(
+                shard, Ask("default", "shop", spans=((1, 2),)), path.deadline()
+            )
+
+
+async def test_an_operator_gets_all_requests_or_none() -> None:
+    """Two producers, room for one: nothing is opened that the operator would not hear of."""
+    small = WriteSettings(replay_look_seconds=3_600.0, replay_open_max=1)
+    async with write_path(settings=small) as path:
+        await path.write(numbered_batch([1]), ack="all")
+        await path.write(numbered_batch([1], producer="p2"), ack="all")
+        shard = await led(path)
+
+        with pytest.raises(Overloaded):
+            await path.writer.replays.ask(
+                shard, Ask("default", "shop", spans=((1, 1),)), path.deadline()
+            )
+
+        assert states(path) == []
 
 
 async def test_only_the_leader_opens_requests() -> None:

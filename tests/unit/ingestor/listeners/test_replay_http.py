@@ -158,7 +158,7 @@ async def test_a_producers_word_ends_what_it_cannot_give(cluster: Cluster) -> No
 
 
 async def test_a_list_says_who_did_not_answer(cluster: Cluster) -> None:
-    """Not complete, and named; a request is then not known for sure."""
+    """Not complete, and named; a request that was not found may be there: 503, not 404."""
     cluster.link.cut.add("a")
 
     listed = (await cluster.ask("b", "GET", "/logs/replay"))[1]
@@ -166,7 +166,7 @@ async def test_a_list_says_who_did_not_answer(cluster: Cluster) -> None:
     asked = await cluster.ask("b", "POST", "/logs/replay?service=shop&producer=p1&seqs=1")
 
     assert (listed["complete"], listed["missing"]) == (False, ["a"])
-    assert (status, "not asked: a" in unknown["error"]["message"]) == (404, True)
+    assert (status, "no answer from a" in unknown["error"]["message"]) == (503, True)
     assert asked[0] == 503
 
 
@@ -178,7 +178,32 @@ async def test_tenants_do_not_see_one_another(cluster: Cluster) -> None:
 
     assert (await cluster.ask("b", "GET", "/logs/replay", **other))[1]["requests"] == []
     assert (await cluster.ask("b", "GET", f"/logs/replay/{gap['id']}", **other))[0] == 404
-    assert (await cluster.ask("a", "GET", "/metrics/replay", **other))[1]["services"] == {}
+    figures = (await cluster.ask("a", "GET", "/metrics/replay", **other))[1]
+    assert figures["services"] == {}
+    assert set(figures["requests"].values()) == {0}
+    ours = (await cluster.ask("a", "GET", "/metrics/replay"))[1]
+    assert ours["requests"]["pending"] == 1
+
+
+async def test_requests_of_a_shard_are_noted_although_the_next_shard_fails(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service lies on two shards, one has no leader: 503, and what was opened outlives its leader."""
+    await cluster.paths["a"].write(numbered_batch([1, 2]), ack="all")
+    view = cluster.paths["b"].views.current()
+    home = view.shard_of("default", "shop")
+    other = (home + 1) % 32
+    monkeypatch.setattr(TwoIngestors, "shards_holding", lambda *_: (home, other))
+    leader = TwoIngestors.leader
+    monkeypatch.setattr(
+        TwoIngestors, "leader", lambda self, shard: None if shard == other else leader(self, shard)
+    )
+
+    status, _ = await cluster.ask("b", "POST", "/logs/replay?service=shop&seqs=1-2")
+
+    assert status == 503
+    (opened,) = cluster.paths["a"].writer.replays.desk.book.listed("default")
+    assert list(cluster.paths["b"].writer.replays._notes) == [opened.id]
 
 
 @pytest.mark.parametrize(

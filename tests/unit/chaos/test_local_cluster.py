@@ -1,0 +1,23 @@
+"""A cluster that is gone: no fault that is still held may start its nodes again."""
+
+from pathlib import Path
+
+import pytest
+
+from chaos.local_cluster import LocalCluster
+from node import up_process
+from node.cli_errors import CliError
+
+
+def test_nothing_is_started_after_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while a fault is held: the run removes the cluster, then the fault's thread heals it."""
+    started: list[str] = []
+    monkeypatch.setattr(up_process, "start", lambda plan, **_: started.append(plan.id))
+    cluster = LocalCluster(tmp_path / "c", 3)
+    cluster.destroy()
+
+    with pytest.raises(CliError, match="the cluster is gone"):
+        cluster.start()
+
+    assert started == []
+    assert cluster.running == {}
