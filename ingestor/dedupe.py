@@ -88,6 +88,21 @@ class ProducerLedger:
                 counted = SeqIntervals(both)
         return SeqIntervals() if counted is None else counted
 
+    def judges(self, spans: Spans, groups: Iterable[Group]) -> frozenset[str]:
+        """Owners to ask first whether rows with these sequences are those that they hold.
+
+        They hold what is durable of `spans`, and another owner lacks some of it: that one would take other
+        bytes under the same names. Empty: nothing is durable, or every owner can judge.
+        """
+        if not spans or spans[0][0] > max((one.largest for one in self._sets.values()), default=0):
+            return frozenset()
+        asked = tuple(groups)
+        firm = self._counted(asked)
+        durable = [part for a, b in spans for part in firm.overlap(a, b)]
+        owners = {owner for group in asked for owner in group.members}
+        able = {o for o in owners if not any(self.held_by(o).gaps(a, b) for a, b in durable)}
+        return frozenset(able) if durable and able != owners else frozenset()
+
     def thin(self, groups: Iterable[Group]) -> list[tuple[int, int]]:
         """Spans above `told` that some owners hold, but in some group too few of them."""
         asked = tuple(groups)

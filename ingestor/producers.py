@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from cluster.quorum_tally import Group
 from ingestor.dedupe import Calls, ProducerLedger, Progress
-from records.block import EntryHeader, ProducerKey
+from records.block import EntryHeader, ProducerKey, Spans
 from records.messages import ProducerEpochKey, ProducerState
 
 #: (shard, shard epoch, ring epoch) that a session was recovered under.
@@ -52,6 +52,11 @@ class ProducerSession:
         """Where an epoch stands, told from now on; see `ProducerLedger.progress`."""
         found = self._ledgers.get(epoch) or ProducerLedger((*self.producer, epoch))
         return found.progress(groups)
+
+    def judges(self, epoch: int, spans: Spans, groups: Iterable[Group]) -> frozenset[str]:
+        """See `ProducerLedger.judges`."""
+        found = self._ledgers.get(epoch)
+        return found.judges(spans, groups) if found else frozenset()
 
     def told(self, epoch: int) -> int:
         """The ackTill answered last."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from cluster.quorum_tally import Group
 from cluster.view import ViewSource
-from ingestor.answers import ack_rule, batch_id, counted
+from ingestor.answers import AckRule, ack_rule, batch_id, counted
 from ingestor.batch import Batch, RejectedRow, Sequence, WriteResult
 from ingestor.conflicts import failed_rows, split_conflicts
 from ingestor.dedupe import Progress
@@ -46,6 +46,8 @@ from runtime.tasks import Workers
 INLINE_ROWS = 1_000
 #: Seconds that an answer waits for that of the producer's batch before.
 ORDER_SECONDS = 1.0
+#: One of those that hold rows says whether the same are sent again.
+ANY_HOLDER = AckRule(1, 1)
 
 
 @dataclass(slots=True)
@@ -157,11 +159,13 @@ class SequencedWriter:
     ) -> WriteResult | None:
         """One round under one reign: the answer, or None: look again who leads, or write the rest."""
         rule = ack_rule(led.view.quorum, ack)
-        pieces = await self._pieces(work, led)
+        numbered, pieces = await self._pieces(work, led)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         before, session.last = session.last, turn
         sent_before, work.sent = work.sent, True
         try:
+            if not await self._are_the_same(numbered, work, led, session, deadline):
+                return None
             entries = await self._pipeline.run(pieces, rule, work.mine, deadline)
             verdict = self._judge(work, led, session, entries)
             if verdict is Verdict.WON:
@@ -180,7 +184,30 @@ class SequencedWriter:
             turn.set_result(None)
         return None
 
-    async def _pieces(self, work: _Work, led: Led) -> list[Piece]:
+    async def _are_the_same(
+        self,
+        numbered: Piece | None,
+        work: _Work,
+        led: Led,
+        session: ProducerSession,
+        deadline: Deadline,
+    ) -> bool:
+        """Whether rows sent again are those that are durable, as one of their holders says.
+
+        Asked only if another owner lacks them: it would store other bytes under their names.
+        """
+        if numbered is None:
+            return True
+        spans = numbered.entries[0].seqs
+        holders = session.judges(work.sequence.epoch, spans, led.writers)
+        if not holders:
+            return True
+        asked = replace(numbered, groups=(tuple(sorted(holders)),))
+        entries = await self._pipeline.run([asked], ANY_HOLDER, work.mine, deadline)
+        return self._judge(work, led, session, entries) is Verdict.WON
+
+    async def _pieces(self, work: _Work, led: Led) -> tuple[Piece | None, list[Piece]]:
+        """The piece of the numbered rows, if there are any, and all pieces."""
         sequence, table = work.sequence, work.table
         pieces: list[Piece] = []
         if table.num_rows or sequence.skips:
@@ -189,12 +216,13 @@ class SequencedWriter:
                 pieces.append(sequenced_piece(*args))
             else:
                 pieces.append(await self._workers.run(sequenced_piece, *args))
+        numbered = pieces[0] if pieces else None
         window, most = REPEAT_MICROS, self._settings.block_max_rows
         pieces += unsequenced_pieces(work.batch, led.view, work.received_at, window, most)
         for index, rows in enumerate(work.refused):
             extra = failed_rows(work.batch, rows, work.received_at, index)
             pieces += unsequenced_pieces(extra, led.view, work.received_at, window, most)
-        return merged(pieces, most)
+        return numbered, merged(pieces, most)
 
     def _judge(
         self, work: _Work, led: Led, session: ProducerSession, entries: SequenceOf[EntryTally]

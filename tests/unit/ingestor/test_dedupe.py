@@ -143,6 +143,28 @@ def test_an_owner_that_is_no_owner_any_more_does_not_count() -> None:
     assert ledger.progress([Group(frozenset("bcd"), W)]).ack_till == 0
 
 
+def test_who_may_judge_rows_sent_again() -> None:
+    """a and b hold 1..4, c lacks 3..4: of 3..4 they can tell, of 1..2 all, of 5 on nobody needs to."""
+    ledger = ProducerLedger(KEY)
+    for owner, last in (("a", 4), ("b", 4), ("c", 2)):
+        ledger.hear(owner, state(set(range(1, last + 1))), 1, 2)
+
+    assert ledger.judges(((3, 4),), QUORUM) == {"a", "b"}
+    assert ledger.judges(((2, 7),), QUORUM) == {"a", "b"}
+    assert ledger.judges(((1, 2),), QUORUM) == frozenset()
+    assert ledger.judges(((5, 7),), QUORUM) == frozenset()
+    assert ProducerLedger(KEY).judges(((1, 2),), QUORUM) == frozenset()
+
+
+def test_rows_that_one_owner_alone_holds_are_judged_by_nobody() -> None:
+    """They are not durable: who sends other ones may be right."""
+    ledger = ProducerLedger(KEY)
+    ledger.hear("a", state({1, 2, 3, 4}), 1, 2)
+    ledger.hear("b", state({1, 2}), 1, 2)
+
+    assert ledger.judges(((3, 4),), QUORUM) == frozenset()
+
+
 def test_thin_spans_are_those_above_told_that_too_few_hold() -> None:
     """told 2; a holds 1..6, b 1..4: 5..6 is thin; below told nothing is."""
     ledger, calls = ProducerLedger(KEY), Calls()

@@ -364,6 +364,24 @@ async def test_a_tail_that_cannot_be_fetched_stays_missing() -> None:
         assert (filled.ack_till, filled.missing) == (3, ())
 
 
+async def test_other_bytes_for_what_is_durable_reach_no_owner_that_lacks_it() -> None:
+    """a and b hold 1..3, c missed them: it would take the lie under the true entry's id, for ever."""
+    replicas = FakeReplicas("a", "b", "c")
+    async with write_path(replicas, FakeViews(led_by("a", 1, "a"))) as path:
+        replicas["c"].down = True
+        assert (await path.write(numbered_batch([1, 2, 3]))).ack_till == 3
+        replicas["c"].down = False
+
+        lie = await path.write(numbered_batch([1, 2, 3], text="other"))
+        assert [one.seq for one in lie.conflicts] == [1, 2, 3]
+        assert not replicas["c"].seqs_of(KEY)
+
+        again = await path.write(numbered_batch([1, 2, 3]), ack="all")
+        assert (again.ack_till, again.conflicts) == (3, ())
+        assert replicas["c"].seqs_of(KEY) == SeqIntervals([(1, 3)])
+    assert len([row for row in replicas.visible() if row.get("seq")]) == 3
+
+
 async def test_a_new_epoch_fences_the_old_one() -> None:
     """The producer lost its log: epoch 2 is durable on W owners first, then epoch 1 is refused."""
     async with write_path() as path:
