@@ -19,7 +19,7 @@ from tests.support.source import ROOT
 pytestmark = [pytest.mark.sim, pytest.mark.timeout(240)]
 SEEDS = range(1000, 1008)
 QUICK = [one for one in MUTANTS if one.quick]
-TRIES = 6
+TRIES = 15
 
 
 def again(outcome: Outcome) -> str:
