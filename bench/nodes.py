@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import time
 import tomllib
 from collections.abc import Iterator
@@ -16,38 +15,12 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 from bench.measure import cpu_seconds, memory_bytes
+from chaos.local_cluster import free_port_base
 from node import up_process
 from node.up import wait_ready
 from node.up_plan import existing_cluster, node_toml, plan_cluster
 
 #: Where the benchmark's ports lie, a hundred for a cluster.
-FIRST_PORT, LAST_PORT = 16_000, 32_000
-
-
-def free_port_base(nodes: int) -> int:
-    """A base, by chance, from which on all ports of a plan are free.
-
-    Raises:
-        RuntimeError: none was found in many tries.
-    """
-    for _ in range(200):
-        base = FIRST_PORT + secrets.randbelow((LAST_PORT - FIRST_PORT) // 100) * 100
-        ports = [base + 10 * node + port for node in range(nodes) for port in range(3)]
-        if all(_free(port) for port in ports):
-            return base
-    raise RuntimeError("no free ports")
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
 #: Seconds for a cluster to become ready: with much stored it reads its logs first.
 READY_SECONDS = 600.0
 
