@@ -20,7 +20,6 @@ from node import up_process
 from node.up import wait_ready
 from node.up_plan import existing_cluster, node_toml, plan_cluster
 
-#: Where the benchmark's ports lie, a hundred for a cluster.
 #: Seconds for a cluster to become ready: with much stored it reads its logs first.
 READY_SECONDS = 600.0
 

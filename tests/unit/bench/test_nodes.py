@@ -1,7 +1,6 @@
 """That a figure is never taken from somebody else's nodes."""
 
 import json
-import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -9,14 +8,6 @@ from pathlib import Path
 import pytest
 
 from bench import nodes
-
-
-def test_ports_that_are_taken_are_not_chosen() -> None:
-    """Neither those with a listener nor those that are only bound."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-
-        assert not nodes._free(taken.getsockname()[1])
 
 
 def test_another_cluster_on_our_ports_is_refused(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """A cluster that is gone: no fault that is still held may start its nodes again."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
-from chaos.local_cluster import LocalCluster
+from chaos.local_cluster import LocalCluster, _is_free
 from node import up_process
 from node.cli_errors import CliError
 
@@ -21,3 +22,11 @@ def test_nothing_is_started_after_the_end(tmp_path: Path, monkeypatch: pytest.Mo
 
     assert started == []
     assert cluster.running == {}
+
+
+def test_ports_that_are_taken_are_not_chosen() -> None:
+    """Neither those with a listener nor those that are only bound."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+
+        assert not _is_free(taken.getsockname()[1])
