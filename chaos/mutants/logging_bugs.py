@@ -52,7 +52,7 @@ def _() -> Sequence[Place]:
     return [(storage.wal._LogFile, "close", close)]
 
 
-@mutant("failed write filed as stored", "I9", "I15")
+@mutant("failed write filed as stored", "I9", "I15", faults=("enospc", "enospc"))
 def _() -> Sequence[Place]:
     real = storage.putting.Puts._written
 
