@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import logging
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -51,7 +50,7 @@ def run_scenarios(options: argparse.Namespace) -> int:
     if not SECONDS_MIN <= options.seconds <= SECONDS_MAX:
         low, high = f"{SECONDS_MIN:.0f}", f"{SECONDS_MAX:.0f}"
         raise CliError(f"--seconds is from {low} to {high}, not {options.seconds}", code=USAGE)
-    servers = _servers(options)
+    servers = options.named_servers
     unsafe = [one.name for one in chosen if servers and not is_safe(one)]
     if servers and not options.scenarios:
         chosen, unsafe = [one for one in chosen if is_safe(one)], []
@@ -91,12 +90,6 @@ def _answer(scenario: Scenario, seed: int, options: argparse.Namespace) -> dict[
     if reason:
         return _skipped(scenario, reason)
     return report.as_json(_one(scenario, seed, options))
-
-
-def _servers(options: argparse.Namespace) -> list[str]:
-    """The nodes that were named on the command line; what the environment names is never attacked."""
-    named = [one.strip() for one in os.environ.get("QUORUMLOG_SERVER", "").split(",")]
-    return [one for one in options.server if one not in named]
 
 
 def _skipped(scenario: Scenario, reason: str) -> dict[str, Any]:
@@ -188,7 +181,7 @@ def _one(scenario: Scenario, seed: int, options: argparse.Namespace) -> Run:
     note(f"{scenario.name}: seed {seed}, {options.seconds:g} s, in {folder}")
     with _client_log(folder / "clients.log"):
         say = lambda text: note(f"  {text}")  # noqa: E731
-        work = run(scenario, seed, options.seconds, folder, say, _servers(options))
+        work = run(scenario, seed, options.seconds, folder, say, options.named_servers)
         try:
             done = asyncio.run(work)
         except (DiskFailed, LinkFailed) as error:
@@ -197,7 +190,7 @@ def _one(scenario: Scenario, seed: int, options: argparse.Namespace) -> Run:
     line = report.ledger_line(done, report.commit_of_source(), SystemClock().wall_micros())
     report.append_line(base / "ledger.jsonl", line)
     if done.passed and not options.keep:
-        shutil.rmtree(folder / "cluster", ignore_errors=bool(_servers(options)))
+        shutil.rmtree(folder / "cluster", ignore_errors=bool(options.named_servers))
     if not options.json:
         print(report.as_text(done))
     return done

@@ -60,8 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The parsed command line, with `server`, `tenant` and `json` always present."""
+    """The parsed command line, with `server`, `tenant` and `json` always present.
+
+    `named_servers` are those of the command line alone: what the environment names is not to be attacked.
+    """
     options = build_parser().parse_args(arguments)
+    options.named_servers = getattr(options, "server", [])
     given = os.environ.get("QUORUMLOG_SERVER", "")
     defaults = {
         "server": [one.strip() for one in given.split(",") if one.strip()],

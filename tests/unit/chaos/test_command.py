@@ -9,7 +9,7 @@ from chaos import command, lab
 from chaos.net import LinkFailed
 from chaos.runner import Run
 from chaos.scenarios import Scenario, scenarios
-from node.cli import main
+from node.cli import main, parse
 from node.cli_errors import CliError
 from tests.unit.chaos.histories import clean, everything
 from tests.unit.chaos.test_report import made
@@ -143,3 +143,11 @@ def test_a_folder_that_cannot_be_written_is_said(
 
     assert chaos(tmp_path, "kill-one") == 1
     assert "cannot write into" in capsys.readouterr().err
+
+
+def test_only_servers_of_the_command_line_are_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the environment are where commands go by default; naming one of them means it."""
+    monkeypatch.setenv("QUORUMLOG_SERVER", "http://a:1,http://b:1")
+
+    assert parse(["chaos", "run"]).named_servers == []
+    assert parse(["chaos", "run", "--server", "http://a:1"]).named_servers == ["http://a:1"]
