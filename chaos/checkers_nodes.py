@@ -1,11 +1,12 @@
 """Invariants about nodes rather than rows: what they hold in the end, and how they come back. Pure.
 
-I7 no vanishing · I8 convergence · I14 corruption containment · I15 crash consistency · S6 a lost disk is
-no owner
+I7 no vanishing · I8 convergence · I14 corruption containment · I15 crash consistency · I17 one order · S6 a
+lost disk is no owner
 """
 
 from chaos.corpus import group_of, split_name
 from chaos.facts import NEVER, Facts
+from chaos.history import Op
 from chaos.verdicts import UNSEEN, Verdict, verdict
 
 #: Faults after which a process starts from what its disk kept.
@@ -126,4 +127,30 @@ def lost_disk(facts: Facts) -> Verdict:
     )  # fmt: skip
 
 
-CHECKERS = (no_vanishing, convergence, containment, crash_consistency, lost_disk)
+def one_order(facts: Facts) -> Verdict:
+    """I17: the last reads give the rows in one order, whichever node is asked."""
+    expected = _names(facts.finals[0]) if facts.finals else {}
+    bad, judged = [], 0
+    for op in facts.finals[1:]:
+        found = _names(op)
+        theirs = [name for name in expected if name in found]
+        ours = [name for name in found if name in expected]
+        judged += len(ours)
+        bad += [
+            f"{op.node} has {one} where another node has {other} (op {op.id})"
+            for one, other in zip(ours, theirs, strict=True)
+            if one != other
+        ]
+    return verdict(
+        "I17", "one order", bad, "nodes give rows in other orders", judged,
+        f"{judged:,} rows came in the same order through another node",
+        "no rows were read through two nodes in the end",
+    )  # fmt: skip
+
+
+def _names(op: Op) -> dict[str, None]:
+    """The rows of a read in their order, each once (I2 judges doubles)."""
+    return dict.fromkeys(name for name, _ in op.resp["rows"])
+
+
+CHECKERS = (no_vanishing, convergence, containment, crash_consistency, lost_disk, one_order)

@@ -3,9 +3,18 @@
 from dataclasses import replace
 
 from chaos.checkers import check, worth
-from chaos.history import FaultRecord, History, NodeState
+from chaos.history import FINAL, FaultRecord, History, NodeState
 from chaos.verdicts import HOLDS, UNSEEN, VIOLATED, Verdict
-from tests.unit.chaos.histories import NODES, append, clean, everything, read, seen, with_faults
+from tests.unit.chaos.histories import (
+    NODES,
+    append,
+    clean,
+    everything,
+    final,
+    read,
+    seen,
+    with_faults,
+)
 
 DIGESTS = {"3": (12, "aa"), "17": (4, "bb")}
 
@@ -171,3 +180,25 @@ def test_the_side_with_a_quorum_may_answer() -> None:
 
     assert not [one for one in found.values() if one.status == VIOLATED]
     assert found["I9"].status == HOLDS
+
+
+def test_rows_that_come_in_another_order_through_another_node_are_caught() -> None:
+    """I17: rows 3 and 4 change places through node3; a row that one of them lacks moves nothing."""
+    history = clean()
+    swapped = everything()
+    swapped[2], swapped[3] = swapped[3], swapped[2]
+    rest = tuple(op for op in history.ops if op.kind != FINAL or op.node != "node3")
+
+    found = only(replace(history, ops=(*rest, final(30, "node3", swapped))), "I17")
+
+    assert found.count == 2
+    assert "agent1:4" in found.examples[0]
+    assert verdicts(history)["I17"].status == HOLDS
+
+
+def test_an_order_is_not_judged_by_one_read() -> None:
+    """Nothing to compare it with."""
+    history = clean()
+    ops = tuple(op for op in history.ops if op.kind != FINAL)
+
+    assert verdicts(replace(history, ops=ops))["I17"].status == UNSEEN
