@@ -32,7 +32,7 @@ Why not simply …?
   lie in two slices, and an owner that lacks one shows the other. Owners are compared over the whole range, by
   one set of entry lists, and where copies overlap by sequence the read is made again in one piece.
 * … fix the snapshot by our clock? Clocks differ. It is the largest `received_at` that R owners of each shard
-  know of.
+  know of. Owners are compared as of it (docs/adr/0028).
 * … give a stream that fails an orderly end with a note in it? Whoever reads with a plain HTTP client would
   take it for the whole. The missing end is the one signal that every client understands.
 """

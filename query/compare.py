@@ -26,9 +26,10 @@ class Comparison:
 
     `wanted`: entries to ask for by name -> who holds them: what the base lacks, where rows of it are visible,
     and what the base hides though the union shows it. `wanted_hide`: what is hidden of these.
+    `lacking`: how many the base lacks.
     `base_hide`: for a repeated scan of the base: what the union hides, and all it lacks (an entry that
     arrives meanwhile must not be counted twice). `overlaps`: the base's first answer holds rows that the
-    union hides. `lacks_by_node`: what each replica lacks of the union, for repair.
+    union hides. `lacks_by_node`: what each replica lacks of the union, whenever received, for repair.
     """
 
     base: str
@@ -36,11 +37,8 @@ class Comparison:
     wanted_hide: Hides
     base_hide: Hides
     overlaps: bool
+    lacking: int
     lacks_by_node: dict[str, frozenset[EntryId]]
-
-    def lacks(self) -> int:
-        """How many entries the base lacks."""
-        return len(self.lacks_by_node.get(self.base, ()))
 
 
 def hold_the_same(left: Iterable[EntryRef], right: Sequence[EntryRef]) -> bool:
@@ -58,13 +56,27 @@ def hold_the_same(left: Iterable[EntryRef], right: Sequence[EntryRef]) -> bool:
     )
 
 
-def fullest(lists: Mapping[str, Sequence[EntryRef]], prefer: str) -> str:
-    """The replica that lacks least; `prefer` among equals."""
-    return max(lists, key=lambda node: (len(lists[node]), node == prefer, node))
+def received_by(refs: Sequence[EntryRef], until: int | None) -> Sequence[EntryRef]:
+    """Those in the snapshot; all, if there is none."""
+    return refs if until is None else [ref for ref in refs if ref.received_at <= until]
 
 
-def compare(base: str, lists: Mapping[str, Sequence[EntryRef]]) -> Comparison:
-    """Compares the lists of all replicas that answered, of which `base` is one."""
+def fullest(lists: Mapping[str, Sequence[EntryRef]], prefer: str, until: int | None = None) -> str:
+    """The replica that lacks least of the snapshot; `prefer` among equals."""
+    held = {node: len(received_by(refs, until)) for node, refs in lists.items()}
+    return max(held, key=lambda node: (held[node], node == prefer, node))
+
+
+def compare(
+    base: str, told: Mapping[str, Sequence[EntryRef]], until: int | None = None
+) -> Comparison:
+    """Compares the lists of all replicas that answered, of which `base` is one.
+
+    Args:
+        until: the snapshot, microseconds. An entry that one replica received by then and another later (it
+            had missed it, and it was sent again) is lacking there: that replica's answer is without it.
+    """
+    lists = {node: received_by(refs, until) for node, refs in told.items()}
     held = {ref.entry_id: ref for ref in lists[base]}
     lacking: dict[EntryId, tuple[str, ...]] = {}
     union = dict(held)
@@ -83,17 +95,18 @@ def compare(base: str, lists: Mapping[str, Sequence[EntryRef]]) -> Comparison:
     wanted = {e: holders for e, holders in lacking.items() if not together.get(e, SHOWN).whole}
     # Of repeats of the same bytes, the union may show one that the base hides: its `previous` is hidden.
     wanted |= {e: (base,) for e, h in alone.items() if h.whole and not together.get(e, SHOWN).whole}
-    ids = {node: {ref.entry_id for ref in refs} for node, refs in lists.items()}
+    ids = {node: {ref.entry_id for ref in refs} for node, refs in told.items()}
     return Comparison(
         base,
         wanted,
         wanted_hide={e: _spans(union[e], together[e]) for e in wanted if e in together},
         base_hide={**newly, **{e: union[e].seqs or WHOLE for e in lacking}},
         overlaps=bool(newly),
+        lacking=len(lacking),
         lacks_by_node={
-            node: frozenset(e for e in union if e not in found)
+            node: frozenset(lacked)
             for node, found in ids.items()
-            if len(found) < len(union)
+            if (lacked := union.keys() - found)
         },
     )
 

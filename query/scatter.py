@@ -203,6 +203,11 @@ class Scatter:
         """The ring by which owners are asked."""
         return self._view.ring_epoch
 
+    @property
+    def until(self) -> int | None:
+        """The snapshot that is read, microseconds; None: all there is."""
+        return self.plan.received_until
+
     async def run(self, shards: Sequence[int], with_data: bool = True) -> Scattered:
         """Asks for `shards`; without data only what R owners say of each.
 

@@ -124,10 +124,11 @@ class Settler:
             told = f"{len(lists)} of {self._needed[shard]} owners listed their entries"
             self._out.incomplete[shard] = told
         self._lists_of[shard] = lists
-        chosen = base if base in lists else fullest(lists, base)
-        result = await self._workers.run(compare, chosen, lists)
-        if result.lacks() > self._settings.rebase_entries:
-            result = await self._workers.run(compare, fullest(lists, chosen), lists)
+        until = self._scatter.until
+        chosen = base if base in lists else fullest(lists, base, until)
+        result = await self._workers.run(compare, chosen, lists, until)
+        if result.lacking > self._settings.rebase_entries:
+            result = await self._workers.run(compare, fullest(lists, chosen, until), lists, until)
         if result.base != base:
             self._moved.add(shard)
         self._out.comparisons[shard] = result

@@ -184,7 +184,10 @@ class ScanRequest:
 class ScanReply:
     """Digest by shard (entry count, 16 bytes) over the plan's hours; `payload` is an Arrow IPC stream.
 
-    `received_max`: the largest received_at (microseconds) this replica has stored, for snapshots.
+    `digests`: of plans with `received_until`, of what was received by then, by another sum. Equal or not is
+    all that they are for.
+    `received_max`: the largest received_at (microseconds) this replica has heard of, for snapshots: no less
+    than that of any copy of an entry that it has vouched for.
     `truncated`: a memory or row cap cut the answer (never silently: the coordinator must say so).
     `overlaps`: of a slice (`compared`): sequences of the entries in that range overlap, so who hides whom
     may be seen otherwise on a replica that has some of them in blocks of another age.

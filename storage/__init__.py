@@ -15,7 +15,7 @@ entry), the Merkle trees (a node an hour), and the catalog, a SQLite checkpoint 
 only the log's tail. Lose the catalog, and log and segments give it back.
 
 What other owners ask to find a difference: tree_reads.py answers from the trees, less what newest.py finds
-to have come too lately to be compared.
+to have come too lately to be compared. Pages are compared as of their snapshot: digest_as_of.py.
 
 Why not simply ...
 * a row per entry in SQLite, asked on each put? A look-up costs more than the append, and digests, scans

@@ -96,7 +96,7 @@ class Engine:
     def decide(
         self, header: BlockHeader, options: PutOptions, proofs: Mapping[Pair, Proof]
     ) -> Wait | Compare | Verdict:
-        """Judges a block. Changes nothing but fences.
+        """Judges a block. Changes nothing but fences, and the newest receipt heard of.
 
         Raises:
             StaleRingEpoch: this node knows a newer ring.
@@ -123,6 +123,7 @@ class Engine:
             records.append(Record(RecordType.RING_EPOCH, options.ring_epoch))
         if not options.repair:
             records += self._raised_fences(header.entries)
+        self.holdings.hear(entry.received_at for entry in header.entries)
         told = tuple(
             (key, k) for key, k in options.told if k > self.holdings.producers.told.get(key, 0)
         )

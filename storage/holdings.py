@@ -4,7 +4,7 @@ Adding blocks in log order gives the same holdings as loading a checkpoint and a
 hidden of an entry is kept as it changes and equals `records.visibility.hidden_parts` over a shard's entries.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -50,6 +50,7 @@ class Holdings:
         self.partly_hidden: dict[int, Spans] = {}
         self.dirty_hidden: set[int] = set()
         self.rows = self.bytes = 0
+        #: The newest receipt heard of, microseconds; see `hear`.
         self.received_max = 0
         #: Blocks set aside for damage.
         self.quarantined = 0
@@ -77,7 +78,7 @@ class Holdings:
             self.extras[number] = (entry.content_hash, entry.seqs, entry.skips)
         self.tree(entry.shard).add(entry.entry_id, entry.content_hash, entry.hours)
         self.rows += entry.row_count
-        self.received_max = max(self.received_max, entry.received_at)
+        self.hear((entry.received_at,))
         if entry.sequenced:
             self.producers.add(entry)
         if overlaps:
@@ -86,6 +87,14 @@ class Holdings:
         if known and self._is_repeat(number):
             self._flag(number, HIDDEN_PREVIOUS, True)
         self._decide_successors(entry.entry_id)
+
+    def hear(self, received: Iterable[int]) -> None:
+        """Takes note of receipts, microseconds: of what is stored, and of duplicates.
+
+        A duplicate was received later than the copy here, and an owner that lacked it has it with that time.
+        This node vouches for both: a snapshot that it helps to choose must not leave out the later one.
+        """
+        self.received_max = max(self.received_max, max(received, default=0))
 
     def _is_repeat(self, number: int) -> bool:
         """Whether the entry is hidden by the one it repeats; see records.visibility."""
@@ -145,7 +154,7 @@ class Holdings:
         live = np.flatnonzero((rows["flags"] & GONE) == 0)
         self.rows = int(rows["row_count"][live].sum())
         self.bytes = sum(place.length for place in self.blocks)
-        self.received_max = int(rows["received"][live].max()) if len(live) else 0
+        self.hear((int(rows["received"][live].max()),) if len(live) else ())
         self._load_trees(rows, live)
 
     def _load_trees(self, rows: np.ndarray, live: np.ndarray) -> None:

@@ -18,6 +18,7 @@ from records.messages import ScanRequest
 from records.predicates import ScanPlan
 from records.timestamps import TimeRange
 from storage.blocks import Blocks
+from storage.digest_as_of import digests_as_of
 from storage.entry_table import ERASED, GONE, HIDDEN, HIDDEN_ANY
 from storage.filter_index import Survivors
 from storage.holdings import BlockPlace, Holdings
@@ -120,7 +121,7 @@ class BlockSlice:
 
 def take_snapshot(holdings: Holdings, request: ScanRequest) -> Snapshot:
     """Cheap, and without awaiting: call it on the event loop."""
-    table, time = holdings.table, request.compared or request.plan.time
+    table = holdings.table
     count = table.count
     only = None
     if request.only is not None:
@@ -135,7 +136,7 @@ def take_snapshot(holdings: Holdings, request: ScanRequest) -> Snapshot:
         table.tenants.find(request.plan.tenant),
         only,
         _masked(holdings, request, flags),
-        {s: holdings.digest(s, time.start, time.end) for s in request.digest_shards},
+        _digests(holdings, request),
         holdings.received_max,
         table.producers.runs,
         holdings.generation,
@@ -143,6 +144,23 @@ def take_snapshot(holdings: Holdings, request: ScanRequest) -> Snapshot:
         _ruled(holdings, rules, count),
         bool((flags & ERASED).any()),
     )
+
+
+def _digests(holdings: Holdings, request: ScanRequest) -> dict[int, Digest]:
+    """Of all entries; none yet if the plan has a snapshot of its own: that takes a worker (`as_of`)."""
+    if request.plan.received_until is not None:
+        return {}
+    time = request.compared or request.plan.time
+    return {s: holdings.digest(s, time.start, time.end) for s in request.digest_shards}
+
+
+def as_of(snapshot: Snapshot, request: ScanRequest) -> Snapshot:
+    """With the digests of what was received by the plan's `received_until`; see storage.digest_as_of."""
+    until = request.plan.received_until
+    assert until is not None
+    time, shards = request.compared or request.plan.time, request.digest_shards
+    digests = digests_as_of(snapshot.rows, snapshot.flags, shards, time, until)
+    return replace(snapshot, digests=digests)
 
 
 def narrowed(holdings: Holdings, request: ScanRequest) -> ScanRequest:

@@ -15,7 +15,7 @@ from storage.engine import Engine
 from storage.gauges import Gauges
 from storage.hot import HotSet
 from storage.scan import run_scan
-from storage.scan_select import narrowed, take_snapshot
+from storage.scan_select import as_of, narrowed, take_snapshot
 from storage.scanner import Budget, Scanner
 from storage.settings import StorageSettings
 
@@ -78,6 +78,8 @@ class Scans:
             ring_epoch = self._engine.ring_epoch
             snapshot = take_snapshot(self._engine.holdings, request)
             narrow = narrowed(self._engine.holdings, request)
+            if request.digest_shards and request.plan.received_until is not None:
+                snapshot = await self._workers.run(as_of, snapshot, request)
             budget = Budget.of(self._settings, expired, self._workers.share)
             if (
                 not request.data_shards

@@ -157,6 +157,8 @@ class StorageService(RetentionDoor, WriteDoor):
     def _adopt(self, opened: Opened) -> None:
         assert self._home is not None
         self._engine, self._catalog = opened.engine, opened.catalog
+        # Of what was heard before the restart, the log has only what was stored: by now it is past.
+        self._engine.holdings.hear((self._clock.wall_micros(),))
         self._checkpointer: Checkpointer = opened.checkpointer
         for note in self._checkpointer.notes:
             self._gauges.quarantined.labels(note.kind).inc()

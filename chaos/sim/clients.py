@@ -1,10 +1,11 @@
 """The clients of a simulated run. What they ask and are told becomes a history for chaos.checkers.
 
 numbered   numbers its rows: batches that overlap, come twice, or out of order; follows the leader
-agent      blind: the same batch again on any doubt, or through two nodes at once; under a new name only
-           after an error that says `definite`, as a shipper may that was told "surely not stored"
+agent      blind: the same batch again on any doubt, or through two nodes at once, or long after, as one that
+           forgot where it was; under a new name only after an error that says `definite`, as a shipper may
+           that was told "surely not stored"
 rogue      sends other bytes under sequences that were acknowledged: each must be refused
-reader     all rows, or those of one client, through any node
+reader     all rows, or those of one client, through any node; at once, or in pages, each through any node
 
 A client gives up only when it is fenced, or when the run is over.
 """
@@ -214,7 +215,10 @@ async def agent(traffic: Traffic, name: str, posts: int) -> int:
     dice = traffic.dice.fork(name)
     traffic.services[name] = SERVICES[len(traffic.services) % len(SERVICES)]
     first = 1
+    acked: list[tuple[Batch, Range]] = []
     for _ in range(posts):
+        if acked and dice.chance(0.4):
+            await _post(traffic, name, dice.pick(list(traffic.nodes)), *dice.pick(acked))
         last = first + dice.number(0, 4)
         table = traffic.table(name, range(first, last + 1), seq=False)
         tries, generation, doubt = 0, 0, False
@@ -229,6 +233,7 @@ async def agent(traffic: Traffic, name: str, posts: int) -> int:
             outcome = OK if OK in told else UNKNOWN if UNKNOWN in told else FAIL
             if outcome == OK:
                 tries += 1
+                acked.append((batch, (first, last)))
                 if tries > 1 or not dice.chance(0.1):  # now and then once more, without any doubt
                     break
             doubt = doubt or any(one != FAIL for one in told)
@@ -266,21 +271,55 @@ async def read(
     if covers:
         pairs.append(("chaos_client", covers))
     op = traffic.invoke("reader", kind, node, covers=covers)
+    try:
+        answer = await traffic.ask(node, _asking(pairs))
+    except QuorumlogError as error:
+        traffic.returned(op, outcome_of(error), {"error": error.code})
+        return False
+    _answered(traffic, op, [answer])
+    return answer.complete
 
+
+async def read_pages(traffic: Traffic, dice: Dice, covers: str, rows: int) -> None:
+    """All rows, or one client's, in pages of `rows`, with pauses. All pages together are one read."""
+    pairs = [("service", ",".join(SERVICES)), ("limit", str(rows)), ("timeout", "2")]
+    if covers:
+        pairs.append(("chaos_client", covers))
+    pairs.append(("order", "asc"))
+    node, cursor = dice.pick(list(traffic.nodes)), list[tuple[str, str]]()
+    op = traffic.invoke("reader", READ, node, covers=covers)
+    answers: list[Any] = []
+    while not traffic.over:
+        try:
+            answer = await traffic.ask(node, _asking([*pairs, *cursor]))
+        except QuorumlogError as error:
+            if not answers:
+                traffic.returned(op, outcome_of(error), {"error": error.code})
+                return
+        else:
+            answers.append(answer)
+            if answer.next_cursor is None:
+                _answered(traffic, op, answers)
+                return
+            cursor = [("cursor", answer.next_cursor)]
+        await asyncio.sleep(dice.uniform(0.0, 0.3))
+        node = dice.pick(list(traffic.nodes))
+
+
+def _asking(pairs: list[tuple[str, str]]) -> Callable[[SimNode], Awaitable[Any]]:
     async def ask(target: SimNode) -> Any:
         plan = plan_rows(pairs, WALL_MICROS)
         return await target.reader.query(plan, target.reader.deadline(plan))
 
-    try:
-        answer = await traffic.ask(node, ask)
-    except QuorumlogError as error:
-        traffic.returned(op, outcome_of(error), {"error": error.code})
-        return False
-    rows = answer.table.to_pylist()
-    missing = [str(one.get("shard", one)) for one in answer.missing]
-    named = [_named(traffic, row) for row in rows]
-    traffic.returned(op, OK, {"complete": answer.complete, "missing": missing, "rows": named})
-    return answer.complete
+    return ask
+
+
+def _answered(traffic: Traffic, op: int, answers: list[Any]) -> None:
+    """Ends a read with the rows of its answers."""
+    missing = [str(one.get("shard", one)) for answer in answers for one in answer.missing]
+    rows = [_named(traffic, row) for answer in answers for row in answer.table.to_pylist()]
+    complete = all(answer.complete for answer in answers)
+    traffic.returned(op, OK, {"complete": complete, "missing": missing, "rows": rows})
 
 
 def _named(traffic: Traffic, row: dict[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from chaos.checkers import CHECKERS, VIOLATED
 from chaos.history import FINAL, FaultRecord, Head, History, Op
 from chaos.sim import twins
 from chaos.sim.checks import check_control, check_order, check_restart, equal_owners
-from chaos.sim.clients import Traffic, Writer, agent, read
+from chaos.sim.clients import Traffic, Writer, agent, read, read_pages
 from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import SERVICES, SimCorpus, SimFacts
@@ -158,10 +158,13 @@ class World:
                 self.unfinished[one.name] = one.last - one.told
 
     async def _read(self, dice: Dice) -> None:
-        for _ in range(3):
-            await asyncio.sleep(dice.uniform(0.3, SECONDS / 2))
+        for _ in range(4):
+            await asyncio.sleep(dice.uniform(0.2, SECONDS / 3))
             covers = dice.pick(["", "", *self.traffic.services])
-            await read(self.traffic, dice.pick(NODES), covers)
+            if dice.chance(0.3):
+                await read(self.traffic, dice.pick(NODES), covers)
+            else:
+                await read_pages(self.traffic, dice, covers, dice.number(2, 12))
 
     async def _lie(self, at: float) -> None:
         await asyncio.sleep(at)

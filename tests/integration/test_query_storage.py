@@ -258,3 +258,27 @@ async def test_a_spread_fold_equals_the_whole_one(trio: Trio, divergent: bool) -
     if not divergent:
         assert spread.stats["rows_scanned"] == whole.stats["rows_scanned"] == 240
         assert spread.stats["blocks_scanned"] == whole.stats["blocks_scanned"] == 12
+
+
+@pytest.mark.parametrize("place", [0, 1])
+async def test_pages_have_what_an_owner_got_only_when_it_was_sent_again(
+    trio: Trio, place: int
+) -> None:
+    """Acked on two owners, and sent again to the third after the first page: that is behind the snapshot."""
+    entry = make_entry(1, 0, [row(i, f"row {i}") for i in range(6)], received_at=NOW)
+    owners = trio.view.owners(0)
+    await trio.write(entry, on=(0, 1))
+    trio.dead = {owners[2]}
+    answer = await trio.reader.query(plan(limit="2"), soon())
+    found = keys(answer.table)
+    later = replace(entry, header=replace(entry.header, received_at=NOW + 1_000 * HOUR))
+    await trio.write(later, on=(2,))
+    trio.dead = {owners[place]}
+
+    while answer.next_cursor:
+        answer = await trio.reader.query(plan(limit="2", cursor=answer.next_cursor), soon())
+        assert answer.complete
+        found += keys(answer.table)
+
+    assert len(found) == 6
+    assert found == sorted(found, reverse=True)

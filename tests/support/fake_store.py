@@ -219,6 +219,8 @@ class FakeStore:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     cancelled: int = 0
     max_rows: int | None = None
+    #: The newest receipt it heard of besides those of its entries: of a duplicate it was sent.
+    heard: int = 0
 
     def add(self, entry: FakeEntry) -> None:
         """Put-if-absent of one entry."""
@@ -249,9 +251,13 @@ class FakeStore:
             and any(low <= hour <= high or hour == WIDE_HOUR for hour in entry.header.hours)
         ]
 
-    def digest_of(self, shard: int, start: int, end: int) -> tuple[int, bytes]:
-        """(count, sum of hashes) of the entries of some hours."""
+    def digest_of(
+        self, shard: int, start: int, end: int, until: int | None = None
+    ) -> tuple[int, bytes]:
+        """(count, sum of hashes) of the entries of some hours, received by `until`."""
         entries = self._of_hours(shard, start, end)
+        if until is not None:
+            entries = [one for one in entries if one.header.received_at <= until]
         total = sum(
             int.from_bytes(hashlib.sha256(e.id + e.header.content_hash).digest()[:16], "big")
             for e in entries
@@ -273,8 +279,9 @@ class FakeStore:
             if wanted(plan, entry, key, row):
                 rows.append((key, row))
         rows.sort(key=lambda pair: key_tuple(pair[0]), reverse=plan.descending)
-        digests = {s: self.digest_of(s, time.start, time.end) for s in request.digest_shards}
-        newest = max((e.header.received_at for e in self.entries_by_id.values()), default=0)
+        ends = time.start, time.end, plan.received_until
+        digests = {s: self.digest_of(s, *ends) for s in request.digest_shards}
+        newest = max([self.heard, *(e.header.received_at for e in self.entries_by_id.values())])
         truncated = False
         if request.outline:
             return ScanReply(digests, newest, 0, 0, 0), self._outline(held, plan)

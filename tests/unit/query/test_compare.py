@@ -39,9 +39,25 @@ def test_each_replica_is_told_what_it_lacks() -> None:
     found = compare("n0", {"n0": refs(a, b), "n1": refs(b, newer), "n2": refs(a, b, c)})
 
     assert found.wanted == {c.id: ("n2", "n1")}
-    assert found.lacks() == 1
+    assert found.lacking == 1
     assert found.base_hide == {c.id: WHOLE}
     assert found.lacks_by_node == {"n0": {c.id}, "n1": {a.id}}
+
+
+def test_in_a_snapshot_what_was_received_later_is_lacking_but_not_to_be_repaired() -> None:
+    """Both have a; n1 got it after the snapshot, as it did b and c."""
+    a, b, c = (make_entry(number, 0, [row(number)]) for number in (1, 8, 9))
+    late = make_entry(1, 0, [row(1)], received_at=7)
+    lists = {"n0": refs(a), "n1": refs(late, b, c)}
+
+    found = compare("n1", lists, until=5)
+
+    assert found.wanted == {a.id: ("n0",)}
+    assert found.lacking == 1
+    assert not found.lacks_by_node
+    assert not compare("n0", lists, until=5).wanted
+    assert fullest(lists, "n1", until=5) == "n0"
+    assert fullest(lists, "n0") == "n1"
 
 
 def test_an_older_entry_that_only_another_has_hides_rows_of_the_base() -> None:

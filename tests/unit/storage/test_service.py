@@ -48,7 +48,6 @@ KEPT = (
     "bytes",
     "ring_epoch",
     "fences",
-    "received_max",
     "shards",
     "incarnation",
 )
