@@ -57,6 +57,11 @@ class ClusterView:
         """N, W and R in force."""
         return QuorumPolicy(*self.state.quorum)
 
+    @property
+    def acked_on(self) -> int:
+        """On how many owners each acknowledged row is, at least; less than W for long after W was raised."""
+        return self.state.acked_on
+
     def owners(self, shard: int) -> tuple[str, ...]:
         """Storage nodes that a shard is read from, in preference order; empty without a ring."""
         found = self._owners.get(shard)

@@ -72,8 +72,11 @@ class Led:
 
     @property
     def overlap(self) -> tuple[Group, ...]:
-        """N-W+1 of each owner set: so many owners meet every set of W."""
-        w = self.view.quorum.w
+        """N-W+1 of each owner set: so many owners meet every set of W.
+
+        W is the least that something may have been acknowledged with: that of before, if it was raised.
+        """
+        w = self.view.acked_on
         return tuple(Group(frozenset(one), max(1, len(one) - w + 1)) for one in self.groups)
 
 
@@ -102,6 +105,11 @@ def not_leader(view: ClusterView, shard: int, **details: object) -> NotLeader:
         }
     text = f"shard {shard} is led by {lead[0]}" if lead else f"shard {shard} has no leader"
     return NotLeader(text, leader=hint, retry_after_ms=100, retry_after_seconds=1, **details)
+
+
+def _same_quorum(one: ClusterView, other: ClusterView) -> bool:
+    """Another W raises no epoch, but what was sealed for the one before need not meet it."""
+    return (one.quorum, one.acked_on) == (other.quorum, other.acked_on)
 
 
 class ShardLeases:
@@ -154,7 +162,7 @@ class ShardLeases:
     def _begin(self, view: ClusterView, shard: int, epoch: int) -> _Takeover:
         reign = (shard, epoch, view.ring_epoch)
         known = self._takeovers.get(shard)
-        if known is not None and known.led.reign == reign:
+        if known is not None and known.led.reign == reign and _same_quorum(known.led.view, view):
             return known
         if known is not None:
             self._end(shard)

@@ -233,7 +233,7 @@ class Replays:
         view = self._views.current()
         owners = view.owners(shard)
         found, heard = await deadline.wait(self._list(owners, request))
-        _check_heard(heard, len(owners), view.quorum.w, "producers")
+        _check_heard(heard, len(owners), view.acked_on, "producers")
         names = sorted({state.producer[2] for _, state in found})
         if len(names) > PRODUCERS_MAX:
             text = f"more than {PRODUCERS_MAX} producers of {ask.service}: name one"
@@ -252,7 +252,7 @@ class Replays:
             return_exceptions=True,
         )
         replies = [one for one in answers if not isinstance(one, BaseException)]
-        _check_heard(len(replies), len(owners), view.quorum.w, "entries")
+        _check_heard(len(replies), len(owners), view.acked_on, "entries")
         ends: dict[ProducerEpochKey, tuple[int, int]] = {}
         for reply in replies:
             for entry in reply.entries:

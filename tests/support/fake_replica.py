@@ -352,6 +352,11 @@ class FakeView:
     leaders: tuple[tuple[int, tuple[str, int]], ...] = ()
     everything_led_by: tuple[str, int] | None = ("a", 1)
     moving: tuple[tuple[int, tuple[tuple[str, ...], ...]], ...] = ()
+    w_floor: int = 0
+
+    @property
+    def acked_on(self) -> int:
+        return self.w_floor or self.quorum.w
 
     def owners(self, shard: int) -> tuple[str, ...]:
         return dict(self.placed).get(shard, self.nodes)

@@ -10,6 +10,7 @@ import pytest
 from cluster.quorum_call import Caller, Pace
 from ingestor.leases import ShardLeases
 from ingestor.write_metrics import WriteMetrics
+from records.consistency import QuorumPolicy
 from records.errors import NotLeader, NotReady
 from runtime.clock import SystemClock
 from runtime.deadline import Deadline
@@ -132,3 +133,33 @@ async def test_sealing_goes_on_until_owners_are_back() -> None:
         replicas["a"].down = False
 
         await until(lambda: leases.sealed_shards() == [5])
+
+
+async def test_another_w_is_in_force_at_once_though_it_raises_no_epoch() -> None:
+    """Neither the ring nor the shard's leader changes with it; rows must not be acknowledged by the old W."""
+    async with leasing() as (leases, _, views, _):
+        before = await leases.hold(5, soon())
+        quorum = QuorumPolicy(3, 3, 2)
+
+        views.put(replace(VIEW, index=2, quorum=quorum, w_floor=2))
+        after = await leases.hold(5, soon())
+
+        assert [one.needed for one in before.writers] == [2]
+        assert [one.needed for one in after.writers] == [3]
+        assert after.reign == before.reign
+
+
+async def test_after_w_was_raised_so_many_are_sealed_as_meet_what_was_acked_by_the_one_before() -> (
+    None
+):
+    """W=3 now, rows may be on two: one owner need not have them, nor the fence that stopped their leader."""
+    view = replace(VIEW, quorum=QuorumPolicy(3, 3, 2), w_floor=2)
+    async with leasing(replace(view, leaders=())) as (leases, replicas, views, _):
+        replicas["b"].down = replicas["c"].down = True
+        views.put(replace(view, index=2))
+
+        with pytest.raises(NotReady):
+            await leases.hold(5, soon(0.2))
+
+        replicas["b"].down = False
+        assert (await leases.hold(5, soon())).overlap[0].needed == 2
