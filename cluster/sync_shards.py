@@ -8,10 +8,11 @@ where it ended: the trees tell.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 from cluster.anti_entropy import LACKING_MAX, AntiEntropySession, Lacking
 from cluster.pace import Pace
@@ -19,7 +20,7 @@ from records.block import EntryHeader
 from records.block_codec import EncodedBlock
 from records.ids import EntryId
 from records.messages import EntryStatus, PutOptions, PutReply
-from records.sync import Level, TreeRequest, roots_question
+from records.sync import SUM_BYTES, Level, Question, TreeRequest, roots_question
 from runtime.clock import Clock
 from runtime.deadline import Deadline
 
@@ -27,9 +28,13 @@ from runtime.deadline import Deadline
 FETCH_BYTES = 4 << 20
 #: Entries asked for in one fetch. A block of more is fetched in parts.
 FETCH_ENTRIES_MAX = 20_000
+#: Bytes of answers, or of ids, that are worked through on the event loop, in some 5 ms; more on a thread.
+LOOP_BYTES = 32 << 10
 #: Look-ups between two chances for other work on the event loop.
 _LOOKUPS = 1_000
 _MICROS = 1_000_000
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Peer(Protocol):
@@ -175,10 +180,10 @@ class _Sync:
             await self.clock.sleep(self.limits.second_look_seconds)
             stable = await self._absent(lacking)
             report.settled = len(lacking) - len(stable)
-            for one in stable:
-                shard = session.lacking[one].shard
-                report.lacking_by_shard[shard] = report.lacking_by_shard.get(shard, 0) + 1
-            whole = await self._copy(stable, session.lacking)
+            size = SUM_BYTES * len(stable)
+            ordered, counts = await _aside(size, _in_order, stable, session.lacking)
+            report.lacking_by_shard.update(counts)
+            whole = await self._copy(ordered, session.lacking)
         report.compared = whole and not session.more
 
     async def _descend(self, shards: tuple[int, ...]) -> AntiEntropySession:
@@ -187,7 +192,8 @@ class _Sync:
         session = AntiEntropySession(
             shards, (await self.store.tree(own))[0], self.limits.entries_max
         )
-        while asked := session.next():
+        asked = session.next()
+        while asked:
             deadline = Deadline.after(self.clock, self.limits.answer_seconds)
             theirs = await self.peer.tree(TreeRequest(asked, until, self.ring_epoch), deadline)
             ours: list[bytes] = []
@@ -196,9 +202,11 @@ class _Sync:
                 request = TreeRequest(tuple(rest[len(ours) :]), until, self.ring_epoch)
                 ours += await self.store.tree(request)
             roots = [b""] * (min(len(asked), len(theirs)) - len(rest))
-            session.take(asked, roots + ours, theirs)
+            size = sum(map(len, theirs))
+            self.report.tree_bytes += size + sum(24 + len(q.mask) for q in asked)
+            size += sum(map(len, ours))
+            asked = await _aside(size, _next, session, asked, roots + ours, theirs)
             self.report.rounds = session.rounds
-            self.report.tree_bytes += sum(map(len, theirs)) + sum(24 + len(q.mask) for q in asked)
         return session
 
     async def _absent(self, ids: list[EntryId]) -> list[EntryId]:
@@ -208,10 +216,9 @@ class _Sync:
             await self.clock.sleep(0)
         return found
 
-    async def _copy(self, ids: list[EntryId], places: dict[EntryId, Lacking]) -> bool:
-        """Fetches and puts, in the order of the peer's blocks; whether all was asked for in its time."""
+    async def _copy(self, waiting: list[EntryId], places: dict[EntryId, Lacking]) -> bool:
+        """Fetches and puts `waiting`, in its order; whether all was asked for in its time."""
         until = Deadline.after(self.clock, self.limits.copy_seconds)
-        waiting = sorted(ids, key=lambda one: (places[one].block, one))
         entries_wanted = 1
         while waiting:
             if until.expired:
@@ -260,6 +267,32 @@ class _Sync:
                 self.report.conflicts += 1
             _add(self.report.bytes_by_shard, shard, len(block.data) * entry.row_count // rows)
         return {one.entry_id for one in entries}
+
+
+async def _aside(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of `work` on `size` bytes: at once if they are few, else from a thread."""
+    if size <= LOOP_BYTES:
+        return work(*args, **kwargs)
+    return await asyncio.to_thread(work, *args, **kwargs)
+
+
+def _next(
+    session: AntiEntropySession,
+    asked: Sequence[Question],
+    ours: Sequence[bytes],
+    theirs: Sequence[bytes],
+) -> tuple[Question, ...]:
+    """Takes answers; what to ask then."""
+    session.take(asked, ours, theirs)
+    return session.next()
+
+
+def _in_order(
+    ids: list[EntryId], places: dict[EntryId, Lacking]
+) -> tuple[list[EntryId], Counter[int]]:
+    """(`ids` in the order of the peer's blocks, how many of each shard)."""
+    ordered = sorted(ids, key=lambda one: places[one].block)
+    return ordered, Counter(places[one].shard for one in ids)
 
 
 def _add(totals: dict[int, int], key: int, count: int) -> None:

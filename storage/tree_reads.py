@@ -42,7 +42,7 @@ from storage.merkle import MerkleTree, sums
 from storage.newest import Mark, Newest, received_after
 
 #: Bytes of one reply; the questions after it are left unanswered, and asked again.
-#: 1 MiB is 52,000 entries listed: the asker's event loop compares them at once, in some 50 ms.
+#: 1 MiB is 52,000 entries listed: the asker compares them at once, on a thread.
 REPLY_BYTES_MAX = 1 << 20
 #: Entries hashed for one reply, but for those of its first question: about 0.7 µs of a worker each. Without
 #: it a busy hour of all shards would take longer than whoever asks waits, each time anew.

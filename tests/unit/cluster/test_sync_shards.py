@@ -1,6 +1,7 @@
 """Copying between two real stores: the union, no more bytes than lack, and no mistake by timing."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -449,3 +450,28 @@ async def test_rows_acknowledged_under_an_older_leader_are_copied_all_the_same(p
 
     assert report.stored == 1
     assert len(await messages(pair.here)) == 5
+
+
+async def test_what_is_long_is_worked_through_beside_the_event_loop(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of 52,000 entries takes 0.1 s to compare and as long to sort: no heartbeat would be sent."""
+    monkeypatch.setattr(module, "LOOP_BYTES", 200)
+    seen: list[tuple[int, bool]] = []
+
+    def noting(work: Callable[..., Any], size_of: Callable[..., int]) -> Callable[..., Any]:
+        def noted(*args: Any) -> Any:
+            seen.append((size_of(*args), threading.current_thread() is threading.main_thread()))
+            return work(*args)
+
+        return noted
+
+    sizes = noting(module._next, lambda _, __, ours, theirs: sum(map(len, [*ours, *theirs])))
+    monkeypatch.setattr(module, "_next", sizes)
+    monkeypatch.setattr(module, "_in_order", noting(module._in_order, lambda ids, _: 16 * len(ids)))
+    await put_all(pair.there, [block(number) for number in range(4)])
+
+    assert (await pair.sync()).stored == 80
+
+    assert {size > 200 for size, _ in seen} == {True, False}
+    assert all(on_loop == (size <= 200) for size, on_loop in seen)
