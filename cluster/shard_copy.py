@@ -8,7 +8,8 @@
     4. Lists again, until nothing of the union is lacking. What is written meanwhile goes to both owner sets
        by the double quorum and need not be waited for, so this ends under load.
 
-An entry that its holders have no more (a watermark, a damaged block) drops out of the next union. Bytes
+An entry that its holders have no more (a watermark, a damaged block) drops out of the next union; one that a
+new owner takes for a duplicate without listing it is below a watermark there, and is not waited for. Bytes
 per second are bounded by `Pacer`; each call has a deadline; a failed copy is simply made again.
 """
 
@@ -19,6 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
+from cluster.move_calls import ENTRY_ID
 from cluster.replica_client import Replicas
 from records.errors import QuorumlogError, QuorumUnavailable, Unknown
 from records.handover import Handover, united
@@ -117,14 +119,20 @@ class ShardCopier:
         """
         report = CopyReport(task.shard)
         answering = await self._fence(task)
+        expired = dict.fromkeys(task.targets, np.empty(0, ENTRY_ID))
         for _ in range(ROUNDS_MAX):
             report.rounds += 1
             lists = await self._lists(task, answering)
             wanted = await asyncio.to_thread(_union, list(lists.values()))
             report.listed = len(wanted)
-            lacking = [await self._fill(task, one, wanted, lists, report) for one in task.targets]
+            lacking = 0
+            for target in task.targets:
+                left = await asyncio.to_thread(np.setdiff1d, wanted, expired[target])
+                found, needless = await self._fill(task, target, left, lists, report)
+                expired[target] = np.concatenate((expired[target], needless))
+                lacking += found
             self.told(report)
-            if not any(lacking):
+            if not lacking:
                 return report
         raise Unknown(f"shard {task.shard}: still not alike after {ROUNDS_MAX} rounds")
 
@@ -176,42 +184,49 @@ class ShardCopier:
         wanted: np.ndarray,
         lists: dict[str, np.ndarray],
         report: CopyReport,
-    ) -> int:
-        """Puts to `target` what it lacks of `wanted`; how many it lacked."""
+    ) -> tuple[int, np.ndarray]:
+        """Puts to `target` what it lacks of `wanted`; (how many, those that it took for duplicates)."""
         held = lists[target] if target in lists else await self._list(target, task.shard)
         lacking = await asyncio.to_thread(np.setdiff1d, wanted, held)
         left = lacking
+        needless: set[EntryId] = set()
         for holder, entries in lists.items():
             chosen = entries[await asyncio.to_thread(np.isin, entries, left)]
             for start in range(0, len(chosen), FETCH_ENTRIES):
                 part = chosen[start : start + FETCH_ENTRIES].tobytes()
                 ids = [EntryId(part[at : at + 16]) for at in range(0, len(part), 16)]
-                await self._carry(task, target, holder, ids, report)
+                needless |= await self._carry(task, target, holder, ids, report)
             left = await asyncio.to_thread(np.setdiff1d, left, chosen)
             if not len(left):
                 break
-        return len(lacking)
+        return len(lacking), np.array(sorted(needless), ENTRY_ID)
 
     async def _carry(
         self, task: CopyTask, target: str, holder: str, entries: list[EntryId], report: CopyReport
-    ) -> None:
-        """Some entries from a holder to the target; what the holder has no more is left out."""
-        rest = list(entries)
+    ) -> set[EntryId]:
+        """Some entries from a holder to the target; what the holder has no more is left out.
+
+        Those that the target took for duplicates: it has them meanwhile, or will never have them.
+        """
+        rest, needless = list(entries), set[EntryId]()
         while rest:
             deadline = Deadline.after(self.clock, CALL_SECONDS)
             blocks = await self.replicas.get(holder).fetch(tuple(rest), deadline)
             if not blocks:
-                return
+                return needless
             for block in blocks:
                 await self.pacer.spend(len(block.data), task.bytes_per_second)
                 deadline = Deadline.after(self.clock, CALL_SECONDS)
                 options = PutOptions(self.ring_epoch(), repair=True)
                 reply = await self.replicas.get(target).put(block, options, deadline)
                 report.copied += sum(one is EntryStatus.STORED for one in reply.statuses)
+                pairs = zip(block.header.entries, reply.statuses, strict=True)
+                needless |= {one.entry_id for one, s in pairs if s is EntryStatus.DUPLICATE}
                 report.bytes += len(block.data)
                 self.told(report)
             done = {entry.entry_id for block in blocks for entry in block.header.entries}
             left = [entry for entry in rest if entry not in done]
             if len(left) == len(rest):
-                return
+                break
             rest = left
+        return needless

@@ -12,8 +12,9 @@ from cluster.shard_copy import CopyTask, Pacer, ShardCopier
 from records.errors import ConnectionLost, QuorumUnavailable, StaleRingEpoch
 from records.messages import PutOptions, SealRequest
 from runtime.clock import SystemClock
+from storage.retention import Retention
 from storage.service import StorageService
-from tests.unit.storage.samples import block_of, plain, sequenced, service_on
+from tests.unit.storage.samples import SECOND, T0, block_of, plain, sequenced, service_on
 
 
 class Slept(SystemClock):
@@ -146,3 +147,18 @@ async def test_bytes_per_second_are_kept(stores: Stores) -> None:
 
     assert report.bytes > 1000
     assert clock.slept == pytest.approx(report.bytes / 1000, rel=0.1)
+
+
+async def test_what_the_target_hides_already_is_copied_no_more_and_not_waited_for(
+    stores: Stores,
+) -> None:
+    """The target dropped what is below a watermark, its holders have not come to that yet."""
+    old, new = plain(1, 3), plain(20_000_000, 3)
+    await put(stores, "ab", block_of(1, old), block_of(2, new))
+    marks = {("default", ""): T0 + 5 * 3600 * SECOND}
+    stores.stores["d"].observe_retention(Retention(1, marks))
+
+    report = await copier(stores).copy(TASK)
+
+    assert (report.copied, report.rounds) == (1, 2)
+    assert stores.stores["d"].digest(0)[0] == 1
