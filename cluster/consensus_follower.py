@@ -57,18 +57,26 @@ class FollowerConsensus:
     async def _follow(self) -> None:
         while True:
             manager = self._managers[self._turn % len(self._managers)]
-            head = {"after": self._state.applied_index, "wait": POLL_SECONDS}
-            deadline = Deadline.after(self._clock, POLL_SECONDS + 2)
             try:
-                answer, payload = await self._transport.call(manager, "state", head, b"", deadline)
+                await self._poll(manager)
             except QuorumlogError as error:
                 log.debug("manager does not answer", target=manager, error=error)
-                self._turn += 1
-                await self._clock.sleep(0.1)
-                continue
-            self._leader = answer["leader"]
-            if len(payload):
-                self._take(from_bytes(payload))
+                await self._next_manager(0.1)
+            except Exception as error:  # noqa: BLE001 - whoever follows no more is wrong for ever
+                log.error("a manager's state cannot be read", target=manager, error=error)
+                await self._next_manager(1.0)
+
+    async def _poll(self, manager: str) -> None:
+        head = {"after": self._state.applied_index, "wait": POLL_SECONDS}
+        deadline = Deadline.after(self._clock, POLL_SECONDS + 2)
+        answer, payload = await self._transport.call(manager, "state", head, b"", deadline)
+        self._leader = answer["leader"]
+        if len(payload):
+            self._take(from_bytes(payload))
+
+    async def _next_manager(self, seconds: float) -> None:
+        self._turn += 1
+        await self._clock.sleep(seconds)
 
     def _take(self, state: ClusterState) -> None:
         if state.applied_index > self._state.applied_index:

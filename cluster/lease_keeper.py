@@ -66,7 +66,15 @@ class LeaseKeeper:
         self._release = release
         self._reign: int | None = None
         self._counts = dict.fromkeys(
-            ("reigns", "takeovers", "moves", "proposals_refused", "proposals_failed"), 0
+            (
+                "reigns",
+                "takeovers",
+                "moves",
+                "proposals_refused",
+                "proposals_failed",
+                "sweeps_failed",
+            ),
+            0,
         )
 
     def on_heartbeat(
@@ -113,8 +121,12 @@ class LeaseKeeper:
     async def run(self) -> None:
         """For ever; cancel to end."""
         while True:
-            if await self._reigning():
-                await self.step()
+            try:
+                if await self._reigning():
+                    await self.step()
+            except Exception as error:  # noqa: BLE001 - a loop that must live: no shard would be led again
+                self._counts["sweeps_failed"] += 1
+                log.error("sweep failed", error=error)
             await self._clock.sleep(self.table.rules.sweep)
 
     async def _reigning(self) -> bool:

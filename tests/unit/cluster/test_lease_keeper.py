@@ -106,7 +106,7 @@ class World:
     async def run(self, seconds: float, alive: str = "abc", incarnation: int = 1) -> None:
         task = asyncio.create_task(self.keeper.run())
         end = self.clock.now + seconds
-        while self.clock.now < end:
+        while self.clock.now < end and not task.done():
             for name in alive:
                 self.keeper.on_heartbeat(name, incarnation, 0, b"", self.clock.wall_micros())
             await asyncio.sleep(0)
@@ -245,3 +245,17 @@ async def test_a_cluster_that_is_founded_already_keeps_its_settings() -> None:
     assert world.consensus.state.quorum == (1, 1, 1)
     assert world.led() == {"a": 4}
     assert world.keeper.median_wall_micros() is not None
+
+
+async def test_a_sweep_that_fails_for_any_reason_is_followed_by_another() -> None:
+    """A bug must not leave the shards of dead nodes without a leader until somebody notices."""
+    world = World()
+    world.consensus.register("a", "b", "c")
+    world.consensus.fail = ValueError("odd")
+    await world.run(1.0)
+    world.consensus.fail = None
+
+    await world.run(5.0)
+
+    assert sum(world.led().values()) == 8
+    assert world.keeper.status()["sweeps_failed"] > 0
