@@ -28,6 +28,9 @@ HEARTBEAT_SECONDS = 0.1
 HEARTBEAT_DEADLINE_SECONDS = 0.5
 #: Seconds of one attempt to register.
 REGISTER_SECONDS = 2.0
+#: Seconds until the next one; and after a refusal that only an operator ends, each of which is a command in
+#: Raft's log.
+AGAIN_SECONDS, REFUSED_SECONDS = 0.1, 1.0
 
 Heard = Callable[[str, int, int, bytes, int], None]
 
@@ -97,8 +100,11 @@ class Membership:
         """Whether the member's heartbeats arrive (on the Raft leader only)."""
         return self.detector.alive(node, self._clock.monotonic())
 
-    async def register(self) -> Member:
-        """Announces this process under the next incarnation, until it is committed."""
+    async def register(self, store_refused: Callable[[], None] = lambda: None) -> Member:
+        """Announces this process under the next incarnation, until it is committed.
+
+        `store_refused` is called when the cluster knows another store under this id.
+        """
         while True:
             state = self._consensus.snapshot()
             known = state.members.get(self.me.id)
@@ -106,11 +112,8 @@ class Membership:
             incarnation = oldest + 1
             try:
                 await self._propose_registration(incarnation)
-            except (NotCommitted, OutcomeUnknown, CommandRefused, NotFound) as error:
-                if isinstance(error, CommandRefused) and error.reason == "STORE_LOST":
-                    self._say_store_lost(error)
-                log.debug("registration not committed yet", error=error)
-                await self._clock.sleep(0.1)
+            except QuorumlogError as error:
+                await self._clock.sleep(self._not_registered(error, store_refused))
                 continue
             now = self._consensus.snapshot().members.get(self.me.id)
             if now is not None and now.http == self.me.http and now.incarnation >= incarnation:
@@ -119,10 +122,19 @@ class Membership:
                 return now
             await self._clock.sleep(0.05)
 
-    def _say_store_lost(self, error: CommandRefused) -> None:
-        if not self.refused:
-            log.error("not admitted: this node's disk is not the one it had", error=error)
-        self.refused = error.message
+    def _not_registered(self, error: QuorumlogError, store_refused: Callable[[], None]) -> float:
+        """Seconds until the next try."""
+        if isinstance(error, CommandRefused) and error.reason == "STORE_LOST":
+            if not self.refused:
+                log.error("not admitted: this node's disk is not the one it had", error=error)
+            self.refused = error.message
+            store_refused()
+            return REFUSED_SECONDS
+        if isinstance(error, NotCommitted | OutcomeUnknown | CommandRefused | NotFound):
+            log.debug("registration not committed yet", error=error)
+            return AGAIN_SECONDS
+        log.warning("registration failed", error=error)
+        return REFUSED_SECONDS
 
     async def _propose_registration(self, incarnation: int) -> None:
         me = self.me

@@ -30,6 +30,10 @@ class MoveCalls:
         """From now on this process's own store is asked directly, and peers may ask it."""
         self._local = local
 
+    def close_local(self) -> None:
+        """It may not be asked any more."""
+        self._local = None
+
     async def hand_over(
         self, node: str, shard: int, ring_epoch: int, deadline: Deadline
     ) -> Handover:

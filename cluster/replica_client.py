@@ -218,6 +218,10 @@ class ReplicaSet:
         """From now on this process's own store is asked directly."""
         self._cache[node_id] = LocalReplica(local)
 
+    def close_local(self, node_id: str) -> None:
+        """This process's own store answers nothing any more: asked as a peer, the node refuses."""
+        self._cache.pop(node_id, None)
+
     def get(self, node: str) -> Replica:
         """The replica on `node`."""
         if node not in self._cache:

@@ -14,8 +14,12 @@ MARKER = "joining"
 
 def mark_if_new(store: Path) -> None:
     """Leaves the marker if there is no store yet; durable when it returns."""
-    if (store / "node.json").exists():
-        return
+    if not (store / "node.json").exists():
+        mark(store)
+
+
+def mark(store: Path) -> None:
+    """Leaves the marker: the store is not admitted; durable when it returns."""
     store.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(store / MARKER, os.O_WRONLY | os.O_CREAT, 0o640)
     try:

@@ -26,7 +26,7 @@ FIGURES_SECONDS = 1.0
 
 
 class Moving:
-    """The parts, put together. `joining`: the store is not admitted yet, `open_local` says when it is."""
+    """The parts, put together. The store is not asked before `open_local`: then it is admitted."""
 
     def __init__(
         self,
@@ -39,13 +39,11 @@ class Moving:
         keeper: LeaseKeeper | None,
         clock: Clock,
         metrics: Metrics,
-        *,
-        joining: bool,
     ) -> None:
         self.settings = build(RebalanceSettings, settings.table("rebalance"), "rebalance")
         self._node_id = settings.node.id
         self._consensus, self._transport, self._clock = consensus, transport, clock
-        self._calls = MoveCalls(self._node_id, None if joining else storage, transport)
+        self._calls = MoveCalls(self._node_id, None, transport)
         self._rebalancer: Rebalancer | None = None
         self._letting_go: LettingGo | None = None
         if keeper is not None:
@@ -82,6 +80,10 @@ class Moving:
     def open_local(self, storage: StorageService) -> None:
         """The store is admitted."""
         self._calls.open_local(storage)
+
+    def close_local(self) -> None:
+        """The store is not the one that the cluster knows."""
+        self._calls.close_local()
 
     def operations(self) -> dict[str, Operation]:
         """What peers may ask of the store here."""

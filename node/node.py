@@ -25,10 +25,8 @@ from cluster.lease_keeper import LeaseKeeper
 from cluster.membership import HEARTBEAT_SECONDS, Membership
 from cluster.peer_server import PeerServer
 from cluster.peer_transport import PeerTransport, cluster_token
-from cluster.repair_http import repair_operations
 from cluster.replica_client import ReplicaSet
 from cluster.retention_keeper import RetentionSettings
-from cluster.server import StorageOperations
 from cluster.state_types import ClusterState, Member
 from cluster.sync_loop import STEP_SECONDS, SyncLoop
 from cluster.sync_settings import RepairSettings
@@ -44,8 +42,8 @@ from node import joining
 from node.http_port import HttpPort, node_routes
 from node.moving import Moving
 from node.retaining import NodeRetention, spawn_keeper
-from node.retention_http import progress_operation
 from node.settings import Settings
+from node.store_door import StoreDoor
 from query.coordinator import ReadCoordinator
 from query.settings import QuerySettings
 from query.sql import SqlRunner
@@ -93,7 +91,6 @@ class Node:
         self._bootstrap = bootstrap
         if not (bootstrap or join):
             _check_not_wiped(settings)
-        self._joining = joining.is_joining(settings.node.data / STORE_FOLDER)
         self.clock = clock_of(os.environ)
         self.entropy = SystemEntropy()
         self.metrics = Metrics()
@@ -120,8 +117,7 @@ class Node:
             self.keeper.on_heartbeat if self.keeper else lambda *_: None,
         )
         self.views = ConsensusViews(node.id, self.consensus, self.membership.alive)
-        local = None if self._joining else self.storage
-        self.replicas = ReplicaSet(node.id, local, self.transport, self._is_known)
+        self.replicas = ReplicaSet(node.id, None, self.transport, self._is_known)
         self.sync = self._make_sync(self.storage) if self.storage is not None else None
         self.moving = Moving(
             settings,
@@ -133,8 +129,8 @@ class Node:
             self.keeper,
             self.clock,
             self.metrics,
-            joining=self._joining,
         )
+        self.door = self._make_door()
         self.handoff = self._make_handoff()
         self.writer = self._make_writer()
         self.ingest = self._make_ingest(self.writer) if self.writer else None
@@ -204,6 +200,19 @@ class Node:
             self.transport,
             self.clock,
             self.metrics,
+        )
+
+    def _make_door(self) -> StoreDoor | None:
+        if self.storage is None or self.sync is None:
+            return None
+        return StoreDoor(
+            self.settings.node.data / STORE_FOLDER,
+            self.settings.node.id,
+            self.storage,
+            self.peers,
+            self.replicas,
+            self.moving,
+            self.sync,
         )
 
     def _make_sync(self, storage: StorageService) -> SyncLoop:
@@ -315,8 +324,8 @@ class Node:
         spawn_keeper(self.supervisor, self.consensus, keeper, managers, settings, self.metrics)
 
     def _add_operations(self) -> None:
-        if self.storage is not None and not self._joining:
-            self._open_store(self.storage)
+        if self.door is not None:
+            self.door.enter()
         if isinstance(self.consensus, PySyncObjConsensus):
             self.peers.add(FollowerOperations(self.consensus, self.clock).table())
         self.peers.add(self.handoff.operations())
@@ -325,22 +334,10 @@ class Node:
         if self.replay_api is not None:
             self.peers.add(self.replay_api.operations())
 
-    def _open_store(self, storage: StorageService) -> None:
-        """Peers, and this node's own coordinators, may read and write the store."""
-        self.peers.add(StorageOperations(storage).table())
-        self.peers.add(progress_operation(storage))
-        self.moving.open_local(storage)
-        self.peers.add(self.moving.operations())
-        if self.sync is not None:
-            self.peers.add(repair_operations(self.sync))
-        self.replicas.open_local(self.settings.node.id, storage)
-
     async def _register(self) -> None:
-        await self.membership.register()
-        if self.storage is not None and self._joining:
-            joining.admitted(self.settings.node.data / STORE_FOLDER)
-            self._open_store(self.storage)
-            self._joining = False
+        await self.membership.register(self.door.refused if self.door else lambda: None)
+        if self.door is not None:
+            self.door.admitted()
         self._registered = True
         self.retention.observe(self.consensus.snapshot())
         await self.supervisor.forever(lambda: HEARTBEAT_SECONDS, self.membership.beat)

@@ -33,9 +33,7 @@ async def test_a_store_that_is_joining_hands_nothing_over_until_it_is_opened(
     clock = SystemClock()
     store = service_on(tmp_path)
     await store.start()
-    moving = Moving(
-        settings, nothing, store, nothing, nothing, nothing, None, clock, Metrics(), joining=True
-    )
+    moving = Moving(settings, nothing, store, nothing, nothing, nothing, None, clock, Metrics())
     asked = ({"shard": 0, "ring_epoch": 5}, memoryview(b""), Deadline.after(clock, 5.0))
 
     with pytest.raises(NotReady):

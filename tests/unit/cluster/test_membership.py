@@ -1,0 +1,66 @@
+"""Registration: tried until it is committed, whatever fails; a refusal is told and is no busy loop."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cluster.membership import Membership
+from cluster.state_types import Member
+from records.errors import Forbidden, Overloaded, QuorumlogError
+from ring.builder import build_ring
+from ring.ring import RingMember
+from ring.serde import to_dict
+from runtime.metrics import Metrics
+from tests.unit.cluster.test_lease_keeper import Committing, HandClock
+
+ME = Member("d", ("storage",), 0, "http://d:1", "d:2", store="new")
+
+
+def membership(consensus: Committing) -> Membership:
+    clock, nothing = HandClock(), None
+    around: Any = (consensus, nothing, ("a",), clock, Metrics(), lambda *_: None)
+    return Membership(ME, *around)
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("error", [Forbidden("wrong token"), Overloaded("full")])
+async def test_a_registration_that_fails_in_any_way_is_tried_again(error: QuorumlogError) -> None:
+    """A manager whose secret is being changed refuses for a while."""
+    consensus = Committing()
+    consensus.fail = error
+    joining = asyncio.create_task(membership(consensus).register())
+    await turns(20)
+    assert len(consensus.proposals) > 1
+    consensus.fail = None
+
+    member = await asyncio.wait_for(joining, 5)
+
+    assert member.incarnation == 1
+    assert consensus.state.members["d"].store == "new"
+
+
+async def test_an_owner_with_another_disk_is_not_admitted_until_it_owns_nothing() -> None:
+    """The store is shut at the first refusal; each try is a command in Raft's log, so one a second."""
+    consensus = Committing()
+    ring = to_dict(build_ring([RingMember(name, "", 1.0) for name in "bcd"], shard_count=8))
+    known = replace(ME, incarnation=4, store="old")
+    consensus.state = replace(consensus.state, members={"d": known}, ring=ring, ring_epoch=1)
+    here, shut = membership(consensus), []
+    clock: Any = here._clock
+    begun = clock.now
+
+    joining = asyncio.create_task(here.register(lambda: shut.append(len(consensus.proposals))))
+    await turns(60)
+
+    assert shut[0] == 1
+    assert "not the one it had" in here.refused
+    assert len(consensus.proposals) <= clock.now - begun + 1
+    consensus.state = replace(consensus.state, ring=None)
+    member = await asyncio.wait_for(joining, 5)
+    assert (member.incarnation, member.store, here.refused) == (5, "new", "")
