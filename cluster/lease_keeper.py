@@ -90,16 +90,8 @@ class LeaseKeeper:
             wall=wall_micros,
         )
 
-    def drain(self, node: str) -> None:
-        """Moves the node's shards away, one by one, while this manager leads."""
-        self.table.drain(node)
-
-    def undrain(self, node: str) -> None:
-        """Lets the node lead again."""
-        self.table.undrain(node)
-
     def drain_only(self, nodes: frozenset[str]) -> None:
-        """These nodes, and no others, are to lead nothing."""
+        """Moves the shards of these nodes, and of no others, away, one by one, while this manager leads."""
         self.table.drain_only(nodes)
 
     def median_wall_micros(self, at_least: int = 1) -> int | None:

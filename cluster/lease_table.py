@@ -106,16 +106,8 @@ class LeaseTable:
         if known is None or incarnation >= known.incarnation:
             self._pulses[node] = _Pulse(now, incarnation, ring_epoch, held, wall, load)
 
-    def drain(self, node: str) -> None:
-        """The node's shards move away one by one, and it gets no others."""
-        self._draining.add(node)
-
-    def undrain(self, node: str) -> None:
-        """The node may lead shards again."""
-        self._draining.discard(node)
-
     def drain_only(self, nodes: Iterable[str]) -> None:
-        """These nodes lead nothing from now on; all others may."""
+        """The shards of these nodes move away one by one, and they get no others; all others may lead."""
         self._draining = set(nodes)
 
     def took_over(self, now: float) -> None:

@@ -36,7 +36,7 @@ STEP_SECONDS, IDLE_SECONDS = 0.05, 0.5
 SETTLE_SECONDS = 1.0
 #: Seconds of leading after which a member that was never heard holds up nothing any more.
 UNHEARD_SECONDS = 5.0
-#: Seconds before a copy that failed is made again.
+#: Seconds before a copy that failed is made again, or a command that was refused is proposed again.
 AGAIN_SECONDS = 1.0
 PROPOSE_SECONDS = 2.0
 
@@ -122,6 +122,7 @@ class Rebalancer:
         self._tasks = Supervisor("rebalance")
         self._copies: dict[int, _Copy] = {}
         self._leading_since: float | None = None
+        self._propose_again_at = 0.0
         self._dead_since: dict[str, float] = {}
         #: Dead nodes that could not be replaced, so that it is said once.
         self._kept: set[str] = set()
@@ -177,6 +178,8 @@ class Rebalancer:
         )
         if self._waiting:
             return
+        if now < self._propose_again_at:
+            return
         command = next_command(state, [s for s, one in self._copies.items() if one.done])
         if command is not None and await self._old_owners_know(state, command.args):
             await self._propose(command.op, command.args)
@@ -207,7 +210,11 @@ class Rebalancer:
         try:
             await self._consensus.propose(op, args, PROPOSE_SECONDS)
         except CommandRefused as error:
-            if error.reason not in ("MISMATCH", "IN_USE"):  # the next look sees what has changed
+            if error.reason == "MISMATCH":  # the next look sees what has changed
+                return
+            # A refusal is an entry of Raft's log, too.
+            self._propose_again_at = self._clock.monotonic() + AGAIN_SECONDS
+            if error.reason != "IN_USE":  # the shards it leads are on their way to others
                 log.warning("ring step refused", op=op, reason=error.reason, error=error)
         except (NotCommitted, OutcomeUnknown) as error:
             log.debug("ring step not committed", op=op, error=error)
@@ -269,7 +276,7 @@ class Rebalancer:
     async def _replace_the_dead(self, state: ClusterState, now: float) -> None:
         """Begins a change without the nodes that are silent for long, if the others can hold their shards."""
         limit = self._settings.replace_dead_after_seconds
-        if not limit or state.ring is None:
+        if not limit or state.ring is None or now < self._propose_again_at:
             return
         silent = self._silent_members(from_dict(state.ring), now)
         if not silent or min(silent.values()) < limit:

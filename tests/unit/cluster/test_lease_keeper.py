@@ -223,7 +223,7 @@ async def test_a_planned_move_asks_the_old_leader_to_stop_first() -> None:
     world = World(release=release)
     world.consensus.register("a", "b", "c")
     await world.run(1.0)
-    world.keeper.drain("b")
+    world.keeper.drain_only(frozenset("b"))
 
     await world.run(5.0)
 

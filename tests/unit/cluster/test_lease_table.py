@@ -228,7 +228,7 @@ def test_a_draining_node_gives_all_away_and_gets_nothing() -> None:
     """Takeovers avoid it, its own shards leave one at a time, even soon after a takeover."""
     held = state("a", "b", "c", shards=3, b=[0, 1], c=[2])
     made = table(alive="abc")
-    made.drain("b")
+    made.drain_only("b")
     made.took_over(0.0)
     now = 0.0
     for _ in range(4):
@@ -240,14 +240,14 @@ def test_a_draining_node_gives_all_away_and_gets_nothing() -> None:
         held = after(held, plan)
 
     assert held.shards_of("b") == {}
-    made.undrain("b")
+    made.drain_only(())
     assert made.live(held, now) == ["a", "b", "c"]
 
 
 def test_a_draining_node_that_is_alone_keeps_leading() -> None:
     """Better it than nobody."""
     made = table(alive="a")
-    made.drain("a")
+    made.drain_only("a")
 
     assert counts(made.sweep(state("a", shards=2), 0.0)) == {"a": 2}
 
@@ -270,6 +270,7 @@ def test_after_any_history_all_shards_have_live_leaders_spread_within_one(
     made = LeaseTable("a")
     made.begin(held, 0.0, None)
     dead: set[str] = set()
+    draining: set[str] = set()
     now = 0.0
 
     def pass_time(seconds: float) -> None:
@@ -291,9 +292,10 @@ def test_after_any_history_all_shards_have_live_leaders_spread_within_one(
             dead.add(node)
         elif event == "beat":
             dead.discard(node)
-            made.undrain(node)
+            draining.discard(node)
         elif event == "drain" and node != "a":
-            made.drain(node)
+            draining.add(node)
+        made.drain_only(draining)
         pass_time(0.2)
     pass_time(20.0)
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from cluster.rebalance import Rebalancer, RebalanceSettings, Surroundings
-from cluster.rebalance_plan import begin, ring_drained, ring_with
+from cluster.rebalance_plan import begin, ring_drained, ring_with, ring_without
 from cluster.shard_copy import CopyReport, CopyTask
 from cluster.state_types import COPYING, SETTLING
 from records.errors import QuorumUnavailable
@@ -241,3 +241,22 @@ async def test_a_copy_that_fails_for_any_reason_rests_before_the_next_try() -> N
 
     assert 1 <= world.tries <= 5
     assert "odd bytes" in str(world.rebalancer.status()["errors"])
+
+
+async def test_a_step_that_is_refused_is_proposed_again_once_a_second() -> None:
+    """A node that is to leave still leads shards: each refusal is an entry of Raft's log, synced by all."""
+    world = World()
+    await world.begin(ring_without(world.state, "d"), retire="d")
+    await world.consensus.propose("Assign", {"assignments": [[0, "d", 0]]})
+    await world.run(40)
+    assert world.state.change is not None
+    before = len(world.consensus.proposals)
+
+    await world.run(200, 0.05)  # 10 s
+
+    tried = world.consensus.proposals[before:]
+    assert set(tried) == {"EndChange"}
+    assert 5 <= len(tried) <= 11
+    await world.consensus.propose("Assign", {"assignments": [[0, "a", 1]]})
+    await world.run(5)
+    assert world.state.change is None
