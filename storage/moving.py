@@ -25,10 +25,16 @@ class ShardMoves:
         thinned: Callable[[Iterable[int]], None],
         check_log: Callable[[], None],
         check_writable: Callable[[], None],
+        check_readable: Callable[[], None],
     ) -> None:
-        """`check_log` raises if the log takes nothing, `check_writable` also while puts are refused."""
+        """`check_log` raises if the log takes nothing, `check_writable` also while puts are refused.
+
+        `check_readable`: while reads are. What is given to a new owner is a read: the store may be another
+        than the one that the cluster knows, until its node has registered.
+        """
         self._engine, self._append, self._thinned = engine, append, thinned
         self._check_log, self._check_writable = check_log, check_writable
+        self._check_readable = check_readable
 
     async def hand_over(self, shard: int, ring_epoch: int) -> Handover:
         """What a new owner must know of `shard`; no put of a ring before `ring_epoch` is taken from now on.
@@ -37,8 +43,9 @@ class ShardMoves:
         all that was acknowledged under older rings with the help of this node.
 
         Raises:
-            StaleRingEpoch: a newer ring is known here. TooLarge, DiskFull, StorageFailed.
+            StaleRingEpoch: a newer ring is known here. NotReady, TooLarge, DiskFull, StorageFailed.
         """
+        self._check_readable()
         self._check_log()
         await self._append([raise_ring_epoch(self._engine, ring_epoch)])
         return give(self._engine, shard)
@@ -53,7 +60,12 @@ class ShardMoves:
         await self._append([raise_ring_epoch(self._engine, ring_epoch)])
 
     def entry_ids(self, shard: int) -> bytes:
-        """The 16-byte ids of the entries held of `shard`, in the order of their blocks."""
+        """The 16-byte ids of the entries held of `shard`, in the order of their blocks.
+
+        Raises:
+            NotReady: reads are not served yet.
+        """
+        self._check_readable()
         return ids_of(self._engine, shard)
 
     async def take_over(self, handed: Handover, ring_epoch: int) -> None:

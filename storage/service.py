@@ -211,7 +211,7 @@ class StorageService(RetentionDoor, WriteDoor):
             self._engine, self._compactor, self._clock, RetiringGauges(self._metrics)
         )
         #: What a shard that moves needs of the node it leaves, and of the one it goes to.
-        checks = self._check_log, self._check_writable
+        checks = self._check_log, self._check_writable, self._check_readable
         self.moves = ShardMoves(self._engine, self._puts.append, self._compactor.thinned, *checks)
         self._files = files
         self._scrub = self._make_scrub(self.directory / "scrub.json", files)

@@ -162,3 +162,13 @@ async def test_what_the_target_hides_already_is_copied_no_more_and_not_waited_fo
 
     assert (report.copied, report.rounds) == (1, 2)
     assert stores.stores["d"].digest(0)[0] == 1
+
+
+async def test_an_owner_that_serves_no_reads_yet_is_none_that_hands_over(stores: Stores) -> None:
+    """It has not registered since its start: its disk may be an older one than the cluster knows."""
+    await put(stores, "bc", block_of(1, plain(1, 3)))
+    stores.stores["a"].hold_reads()
+    stores.down = {"c"}
+
+    with pytest.raises(QuorumUnavailable, match="1 of 3 owners answered"):
+        await copier(stores).copy(TASK)
