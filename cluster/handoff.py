@@ -228,8 +228,7 @@ class Handoff:
 
     async def _deliver(self, target: str, hints: Sequence[Hint]) -> int:
         """Puts what `hints` name to the target; how many entries it took or had."""
-        view = self._views.current()
-        sifted = sift(hints, owns_in(view))
+        sifted = sift(hints, owns_in(self._views.current()))
         for reason, count in sifted.dropped.items():
             self._dropped.labels(reason).inc(count)
         delivered, rest = 0, sifted.wanted
@@ -242,7 +241,8 @@ class Handoff:
                 self._dropped.labels("not held").inc(len(asked))
                 continue
             for block in blocks:
-                options = PutOptions(view.ring_epoch, repair=True)
+                # Of now: a file may take longer than the steps of a change of the ring.
+                options = PutOptions(self._views.current().ring_epoch, repair=True)
                 begun = self._clock.monotonic()
                 deadline = Deadline.after(self._clock, PUT_SECONDS)
                 reply = await self._replicas.get(target).put(block, options, deadline)

@@ -278,6 +278,28 @@ async def test_the_new_owner_of_a_shard_that_moves_gets_its_hints(tmp_path: Path
         assert one.dropped() == {}
 
 
+async def test_a_ring_that_moves_during_a_delivery_does_not_end_it(tmp_path: Path) -> None:
+    """Its steps follow one another faster than files of hints; the target refuses puts of the one before."""
+    async with keeper(tmp_path) as one:
+        for number in range(3):
+            await one.missed(plain(10 * number, 2), number=number)
+        target = one.replicas["b"]
+        put = target.put
+
+        async def moving(*args: Any) -> Any:
+            reply = await put(*args)
+            target.ring_epoch += 1
+            one.views.put(AliveView(ring_epoch=target.ring_epoch))
+            return reply
+
+        target.put = moving  # type: ignore[method-assign]
+        await one.handoff.step()
+
+        assert len(target.held) == 3
+        assert one.metric("quorumlog_handoff_failures_total") == 0
+        assert one.storage.hints.targets() == []
+
+
 async def test_a_target_on_which_something_breaks_does_not_hold_up_the_others(
     tmp_path: Path,
 ) -> None:
