@@ -18,30 +18,22 @@ from runtime.metrics import Metrics
 from storage import hints
 from storage.service import StorageService
 from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews
+from tests.unit.cluster.test_lease_keeper import HandClock
 from tests.unit.storage.samples import OPTIONS, SETTINGS, Entry, block_of, plain, row
 
 IDS = [bytes([n]) * 16 for n in range(4)]
 
 
-class StepClock:
+class StepClock(HandClock):
     """Time that passes when somebody sleeps, and is noted then."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        super().__init__()
         self.slept: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def boottime(self) -> float:
-        return self.now
-
-    def wall_micros(self) -> int:
-        return int(self.now * 1e6)
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
-        self.now += seconds
+        await super().sleep(seconds)
 
 
 class Calls:
