@@ -16,6 +16,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.state_args import NAME_CHARS_MAX
 from cluster.state_types import COPYING, SETTLING, ClusterState
 from records.errors import InvalidRequest
 from ring.builder import RingBuilder
@@ -103,12 +104,15 @@ def drained(state: ClusterState) -> frozenset[str]:
 
 
 def begin(state: ClusterState, target: Ring, reason: str, **more: Any) -> Command:
-    """The command that begins a change towards `target`; `more`: see state_moves.begin_change."""
+    """The command that begins a change towards `target`; `more`: see state_moves.begin_change.
+
+    A `reason` longer than a text may be is cut: it is for people, and must not keep a change from beginning.
+    """
     args = {"parallel": 4, "bytes_per_second": 0, **more}
     args |= {
         "expected_ring_epoch": state.ring_epoch,
         "map": to_dict(target),
-        "reason": reason,
+        "reason": reason[:NAME_CHARS_MAX],
     }
     return Command("BeginChange", args)
 

@@ -260,3 +260,18 @@ async def test_a_step_that_is_refused_is_proposed_again_once_a_second() -> None:
     await world.consensus.propose("Assign", {"assignments": [[0, "a", 1]]})
     await world.run(5)
     assert world.state.change is None
+
+
+async def test_many_nodes_that_died_together_are_replaced_however_long_it_takes_to_name_them() -> (
+    None
+):
+    """A rack is gone: all their names are more text than the reason of a change may have."""
+    dead = [f"{'r' * 60}-{number}" for number in range(6)]
+    world = World(replace_dead_after_seconds=10.0)
+    world.consensus.state = cluster("a", "b", "c", *dead)
+    world.dead = set(dead)
+
+    await world.run(40)
+
+    target = from_dict(world.state.change.target if world.state.change else world.state.ring)
+    assert {one.id for one in target.members} == {"a", "b", "c"}
