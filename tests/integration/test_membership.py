@@ -1,9 +1,9 @@
 """A cluster that grows, shrinks and loses a disk while rows come in: real processes.
 
 One story, as each chapter needs the cluster of the one before: a fourth node joins, one is drained, one
-comes back with an empty disk. Two writers never pause: numbered rows by the client library, and JSON
-lines without numbers sent again until they are acknowledged. In the end every acknowledged row is read,
-once, by every node; owners agree; nobody else holds anything.
+comes back with an empty disk, then with the one before. Two writers never pause: numbered rows by the
+client library, and JSON lines without numbers sent again until they are acknowledged. In the end every
+acknowledged row is read, once, by every node; owners agree; nobody else holds anything.
 """
 
 import asyncio
@@ -145,6 +145,7 @@ def test_a_cluster_grows_shrinks_and_replaces_a_lost_disk_under_writes(tmp_path:
             _grow(cluster)
             _drain(cluster)
             _lose_a_disk(cluster)
+            _plug_the_old_disk_in(cluster)
         finally:
             load.stop.set()
             for one in writers:
@@ -186,7 +187,8 @@ def _drain(cluster: LocalCluster) -> None:
 def _lose_a_disk(cluster: LocalCluster) -> None:
     """Refused under its old name; out of the ring; then a new node under that name (S6)."""
     cluster.kill("node3")
-    shutil.rmtree(cluster.node("node3").folder / "store")
+    folder = cluster.node("node3").folder
+    (folder / "store").rename(folder / "old-store")
     refused = up_process.start(cluster.node("node3"))
     assert refused.child is not None
     assert refused.child.wait(60) != 0
@@ -197,6 +199,23 @@ def _lose_a_disk(cluster: LocalCluster) -> None:
     change(cluster, "/cluster/nodes/node3/remove")
     up_process_ready(cluster, "node3")
     change(cluster, "/cluster/nodes/node3/add")
+
+
+def _plug_the_old_disk_in(cluster: LocalCluster) -> None:
+    """It lacks what node3 promised since: refused, also if it is started as it was; the newer one is not."""
+    folder = cluster.node("node3").folder
+    cluster.kill("node3")
+    (folder / "store").rename(folder / "new-store")
+    (folder / "old-store").rename(folder / "store")
+    cluster.start_without_waiting("node3")
+    waits = eventually(lambda: _waits_for(cluster, "node3"), 60.0)
+    assert "store is not the one it had" in waits
+    assert eventually((folder / "store" / "joining").exists, 5.0)
+
+    cluster.kill("node3")
+    shutil.rmtree(folder / "store")
+    (folder / "new-store").rename(folder / "store")
+    cluster.start_one("node3")
 
 
 def _waits_for(cluster: LocalCluster, node: str) -> str:
