@@ -189,6 +189,26 @@ async def test_what_nobody_can_fill_any_more_is_skipped_explicitly(tmp_path: Pat
         assert producer.stats.rows_skipped == 1
 
 
+async def test_a_kept_row_that_cannot_be_read_holds_nothing_up(tmp_path: Path) -> None:
+    """The server lost row 3, our copy is damaged: that is declared, and what comes after it goes out."""
+    async with FakeNode() as node, Producer([node.url], "pay", tmp_path / "b") as producer:
+        for number in range(5):
+            producer.send(message=f"m{number}")
+            await producer.flush()
+        content = (tmp_path / "b").read_bytes()
+        with (tmp_path / "b").open("r+b") as file:
+            file.seek(content.index(b'"seq":3'))
+            file.write(b"X")
+        (name,) = node.store.rows
+        del node.store.rows[name][3]
+        node.store.asked["ask-1"] = {5}
+        producer.send(message="next")
+
+        await until(lambda: 3 in node.store.skipped[name])
+        await until(lambda: not node.store.asked["ask-1"])
+        assert producer.stats.rows_replayed == 1
+
+
 async def test_an_answer_that_another_has_overtaken_makes_no_gap(tmp_path: Path) -> None:
     """Row 1 is on its way when 2 is stored: "1 is missing" arrives after 1 and 2 were acked.
 
