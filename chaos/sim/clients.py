@@ -79,9 +79,9 @@ class Traffic:
             return await work(target)
 
         task = target.spawn(run())
+        task.add_done_callback(self._ended)  # also if nobody waits for it any more
         await asyncio.wait([task], timeout=ANSWER_SECONDS)
         if not task.done():
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise DeadlineExceeded("no answer")
         if task.cancelled():
             raise ConnectionLost("the node went away")
@@ -92,6 +92,12 @@ class Traffic:
             raise error
         await asyncio.sleep(network.delay(node, "client"))
         return task.result()
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """A request ends with an answer or with an error that has a name; all else is a bug."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, QuorumlogError):
+            self.broken.append(("BUG", f"a request broke off: {error!r}"))
 
     def table(self, client: str, numbers: Iterable[int], seq: bool, other: str = "") -> pa.Table:
         """Rows as the write path gets them from a parser. `other`: is added to what they say."""
