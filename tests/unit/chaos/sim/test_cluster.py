@@ -38,10 +38,11 @@ def test_a_request_that_breaks_off_is_told_although_nobody_hears_it(seconds: flo
     """Its answer is lost, or comes too late: the client sees no more than that."""
 
     async def asks() -> list[tuple[str, str]]:
+        turns = iter((False, True))  # the request arrives, the answer does not
         calm: Any = SimpleNamespace(
             delay=lambda *_: 0.0,
             weather=SimpleNamespace(loss=0.5),
-            dice=SimpleNamespace(chance=lambda _, turns=iter((False, True)): next(turns)),
+            dice=SimpleNamespace(chance=lambda _: next(turns)),
         )
         node: Any = SimpleNamespace(up=True, spawn=asyncio.ensure_future)
         nobody: Any = None
