@@ -17,7 +17,7 @@ from chaos.local_cluster import LocalCluster
 CONVERGE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.5
 #: Words in a log event that tell of damaged bytes.
-DAMAGE = ("damaged", "set aside", "cannot be read", "rebuil")
+DAMAGE = ("damaged", "set aside", "cannot be read")
 
 
 def last_states(
