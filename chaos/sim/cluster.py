@@ -46,7 +46,7 @@ class World:
         self.seed, self.plan = seed, plan
         self.dice = Dice("run", seed)
         self.broken: list[tuple[str, str]] = []
-        self.network = SimNetwork(self.dice.fork("network"))
+        self.network = SimNetwork(self.dice.fork("network"), self.broken)
         self.bitten: Counter[str] = Counter()
         self.writers: list[Writer] = []
         #: The writers' work that has begun, each a task.

@@ -10,11 +10,14 @@ import pytest
 import chaos
 from chaos.sim import cluster
 from chaos.sim.clients import ANSWER_SECONDS, Traffic, Writer
-from chaos.sim.clock import VirtualLoop
+from chaos.sim.clock import Dice, SimClock, VirtualLoop
+from chaos.sim.network import Answer, SimNetwork
+from chaos.sim.node import _awaited
 from chaos.sim.plan import Fault, Plan
 from chaos.sim.run import simulate
 from chaos.sim.twins import BUGS
-from records.errors import QuorumlogError
+from records.errors import QuorumlogError, Unknown
+from runtime.deadline import Deadline
 
 PACKAGES = ("cluster", "ingestor", "query", "runtime", "storage")
 
@@ -66,6 +69,29 @@ def test_a_request_that_breaks_off_is_told_although_nobody_hears_it(seconds: flo
         loop.close()
     assert name == "BUG"
     assert "nobody expects this" in text
+
+
+def test_a_call_between_nodes_that_breaks_off_is_told() -> None:
+    """To whoever calls it is an answer that is unknown, as by bad weather."""
+    broken: list[tuple[str, str]] = []
+
+    async def serve(*_: object) -> Answer:
+        raise TypeError("nobody expects this")
+
+    async def calls() -> None:
+        network = SimNetwork(Dice("network", 1), broken)
+        network.serve["node2"] = serve
+        network.spawn["node2"] = lambda one, args: asyncio.ensure_future(_awaited(one, args))
+        clock = SimClock(asyncio.get_running_loop())
+        with pytest.raises(Unknown):
+            await network.call("node1", "node2", "scan", {}, b"", Deadline.after(clock, 1.0))
+
+    loop = VirtualLoop()
+    try:
+        loop.run_until_complete(calls())
+    finally:
+        loop.close()
+    assert broken == [("BUG", "a call broke off: TypeError('nobody expects this')")]
 
 
 @pytest.mark.parametrize("which", [0, 2])
