@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 #: Dead bytes from which the file is written anew; higher writes less, lower keeps the file smaller.
 _COMPACT_BYTES_MIN = 16 << 20
 _RETRY_SECONDS_MAX = 5.0
+_DAMAGED = "BUFFER_DAMAGED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,8 @@ class Buffer:
             raise BufferFailed(f"buffer cannot be read: {error}") from error
         frame = frames.frame_at(data, 0)
         if frame is None:
-            raise BufferFailed(f"buffer {file.path} is damaged at {group.offset}")
+            text = f"buffer {file.path} is damaged at {group.offset}"
+            raise BufferFailed(text, code=_DAMAGED)
         return data, frame
 
     def ack(self, till: int) -> None:
@@ -270,10 +272,10 @@ class Buffer:
         """The first run of rows within first..last that is still here, and where it begins.
 
         At most `bytes_max` (but one row). No rows: none is here. Blocks on the disk. Kept rows that
-        cannot be read are gone: they are dropped.
+        are damaged are gone: they are dropped.
 
         Raises:
-            BufferFailed: rows without an ack cannot be read, or the buffer is closed.
+            BufferFailed: the file cannot be read, rows without an ack are damaged, or it is closed.
         """
         start, run, size = last + 1, list[bytes](), 0
         with self._io:
@@ -304,12 +306,12 @@ class Buffer:
             return [*self._kept.within(first, last), *waiting]
 
     def _load_kept(self, group: Group) -> list[bytes] | None:
-        """The rows of a group; None, and no longer kept, if they are acked and cannot be read."""
+        """The rows of a group; None, and no longer kept, if they are acked and damaged."""
         try:
             return self._load(group)
         except BufferFailed as error:
             with self._lock:
-                if not self._kept.drop(group):
+                if error.code != _DAMAGED or not self._kept.drop(group):
                     raise
                 self._dead_bytes += group.length
             log.warning("acked rows %d-%d are no longer kept: %s", group.first, group.last, error)

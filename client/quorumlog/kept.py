@@ -51,7 +51,7 @@ class KeptGroups:
         return list(takewhile(lambda group: group.first <= last, later))
 
     def drop(self, group: Group) -> bool:
-        """Takes one out that cannot be read; False if it is not kept."""
+        """Takes one out that is damaged; False if it is not kept."""
         for at, (_, held) in enumerate(self._groups):
             if held is group:
                 del self._groups[at]

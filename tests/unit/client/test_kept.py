@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from pathlib import Path
 
+import pytest
+
+from quorumlog import BufferFailed
 from quorumlog.buffer import Buffer, BufferLimits
 from quorumlog.groups import group_of
 from quorumlog.kept import KeptGroups
@@ -137,8 +142,27 @@ def test_damage_to_kept_rows_costs_them_alone(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_kept_row_that_cannot_be_read_is_gone_and_hides_no_other(tmp_path: Path) -> None:
-    """Row 2 of 3 is damaged: 1 comes, 3 comes, 2 is asked for in vain; nothing raises for ever."""
+def test_a_disk_that_fails_to_read_is_no_proof_that_rows_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, and the rows come when it reads again: to declare them lost could not be undone."""
+    found = opened(tmp_path / "b", keep_bytes=1000)
+    rows = fill(found, 1, 2)
+
+    def pread(*_: object) -> bytes:
+        raise OSError(errno.EIO, "not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", pread)
+        with pytest.raises(BufferFailed, match="not now"):
+            found.again(1, 2, 1000)
+
+    assert found.again(1, 2, 1000) == (1, rows)
+    found.close()
+
+
+def test_a_kept_row_that_is_damaged_is_gone_and_hides_no_other(tmp_path: Path) -> None:
+    """Row 2 of 3 is: 1 comes, 3 comes, 2 is asked for in vain; nothing raises for ever."""
     found = opened(tmp_path / "b", keep_bytes=1000)
     rows = fill(found, 1, 3)
     at = (tmp_path / "b").read_bytes().index(b'"seq":2')

@@ -188,7 +188,7 @@ async def test_what_nobody_can_fill_any_more_is_skipped_explicitly(tmp_path: Pat
         assert producer.stats.rows_skipped == 1
 
 
-async def test_a_kept_row_that_cannot_be_read_holds_nothing_up(tmp_path: Path) -> None:
+async def test_a_kept_row_that_is_damaged_holds_nothing_up(tmp_path: Path) -> None:
     """The server lost row 3, our copy is damaged: that is declared, and what comes after it goes out."""
     async with acked(tmp_path, 5, one_by_one=True) as (node, producer):
         content = (tmp_path / "b").read_bytes()
