@@ -4,6 +4,8 @@ I7 no vanishing · I8 convergence · I14 corruption containment · I15 crash con
 lost disk is no owner
 """
 
+from bisect import bisect_left, bisect_right
+
 from chaos.corpus import group_of, split_name
 from chaos.facts import NEVER, Facts
 from chaos.history import Op
@@ -23,14 +25,13 @@ def no_vanishing(facts: Facts) -> Verdict:
     for op in reads:
         for name, _ in op.resp["rows"]:
             first[name] = min(first.get(name, NEVER), op.t_ret or NEVER)
-    loose = [(name, at) for name, at in first.items() if at < _acked_at(facts, name)]
+    begun = [op.t_inv for op in reads]
     bad, judged = [], 0
-    for op in reads:
-        names = {name for name, _ in op.resp["rows"]}
-        for name, at in loose:
-            if at < op.t_inv < _acked_at(facts, name) and _covers(op.covers, name):
+    for name, at in first.items():
+        for op in reads[bisect_right(begun, at) : bisect_left(begun, _acked_at(facts, name))]:
+            if _covers(op.covers, name):
                 judged += 1
-                if name not in names:
+                if name not in facts.names(op):
                     bad.append(f"{name} had been read, {op.node} does not find it (op {op.id})")
     return verdict(
         "I7", "no vanishing", bad, "rows that were seen are gone", judged,

@@ -5,7 +5,7 @@ that did not surely fail, so from when on it may be seen. Times are those of the
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from chaos.corpus import Corpus, group_range
@@ -32,6 +32,7 @@ class Facts:
     """A history with its indexes. Rows are numbers by client."""
 
     history: History
+    _names_of: dict[int, frozenset[str]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def appends(self) -> list[Op]:
@@ -53,6 +54,13 @@ class Facts:
     def final_names(self) -> set[str]:
         """Names of all rows that some last read found."""
         return {name for op in self.finals for name, _ in op.resp["rows"]}
+
+    def names(self, op: Op) -> frozenset[str]:
+        """Names of the rows that a read found; made once a read."""
+        found = self._names_of.get(op.id)
+        if found is None:
+            found = self._names_of[op.id] = frozenset(name for name, _ in op.resp["rows"])
+        return found
 
     @cached_property
     def counts(self) -> list[Op]:

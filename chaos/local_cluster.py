@@ -239,11 +239,13 @@ class LocalCluster:
         """Ends whatever runs, at once, paused or not; nothing can be started after it."""
         with self._starting:
             self._destroyed = True
-        for process in list(self.running.values()):
-            if process.child is not None and process.child.poll() is None:
-                process.child.kill()
-                process.child.wait(10)
+        children = [one.child for one in self.running.values() if one.child is not None]
+        left = [child for child in children if child.poll() is None]
         self.running.clear()
+        for child in left:
+            child.kill()
+        for child in left:  # one on a stalled disk may take long; the others have ended by then
+            child.wait(10)
 
     def get(self, path: str, node: int = 0, timeout: float = 30.0) -> Any:
         """The JSON of a GET to a node."""

@@ -103,10 +103,12 @@ async def _on_own_cluster(work: _Work) -> tuple[workload.Traffic, list[dict[str,
         await asyncio.to_thread(site.cluster.stop)
         return traffic, errors
     finally:
-        await asyncio.to_thread(ground.__exit__, None, None, None)
-        assert watcher.stdin is not None, "made with a pipe"
-        watcher.stdin.close()
-        await asyncio.to_thread(watcher.wait)
+        try:
+            await asyncio.to_thread(ground.__exit__, None, None, None)
+        finally:
+            assert watcher.stdin is not None, "made with a pipe"
+            watcher.stdin.close()
+            await asyncio.to_thread(watcher.wait)
 
 
 async def _attack(work: _Work, site: Site, token: str = "") -> workload.Traffic:

@@ -86,6 +86,26 @@ def _() -> Sequence[Place]:
     return [(query.coordinator, "merge_rows", merge)]
 
 
+@mutant("a page begins with the last row of the one before", "I2", quick=True)
+def _() -> Sequence[Place]:
+    real = query.coordinator.key_at
+
+    def key_at(rows: Any, at: int) -> Any:
+        return real(rows, at - 1 if rows.num_rows > 1 else at)
+
+    return [(query.coordinator, "key_at", key_at)]
+
+
+@mutant("a cursor knows the time of its row alone", "I4", quick=True)
+def _() -> Sequence[Place]:
+    real = query.coordinator.key_at
+
+    def key_at(rows: Any, at: int) -> Any:
+        return replace(real(rows, at), run=b"\xff" * 16, number=(1 << 63) - 1)
+
+    return [(query.coordinator, "key_at", key_at)]
+
+
 @mutant("rows named by the entry they lie in", "I17", "I1", "I5", loss=0.2)
 def _() -> Sequence[Place]:
     real: Any = storage.scan_rows._named

@@ -22,7 +22,7 @@ from chaos.corpus import row_name
 from chaos.history import APPEND, FAIL, OK, READ, UNKNOWN, Op, Range
 from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.corpus import SERVICES, SimCorpus
-from chaos.sim.network import SimNetwork
+from chaos.sim.network import SimNetwork, judge_end
 from chaos.sim.node import SimNode
 from ingestor.batch import Batch, Identity
 from ingestor.batch import Sequence as Numbered
@@ -79,9 +79,9 @@ class Traffic:
             return await work(target)
 
         task = target.spawn(run())
+        task.add_done_callback(self._ended)
         await asyncio.wait([task], timeout=ANSWER_SECONDS)
         if not task.done():
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise DeadlineExceeded("no answer")
         if task.cancelled():
             raise ConnectionLost("the node went away")
@@ -92,6 +92,10 @@ class Traffic:
             raise error
         await asyncio.sleep(network.delay(node, "client"))
         return task.result()
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """Also if nobody waits for it any more."""
+        judge_end(task, "a request", self.broken)
 
     def table(self, client: str, numbers: Iterable[int], seq: bool, other: str = "") -> pa.Table:
         """Rows as the write path gets them from a parser. `other`: is added to what they say."""

@@ -46,7 +46,7 @@ class World:
         self.seed, self.plan = seed, plan
         self.dice = Dice("run", seed)
         self.broken: list[tuple[str, str]] = []
-        self.network = SimNetwork(self.dice.fork("network"))
+        self.network = SimNetwork(self.dice.fork("network"), self.broken)
         self.bitten: Counter[str] = Counter()
         self.writers: list[Writer] = []
         #: The writers' work that has begun, each a task.
@@ -141,21 +141,30 @@ class World:
         await reader
         await self._heal()
         everything = [*self._writing, *posts.values()]
-        _, late = await asyncio.wait(everything, timeout=HEAL_SECONDS)
-        while extra := [one for one in self.writers if not one.done and not late]:
-            _, late = await asyncio.wait(
+        done, late = await asyncio.wait(everything, timeout=HEAL_SECONDS)
+        failed = self._failures(done)
+        while extra := [one for one in self.writers if not (one.done or late or failed)]:
+            done, late = await asyncio.wait(
                 [asyncio.create_task(one.run()) for one in extra], timeout=HEAL_SECONDS
             )
+            failed = self._failures(done)
         traffic.over = True
         if late:
             await asyncio.wait(late, timeout=10.0)
         for name, task in posts.items():
-            left = task.result() if task.done() else 1  # it hangs: a row at least has no answer
+            whole = task.done() and task.exception() is None
+            left = task.result() if whole else 1  # a row at least has no answer
             if left:
                 self.unfinished[name] = left
         for one in self.writers:
             if not one.done:
                 self.unfinished[one.name] = one.last - one.told
+
+    def _failures(self, done: Iterable[asyncio.Task[Any]]) -> int:
+        """How many clients broke off: each is a bug, theirs or the product's."""
+        found = [error for one in done if (error := one.exception()) is not None]
+        self.broken += [("BUG", f"a client broke off: {error!r}") for error in found]
+        return len(found)
 
     async def _read(self, dice: Dice) -> None:
         for _ in range(4):

@@ -33,8 +33,10 @@ class Weather:
 class SimNetwork:
     """Who serves what, who is cut off from whom."""
 
-    def __init__(self, dice: Dice) -> None:
+    def __init__(self, dice: Dice, broken: list[tuple[str, str]]) -> None:
+        """`broken`: gets (BUG, what happened)."""
         self.dice = dice
+        self._broken = broken
         self.weather = Weather()
         self.cut: set[tuple[str, str]] = set()
         self.slow: dict[str, float] = {}
@@ -77,7 +79,7 @@ class SimNetwork:
                 self.dice.uniform(0, 0.5), self._again, target, args
             )
         task = self.spawn[target](self.serve[target], args)
-        task.add_done_callback(_heard)
+        task.add_done_callback(self._ended)
         await asyncio.wait([task])
         if task.cancelled():
             raise ConnectionLost(f"{target} went away")
@@ -94,7 +96,11 @@ class SimNetwork:
     def _again(self, target: str, args: tuple[Any, ...]) -> None:
         if target in self.serve:
             task = self.spawn[target](self.serve[target], args)
-            task.add_done_callback(_heard)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Answer]) -> None:
+        """Also if nobody waits for it any more."""
+        judge_end(task, "a call", self._broken)
 
     @staticmethod
     def _wire(head: dict[str, Any]) -> dict[str, Any]:
@@ -109,10 +115,14 @@ class SimNetwork:
         return memoryview(bytes(data))
 
 
-def _heard(done: "asyncio.Task[Answer]") -> None:
-    """An error that nobody waits for any more is no bug."""
-    if not done.cancelled():
-        done.exception()
+def judge_end(task: "asyncio.Task[Any]", what: str, broken: list[tuple[str, str]]) -> None:
+    """A request ends with an answer, or with an error that has a name; all else is a bug.
+
+    (The machine may go off in the middle: that is no Exception.)
+    """
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, Exception) and not isinstance(error, QuorumlogError):
+        broken.append(("BUG", f"{what} broke off: {error!r}"))
 
 
 class SimTransport:

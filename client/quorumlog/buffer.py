@@ -19,8 +19,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice, takewhile
 from pathlib import Path
 
 from . import frames
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 #: Dead bytes from which the file is written anew; higher writes less, lower keeps the file smaller.
 _COMPACT_BYTES_MIN = 16 << 20
 _RETRY_SECONDS_MAX = 5.0
+_DAMAGED = "BUFFER_DAMAGED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +236,8 @@ class Buffer:
             raise BufferFailed(f"buffer cannot be read: {error}") from error
         frame = frames.frame_at(data, 0)
         if frame is None:
-            raise BufferFailed(f"buffer {file.path} is damaged at {group.offset}")
+            text = f"buffer {file.path} is damaged at {group.offset}"
+            raise BufferFailed(text, code=_DAMAGED)
         return data, frame
 
     def ack(self, till: int) -> None:
@@ -267,27 +271,51 @@ class Buffer:
     def again(self, first: int, last: int, bytes_max: int) -> tuple[int, list[bytes]]:
         """The first run of rows within first..last that is still here, and where it begins.
 
-        At most `bytes_max` (but one row). No rows: none is here. Blocks on the disk.
+        At most `bytes_max` (but one row). No rows: none is here. Blocks on the disk. Kept rows that
+        are damaged are gone: they are dropped.
 
         Raises:
-            BufferFailed: the file cannot be read.
+            BufferFailed: the file cannot be read, rows without an ack are damaged, or it is closed.
         """
+        start, run, size = last + 1, list[bytes](), 0
         with self._io:
             if self._file_closed:
                 raise BufferFailed("the buffer is closed")
+            for group in self._held(first, last):
+                if run and group.first != start + len(run):
+                    break
+                rows = self._load_kept(group)
+                if rows is None:
+                    continue
+                begin = max(first, group.first)
+                start = start if run else begin
+                for row in rows[begin - group.first : last - group.first + 1]:
+                    size += len(row)
+                    if run and size > bytes_max:
+                        return start, run
+                    run.append(row)
+        return start, run
+
+    def _held(self, first: int, last: int) -> list[Group]:
+        """The groups that have something of first..last, with an ack or without; ascending."""
+        with self._lock:
+            if self._file is None:
+                self._seal_pending()
+            at = bisect_left(self._groups, first, key=lambda group: group.last)
+            waiting = takewhile(lambda group: group.first <= last, islice(self._groups, at, None))
+            return [*self._kept.within(first, last), *waiting]
+
+    def _load_kept(self, group: Group) -> list[bytes] | None:
+        """The rows of a group; None, and no longer kept, if they are acked and damaged."""
+        try:
+            return self._load(group)
+        except BufferFailed as error:
             with self._lock:
-                held = [*self._kept.groups(), *self._groups]
-                found = next((group for group in held if group.last >= first), None)
-            if found is None or found.first > last:
-                return last + 1, []
-            start = max(first, found.first)
-            rows = self._load(found)[start - found.first : last - found.first + 1]
-        size = 0
-        for count, row in enumerate(rows):
-            size += len(row)
-            if count and size > bytes_max:
-                return start, rows[:count]
-        return start, rows
+                if error.code != _DAMAGED or not self._kept.drop(group):
+                    raise
+                self._dead_bytes += group.length
+            log.warning("acked rows %d-%d are no longer kept: %s", group.first, group.last, error)
+            return None
 
     # The loss of an identity: see producer.
 

@@ -111,7 +111,11 @@ class BufferFile:
         return data
 
     def replace(self, frames: Iterable[bytes]) -> list[int]:
-        """Puts a new file of these frames in the place of the old one; returns their offsets."""
+        """Puts a new file of these frames in the place of the old one; returns their offsets.
+
+        Raises:
+            OSError: what is read is still the old file, at its offsets.
+        """
         temporary = self.path.with_name(self.path.name + ".tmp")
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         offsets: list[int] = []
@@ -124,6 +128,7 @@ class BufferFile:
                 size += len(frame)
             os.fsync(fd)
             os.replace(temporary, self.path)
+            self._sync_rename()
         except BaseException:
             os.close(fd)
             with contextlib.suppress(OSError):
@@ -133,8 +138,15 @@ class BufferFile:
         self._needs_replacing = False
         if old >= 0:
             os.close(old)
-        _sync_folder(self.path.parent)
         return offsets
+
+    def _sync_rename(self) -> None:
+        """Makes the new name durable; if that fails, the old file is read on, but takes no more."""
+        try:
+            _sync_folder(self.path.parent)
+        except OSError:
+            self._needs_replacing = True
+            raise
 
     def close(self) -> None:
         """Closes and unlocks. May be called again."""

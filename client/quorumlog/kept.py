@@ -6,7 +6,9 @@ be gone. Rows are kept by whole groups, as they were written.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
+from itertools import islice, takewhile
 
 from .groups import Group
 
@@ -41,6 +43,21 @@ class KeptGroups:
     def groups(self) -> list[Group]:
         """All that is kept, ascending."""
         return [group for _, group in self._groups]
+
+    def within(self, first: int, last: int) -> list[Group]:
+        """What is kept of the seqs first..last, ascending."""
+        at = bisect_left(self._groups, first, key=lambda one: one[1].last)
+        later = (group for _, group in islice(self._groups, at, None))
+        return list(takewhile(lambda group: group.first <= last, later))
+
+    def drop(self, group: Group) -> bool:
+        """Takes one out that is damaged; False if it is not kept."""
+        for at, (_, held) in enumerate(self._groups):
+            if held is group:
+                del self._groups[at]
+                self.size_bytes -= group.size_bytes
+                return True
+        return False
 
     def clear(self) -> None:
         """Keeps nothing any more."""

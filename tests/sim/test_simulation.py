@@ -6,7 +6,9 @@ The same seeds at each change; `quorumlog chaos sim` runs fresh ones.
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from chaos.mutants import MUTANTS, Mutant, hunt
 from chaos.sim.clock import Dice
 from chaos.sim.plan import KINDS, Plan, draw
 from chaos.sim.run import Outcome, shrink, simulate
+from chaos.sim.twins import replaced
 from tests.support.source import ROOT
 
 pytestmark = [pytest.mark.sim, pytest.mark.timeout(240)]
@@ -81,6 +84,35 @@ def test_a_planted_bug_is_caught_by_its_invariant(mutant: Mutant) -> None:
     caught = hunt(mutant, 0, TRIES)
 
     assert caught.by, f"{mutant.name} got away in {TRIES} seeds"
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [one for one in MUTANTS if not one.quick or len(one.plant()) > 1],
+    ids=lambda one: one.name.replace(" ", "-"),
+)
+def test_what_a_planted_bug_replaces_is_used(mutant: Mutant) -> None:
+    """A name that the product looks up no more would be a bug that was never planted.
+
+    A quick one that replaces a single name is shown to be used by its being caught.
+    """
+    calls: Counter[int] = Counter()
+
+    def counted(number: int, new: Any) -> Any:
+        def call(*args: Any, **more: Any) -> Any:
+            calls[number] += 1
+            return new(*args, **more)
+
+        return call if callable(new) else new
+
+    wanted = {number for number, place in enumerate(mutant.plant()) if callable(place[2])}
+    for seed in range(3):
+        places = [(of, name, counted(i, new)) for i, (of, name, new) in enumerate(mutant.plant())]
+        with replaced(places):
+            simulate(seed, mutant.plan(seed))
+        if wanted <= set(calls):
+            return
+    assert wanted <= set(calls)
 
 
 def test_there_are_enough_planted_bugs_and_none_stays_planted() -> None:

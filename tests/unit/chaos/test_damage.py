@@ -1,17 +1,21 @@
 """Damage to files: what is changed where, and that nothing else is. On files that are only pretended."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import storage
+from chaos.checkers_nodes import CRASHES
 from chaos.faults import KINDS, Site
 from chaos.faults.files import PAGE, damage
 from chaos.history import AT_REST, CUTS
 from chaos.processes import FaultDidNotBite
 from chaos.remote import is_safe
 from chaos.scenarios import scenarios
+from chaos.states import DAMAGE
 from runtime.entropy import SeededEntropy
 
 WRITTEN = bytes(range(1, 251)) * 40  # 10,000 bytes without a zero, and reserved space behind
@@ -74,6 +78,18 @@ def test_history_knows_which_kinds_put_their_targets_to_rest() -> None:
     """The checkers rest upon it: a kind that says so here says so there, and the cuts are kinds."""
     assert {name for name, kind in KINDS.items() if kind.at_rest} == AT_REST
     assert set(KINDS) >= CUTS
+
+
+def test_faults_and_words_that_the_checkers_look_for_exist() -> None:
+    """One that nobody does or says any more would be a check that cannot fail."""
+    assert set(CRASHES) <= set(KINDS)
+    events = [
+        event
+        for path in (Path(storage.__file__).parent).rglob("*.py")
+        for event in re.findall(r'log\.error\(\s*"([^"]+)"', path.read_text())
+    ]
+    for word in DAMAGE:
+        assert any(word in event for event in events), word
 
 
 def test_every_scenario_names_kinds_that_exist() -> None:

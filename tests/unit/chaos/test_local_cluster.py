@@ -1,7 +1,10 @@
 """A cluster that is gone: no fault that is still held may start its nodes again."""
 
 import socket
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,34 @@ def test_nothing_is_started_after_the_end(tmp_path: Path, monkeypatch: pytest.Mo
 
     assert started == []
     assert cluster.running == {}
+
+
+def test_a_node_that_does_not_end_keeps_no_other_alive(tmp_path: Path) -> None:
+    """The first hangs on a stalled disk: SIGKILL waits for the disk, and so would all that comes after."""
+
+    class Child:
+        def __init__(self, hangs: bool) -> None:
+            self.hangs, self.killed = hangs, False
+
+        def poll(self) -> None:
+            return None
+
+        def kill(self) -> None:
+            self.killed = True
+
+        def wait(self, seconds: float) -> None:
+            if self.hangs:
+                raise subprocess.TimeoutExpired("node", seconds)
+
+    cluster = LocalCluster(tmp_path / "c", 2)
+    children = [Child(True), Child(False)]
+    running: Any = zip(cluster.ids, [SimpleNamespace(child=one) for one in children], strict=True)
+    cluster.running.update(running)
+
+    with pytest.raises(subprocess.TimeoutExpired):
+        cluster.destroy()
+
+    assert all(child.killed for child in children)
 
 
 def test_ports_that_are_taken_are_not_chosen() -> None:

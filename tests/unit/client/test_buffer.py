@@ -20,6 +20,7 @@ from quorumlog import (
     BufferMismatch,
     ProducerClosed,
     buffer,
+    bufferfile,
 )
 from quorumlog.buffer import Buffer, BufferLimits
 from quorumlog.bufferfile import BufferFile
@@ -383,6 +384,35 @@ def test_a_crash_while_the_file_is_replaced_leaves_the_old_one(
     found.close()
     assert opened(tmp_path / "b").rows(1, 3, 1000) == rows
     assert not (tmp_path / "b.tmp").exists()
+
+
+def test_a_rename_that_is_not_durable_leaves_the_rows_readable(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are read by their place in the file: a new one, half adopted, would have other rows there.
+
+    Two of three rows stay, so that their places change; the file takes nothing before it is whole.
+    """
+    found = opened(tmp_path / "b", memory_bytes_max=0)
+    rows = []
+    for seq in (1, 2, 3):
+        rows += _fill(found, 1, 10 * seq)
+        opened.written(found, seq)
+    real = bufferfile._sync_folder
+
+    def sync_folder(folder: Path) -> None:
+        monkeypatch.setattr(bufferfile, "_sync_folder", real)
+        raise OSError(errno.EIO, "the folder is not synced")
+
+    monkeypatch.setattr(bufferfile, "_sync_folder", sync_folder)
+    with pytest.raises(BufferFailed, match="not synced"):
+        found.begin_move([(2, 3)])
+    assert found.rows(1, 3, 1000) == rows
+
+    rows += _fill(found, 1)
+    opened.written(found, 4)
+    found.close()
+    assert opened(tmp_path / "b").rows(1, 4, 1000) == rows
 
 
 def test_threads_append_without_losing_a_number(opened: Opener, tmp_path: Path) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from pathlib import Path
 
+import pytest
+
+from quorumlog import BufferFailed
 from quorumlog.buffer import Buffer, BufferLimits
 from quorumlog.groups import group_of
 from quorumlog.kept import KeptGroups
@@ -28,7 +33,9 @@ def opened(path: Path | None, **limits: float) -> Buffer:
     return Buffer(path, "pay", None, BufferLimits(**limits), lambda: None)  # type: ignore[arg-type]
 
 
-def fill(found: Buffer, first: int, last: int, size: int = 1) -> list[bytes]:
+def fill(
+    found: Buffer, first: int, last: int, size: int = 1, acked: bool = True
+) -> list[bytes]:  # fmt: skip
     """Rows first..last, each in a group of its own, acked one by one."""
     rows = []
     for seq in range(first, last + 1):
@@ -38,19 +45,32 @@ def fill(found: Buffer, first: int, last: int, size: int = 1) -> list[bytes]:
                 break
             time.sleep(0.002)
         rows += found.rows(seq, seq, 1 << 20)
-        found.ack(seq)
+        if acked:
+            found.ack(seq)
     return rows
 
 
 def test_acked_rows_come_again_with_their_bytes(tmp_path: Path) -> None:
-    """In memory and in a file; runs of rows end where a group ends."""
+    """In memory and in a file; a run goes over many groups, up to the bytes that are asked for."""
     for path in (None, tmp_path / "b"):
         found = opened(path, keep_bytes=1000)
         rows = fill(found, 1, 3)
 
         assert found.again(1, 1, 100) == (1, rows[:1])
-        assert found.again(2, 3, 100) == (2, rows[1:2])
+        assert found.again(2, 3, 100) == (2, rows[1:])
+        assert found.again(1, 3, len(rows[0]) + len(rows[1])) == (1, rows[:2])
+        assert found.again(1, 3, 1) == (1, rows[:1])
         assert found.again(4, 9, 100) == (10, [])
+        found.close()
+
+
+def test_rows_without_an_ack_come_again_as_well(tmp_path: Path) -> None:
+    """They are here, so it must not be said that they are gone: acked to 2 of 5."""
+    for path in (None, tmp_path / "b"):
+        found = opened(path, keep_bytes=1000)
+        rows = fill(found, 1, 2) + fill(found, 3, 5, acked=False)
+
+        assert found.again(1, 5, 1000) == (1, rows)
         found.close()
 
 
@@ -61,7 +81,7 @@ def test_what_is_beyond_the_limit_is_gone(tmp_path: Path) -> None:
 
     start, again = found.again(1, 10, 10_000)
     assert start > 6
-    assert again == [rows[start - 1]]
+    assert again == rows[start - 1 :]
     found.close()
 
 
@@ -120,3 +140,37 @@ def test_damage_to_kept_rows_costs_them_alone(tmp_path: Path) -> None:
     assert (again.meta.ack_till, again.lost, again.again(1, 2, 100)) == (2, [], (3, []))
     assert again.append(b'{"m":"next"}') == 3
     again.close()
+
+
+def test_a_disk_that_fails_to_read_is_no_proof_that_rows_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, and the rows come when it reads again: to declare them lost could not be undone."""
+    found = opened(tmp_path / "b", keep_bytes=1000)
+    rows = fill(found, 1, 2)
+
+    def pread(*_: object) -> bytes:
+        raise OSError(errno.EIO, "not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", pread)
+        with pytest.raises(BufferFailed, match="not now"):
+            found.again(1, 2, 1000)
+
+    assert found.again(1, 2, 1000) == (1, rows)
+    found.close()
+
+
+def test_a_kept_row_that_is_damaged_is_gone_and_hides_no_other(tmp_path: Path) -> None:
+    """Row 2 of 3 is: 1 comes, 3 comes, 2 is asked for in vain; nothing raises for ever."""
+    found = opened(tmp_path / "b", keep_bytes=1000)
+    rows = fill(found, 1, 3)
+    at = (tmp_path / "b").read_bytes().index(b'"seq":2')
+    with (tmp_path / "b").open("r+b") as file:
+        file.seek(at)
+        file.write(b"X")
+
+    assert found.again(1, 3, 1000) == (1, rows[:1])
+    assert found.again(2, 3, 1000) == (3, rows[2:])
+    assert found.again(2, 2, 1000) == (3, [])
+    found.close()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from hypothesis import given
@@ -105,14 +107,25 @@ def test_each_row_asked_for_is_given_once_a_round(
 # ---- a producer ---------------------------------------------------------------------------------------
 
 
+@asynccontextmanager
+async def acked(
+    folder: Path, rows: int, one_by_one: bool = False, **settings: Any
+) -> AsyncIterator[tuple[FakeNode, Producer]]:
+    """A producer with a file whose rows 1..`rows` are acked, and its server."""
+    async with FakeNode() as node, Producer([node.url], "pay", folder / "b", **settings) as made:
+        for number in range(rows):
+            made.send(message=f"m{number}")
+            if one_by_one:
+                await made.flush()
+        await made.flush()
+        yield node, made
+
+
 async def test_rows_that_an_operator_asks_for_are_sent_again_and_what_is_gone_is_said(
     tmp_path: Path,
 ) -> None:
     """1-20 acked; asked for 5-8 and 90-91, told with the next answer."""
-    async with FakeNode() as node, Producer([node.url], "pay", tmp_path / "b") as producer:
-        for number in range(20):
-            producer.send(message=f"m{number}")
-        await producer.flush()
+    async with acked(tmp_path, 20) as (node, producer):
         node.store.asked["ask-1"] = {5, 6, 7, 8, 90, 91}
         producer.send(message="next")
 
@@ -128,12 +141,7 @@ async def test_rows_that_an_operator_asks_for_are_sent_again_and_what_is_gone_is
 
 async def test_an_idle_producer_asks_and_answers(tmp_path: Path) -> None:
     """Nothing to send: it looks now and then."""
-    async with (
-        FakeNode() as node,
-        Producer([node.url], "pay", tmp_path / "b", replay_poll_seconds=0.05) as producer,
-    ):
-        producer.send(message="m")
-        await producer.flush()
+    async with acked(tmp_path, 1, replay_poll_seconds=0.05) as (node, _):
         node.store.asked["ask-1"] = {1}
 
         await until(lambda: not node.store.asked["ask-1"])
@@ -156,10 +164,7 @@ async def test_rows_that_the_servers_lost_after_their_ack_are_filled_from_what_i
     tmp_path: Path,
 ) -> None:
     """It never should happen; if it does, the rows come again."""
-    async with FakeNode() as node, Producer([node.url], "pay", tmp_path / "b") as producer:
-        for number in range(5):
-            producer.send(message=f"m{number}")
-        await producer.flush()
+    async with acked(tmp_path, 5) as (node, producer):
         (held,) = node.store.rows.values()
         lost = held.pop(3)
         producer.send(message="next")
@@ -171,13 +176,7 @@ async def test_rows_that_the_servers_lost_after_their_ack_are_filled_from_what_i
 
 async def test_what_nobody_can_fill_any_more_is_skipped_explicitly(tmp_path: Path) -> None:
     """The same without kept rows: the gap is declared, with the reason."""
-    async with (
-        FakeNode() as node,
-        Producer([node.url], "pay", tmp_path / "b", keep_acked_bytes=0) as producer,
-    ):
-        for number in range(5):
-            producer.send(message=f"m{number}")
-        await producer.flush()
+    async with acked(tmp_path, 5, keep_acked_bytes=0) as (node, producer):
         (held,) = node.store.rows.values()
         (name,) = node.store.rows
         del held[3]
@@ -187,6 +186,23 @@ async def test_what_nobody_can_fill_any_more_is_skipped_explicitly(tmp_path: Pat
         assert "no longer" in node.store.skipped[name][3]
         await until(lambda: node.store.position(name)["ackTill"] == 6)
         assert producer.stats.rows_skipped == 1
+
+
+async def test_a_kept_row_that_is_damaged_holds_nothing_up(tmp_path: Path) -> None:
+    """The server lost row 3, our copy is damaged: that is declared, and what comes after it goes out."""
+    async with acked(tmp_path, 5, one_by_one=True) as (node, producer):
+        content = (tmp_path / "b").read_bytes()
+        with (tmp_path / "b").open("r+b") as file:
+            file.seek(content.index(b'"seq":3'))
+            file.write(b"X")
+        (name,) = node.store.rows
+        del node.store.rows[name][3]
+        node.store.asked["ask-1"] = {5}
+        producer.send(message="next")
+
+        await until(lambda: 3 in node.store.skipped[name])
+        await until(lambda: not node.store.asked["ask-1"])
+        assert producer.stats.rows_replayed == 1
 
 
 async def test_an_answer_that_another_has_overtaken_makes_no_gap(tmp_path: Path) -> None:
@@ -274,12 +290,7 @@ async def test_batches_that_are_lost_on_the_way_leave_no_gap(tmp_path: Path) -> 
 
 async def test_what_the_server_says_unasked_acks_nothing(tmp_path: Path) -> None:
     """The name was used by somebody else: only an answer to our own rows shows whose the seqs are."""
-    async with (
-        FakeNode() as node,
-        Producer([node.url], "pay", tmp_path / "b", replay_poll_seconds=0.02) as producer,
-    ):
-        producer.send(message="ours 1")
-        await producer.flush()
+    async with acked(tmp_path, 1, replay_poll_seconds=0.02) as (node, producer):
         name = ("pay", producer.name, 1)
         node.gate = answer_with(503, {"error": "busy", "retryable": True, "retryAfterMs": 50})
         node.store.rows[name] |= {2: b'{"seq":2,"message":"theirs"}'}
