@@ -52,6 +52,10 @@ class Holdings:
         self.rows = self.bytes = 0
         #: The newest receipt heard of, microseconds; see `hear`.
         self.received_max = 0
+        #: A moment, microseconds, before which this node may have vouched for copies of later receipts
+        #: than it heard of: before a restart, in a producer's state, or who owned a shard before it.
+        #: Snapshots reach to it; a delete does not, as a clock is no receipt.
+        self.vouched_until = 0
         #: Blocks set aside for damage.
         self.quarantined = 0
         #: What watermarks and deletes hide, as of the newest replicated state seen.
@@ -95,6 +99,15 @@ class Holdings:
         This node vouches for both: a snapshot that it helps to choose must not leave out the later one.
         """
         self.received_max = max(self.received_max, max(received, default=0))
+
+    @property
+    def newest_vouched(self) -> int:
+        """No copy of what this node vouched for was received later, anywhere; microseconds."""
+        return max(self.received_max, self.vouched_until)
+
+    def vouch(self, until: int) -> None:
+        """Raises `vouched_until`."""
+        self.vouched_until = max(self.vouched_until, until)
 
     def _is_repeat(self, number: int) -> bool:
         """Whether the entry is hidden by the one it repeats; see records.visibility."""

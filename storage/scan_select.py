@@ -137,7 +137,7 @@ def take_snapshot(holdings: Holdings, request: ScanRequest) -> Snapshot:
         only,
         _masked(holdings, request, flags),
         _digests(holdings, request),
-        holdings.received_max,
+        holdings.newest_vouched,
         table.producers.runs,
         holdings.generation,
         rules,

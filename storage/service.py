@@ -158,7 +158,7 @@ class StorageService(RetentionDoor, WriteDoor):
         assert self._home is not None
         self._engine, self._catalog = opened.engine, opened.catalog
         # Of what was heard before the restart, the log has only what was stored: by now it is past.
-        self._engine.holdings.hear((self._clock.wall_micros(),))
+        self._engine.holdings.vouch(self._clock.wall_micros())
         self._checkpointer: Checkpointer = opened.checkpointer
         for note in self._checkpointer.notes:
             self._gauges.quarantined.labels(note.kind).inc()
@@ -407,8 +407,9 @@ class StorageService(RetentionDoor, WriteDoor):
         failpoint("seal.after")
 
     async def producer_states(self, shard: int, producer: ProducerKey) -> list[ProducerState]:
-        """Every epoch known of a producer, ascending."""
+        """Every epoch known of a producer, ascending: what an acknowledgement may count."""
         self._check_ready()
+        self._engine.holdings.vouch(self._clock.wall_micros())
         return self._engine.holdings.producers.states(shard, producer)
 
     async def producers(self, request: ProducersRequest) -> list[tuple[int, ProducerState]]:

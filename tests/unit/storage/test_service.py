@@ -48,6 +48,7 @@ KEPT = (
     "bytes",
     "ring_epoch",
     "fences",
+    "received_max",
     "shards",
     "incarnation",
 )
