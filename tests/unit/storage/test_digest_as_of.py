@@ -137,7 +137,7 @@ async def test_a_node_tells_of_the_newest_receipt_of_what_it_vouched_for(tmp_pat
 async def test_who_tells_a_producers_state_vouches_for_what_others_received_by_then(
     tmp_path: Path,
 ) -> None:
-    """W owners that tell of the same sequences acknowledge them, though one heard nothing of the other's copy.
+    """W owners that tell of the same sequences acknowledge them, though one never heard of the other copy.
 
     n1 got the rows at T0 + 1 alone; sent again they reached n2 alone. The leader asks both: acknowledged.
     """
