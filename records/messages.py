@@ -227,13 +227,17 @@ class SealRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProducersRequest:
-    """List producer epochs of `shards`: those with gaps, or those of a service. At most `most`."""
+    """List producer epochs of `shards`: those with gaps, or those of a service.
+
+    At most `most`, in the order of (shard, tenant, service, producer, epoch); `after`: those behind that one.
+    """
 
     shards: tuple[int, ...]
     tenant: str = ""
     service: str = ""
     gaps: bool = False
     most: int = 1_000
+    after: tuple[int, str, str, str, int] | tuple[()] = ()
 
     def to_head(self) -> dict[str, Any]:
         """Plain values."""
@@ -248,6 +252,7 @@ class ProducersRequest:
             str(head["service"]),
             bool(head["gaps"]),
             int(head["most"]),
+            tuple(head.get("after", ())),  # older nodes say nothing of it
         )
 
 
