@@ -46,7 +46,9 @@ class Handover:
         newest = tuple(((t, s, p), int(epoch)) for (t, s, p), epoch in head["newest"])
         told = tuple(((t, s, p, int(e)), int(till)) for (t, s, p, e), till in head["told"])
         vouched = int(head.get("vouched", 0))
-        return cls(int(head["shard"]), int(head["fence"]), str(head["leader"]), newest, told, vouched)
+        return cls(
+            int(head["shard"]), int(head["fence"]), str(head["leader"]), newest, told, vouched
+        )
 
 
 def united(handovers: Iterable[Handover]) -> Handover:

@@ -79,7 +79,7 @@ async def test_a_new_leader_finds_the_gap_of_a_silent_producer() -> None:
 async def test_the_gaps_of_very_many_silent_producers_are_found_in_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each look goes on behind the one before, at the owners too: gaps that nobody ever fills hide no others."""
+    """Each look goes on behind the one before, at the owners too: gaps that nobody fills hide no others."""
     monkeypatch.setattr(replaying, "LOOKED_AT_MAX", 1)
     replicas = FakeReplicas("a", "b", "c")
     async with write_path(replicas, settings=QUIET) as path:
