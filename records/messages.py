@@ -193,6 +193,8 @@ class ScanReply:
     may be seen otherwise on a replica that has some of them in blocks of another age.
     `ring_epoch`: the newest ring that the replica knew before it looked; a reader by an older one may have
     asked former owners.
+    `lost`: how many blocks the replica has set aside for damage. If it has grown since it listed its entries,
+    some of these may lack in this answer.
     """
 
     digests: dict[int, tuple[int, bytes]]
@@ -203,6 +205,7 @@ class ScanReply:
     truncated: bool = False
     overlaps: bool = False
     ring_epoch: int = 0
+    lost: int = 0
 
     def to_head(self) -> dict[str, Any]:
         """Plain values."""
