@@ -25,6 +25,7 @@ from storage.entry_table import (
     NO_ID,
     NO_PRODUCER,
     EntryTable,
+    cells_of,
 )
 from storage.merkle import EMPTY, Digest, MerkleTree
 from storage.producers import GroupKey, ProducerBook
@@ -182,8 +183,8 @@ class Holdings:
         for shard in np.unique(rows["shard"][simple]).tolist():
             chosen = rows["shard"][simple] == shard
             numbers = simple[chosen]
-            ids = _cells(rows["id"][numbers])
-            hashes = _cells(rows["hash"][numbers])
+            ids = cells_of(rows["id"][numbers])
+            hashes = cells_of(rows["hash"][numbers])
             for position, number in enumerate(numbers.tolist()) if self.extras else ():
                 if number in self.extras:
                     hashes[position] = self.extras[number][0]
@@ -289,7 +290,7 @@ class Holdings:
         self.blocks.remove(ordinal)
         self.quarantined += 1
         self.bytes -= place.length
-        for entry_id in _cells(self.table.rows["id"][removed]):
+        for entry_id in cells_of(self.table.rows["id"][removed]):
             self._decide_successors(EntryId(entry_id))
         self._recount_producers(removed)
         return numbers
@@ -438,12 +439,6 @@ def _joined(first: np.ndarray, last: np.ndarray) -> list[tuple[int, int]]:
 
 def _spans(values: Sequence[Sequence[int]]) -> Spans:
     return tuple((int(a), int(b)) for a, b in values)
-
-
-def _cells(column: np.ndarray) -> list[bytes]:
-    """The 16-byte cells of a column."""
-    data = np.ascontiguousarray(column).tobytes()
-    return [data[at : at + 16] for at in range(0, len(data), 16)]
 
 
 def _without_previous(ref: EntryRef) -> EntryRef:

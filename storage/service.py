@@ -51,6 +51,7 @@ from storage.gauges import Gauges
 from storage.hinting import FLUSH_SECONDS, Hints
 from storage.home import Home, free_bytes
 from storage.hot import HotSet, use_steady_memory
+from storage.listing import INLINE_MAX, copied, references
 from storage.locate import locate, read_place
 from storage.moving import ShardMoves
 from storage.opening import Opened
@@ -314,8 +315,12 @@ class StorageService(RetentionDoor, WriteDoor):
         """The entries of a shard filed under the hours that start..end touches."""
         self._check_readable()
         holdings = self._engine.holdings
-        numbers = holdings.entries_in_hours(request.shard, request.start, request.end)
-        return EntriesReply(tuple(holdings.ref(number) for number in numbers))
+        found = copied(
+            holdings, holdings.entries_in_hours(request.shard, request.start, request.end)
+        )
+        if len(found.rows) <= INLINE_MAX:
+            return EntriesReply(references(found))
+        return EntriesReply(await self._workers.run(references, found))
 
     async def tree(self, request: TreeRequest) -> list[bytes]:
         """Answers about the Merkle trees, in the order of the questions; fewer if they are many bytes.
