@@ -566,6 +566,8 @@ async def test_the_rows_of_other_tenants_in_the_same_block_are_left_alone(
     await retire(service)
 
     assert await shown(service) == ["b 9 1 0"]
-    assert service._engine.holdings.blocks[1].file < 0, "it was written anew"
+    place = service._engine.holdings.blocks[1]
+    assert place is not None
+    assert place.file < 0, "it was written anew"
     assert await of_other() == ["a 0 2 0", "b 9 2 0"]
     await service.stop()
