@@ -15,7 +15,7 @@ import pyarrow as pa
 from query.answer import QueryAnswer
 from query.cursor import Cursor
 from query.fold import is_final, merge_folds
-from query.limits import Gate, Latencies, MemoryBudget, MemoryHolder, StreamRoom
+from query.limits import Gate, Latencies, MemoryBudget, MemoryHolder, RoomShare, StreamRoom
 from query.merge import key_at, merge_rows
 from query.plan import QueryPlan
 from query.read_repair import ReadRepair
@@ -47,7 +47,7 @@ RING_SECONDS = 1.0
 #: Groups that are merged and sorted on the event loop (about 0.2 ms): a worker costs as much to reach.
 INLINE_ROWS = 1_000
 #: A page whose rows are too wide for the replicas' caps is asked for again with fewer rows, to this.
-SMALLEST_PAGE = 16
+SMALLEST_PAGE = 1
 
 
 class ReadCoordinator:
@@ -112,8 +112,13 @@ class ReadCoordinator:
         """The deadline that a plan asks for, or the default."""
         return Deadline.after(self.clock, plan.timeout_seconds or self.settings.timeout_seconds)
 
-    async def query(self, plan: QueryPlan, deadline: Deadline) -> QueryAnswer:
+    async def query(
+        self, plan: QueryPlan, deadline: Deadline, share: RoomShare | None = None
+    ) -> QueryAnswer:
         """One page of rows.
+
+        Args:
+            share: of the room, which the page's bytes take as long as it takes to send them.
 
         Raises:
             InvalidRequest: a replica cannot evaluate the plan.
@@ -126,6 +131,8 @@ class ReadCoordinator:
         try:
             async with self._gate.slot(deadline):
                 answer = await self.page(plan, plan.scan.limit, deadline, holder)
+                if share:  # still in its place: what waits for slow clients holds up further reads
+                    await share.enter(answer.table.nbytes, deadline)
         finally:
             holder.release()
         return self._finished("rows", answer, started)
@@ -193,7 +200,8 @@ class ReadCoordinator:
             if not reading.truncated or limit <= SMALLEST_PAGE:
                 break
             holder.release()
-            limit = max(SMALLEST_PAGE, limit // 4)
+            # What fitted in the answer that was cut shortest fits again; it is to be one more than a page.
+            limit = max(SMALLEST_PAGE, min(limit - limit // 8, reading.fitting - 1))
         if reading.truncated:
             reading.missing.append({"reason": "a replica cut its rows at its cap"})
         descending = plan.scan.descending

@@ -156,13 +156,45 @@ class QueryApi:
             async with aclosing(self._coordinator.stream(plan)) as stream:
                 return await self._stream(request, stream, ENCODERS[kind](plan.fields))
         deadline = self._coordinator.deadline(plan)
-        answer = await while_connected(request, self._coordinator.query(plan, deadline))
-        rows = small_page.json_array(answer.table, plan.fields)
-        if rows is None:
-            rows = await self._coordinator.in_worker(_rows_text, answer.table, plan.fields)
-        text = _page_text(answer, rows)
-        headers = {COMPLETE_HEADER: _truth(answer.complete)}
-        return web.Response(text=text, content_type="application/json", headers=headers)
+        with self._coordinator.room.share() as share:
+            answer = await while_connected(request, self._coordinator.query(plan, deadline, share))
+            if share.held_bytes:
+                return await self._wide_page(request, answer, plan.fields)
+            rows = small_page.json_array(answer.table, plan.fields)
+            if rows is None:
+                rows = await self._coordinator.in_worker(_rows_text, answer.table, plan.fields)
+            text = f'{{"rows":{rows},{_rest(answer)}'
+            headers = {COMPLETE_HEADER: _truth(answer.complete)}
+            return web.Response(text=text, content_type="application/json", headers=headers)
+
+    async def _wide_page(
+        self, request: web.Request, answer: QueryAnswer, fields: tuple[str, ...] | None
+    ) -> web.StreamResponse:
+        """A page of many bytes, written in pieces: its text is never there as a whole."""
+        response = web.StreamResponse(
+            headers={
+                COMPLETE_HEADER: _truth(answer.complete),
+                REQUEST_ID_HEADER: request_id(request),
+                "Content-Type": "application/json; charset=utf-8",
+            }
+        )
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        before = '{"rows":['
+        try:
+            for piece in _pieces(answer.table):
+                rows = await self._coordinator.in_worker(_rows_text, piece, fields)
+                await _write(response, (before + rows[1:-1]).encode())
+                before = ","
+            await _write(response, f"],{_rest(answer)}".encode())
+            await response.write_eof()
+        except (ConnectionResetError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001 - headers are sent; the client must see a failure
+            log.warning("page cut", request_id=request_id(request), error=error)
+            if request.transport is not None:
+                request.transport.abort()
+        return response
 
     async def _stream(
         self, request: web.Request, stream: RowStream, encoder: Encoder
@@ -356,15 +388,15 @@ def _rows_text(table: pa.Table, fields: tuple[str, ...] | None) -> str:
     return encode.json_array(encode.presented(table, fields))
 
 
-def _page_text(answer: QueryAnswer, rows: str) -> str:
-    """The JSON of one page; `rows` is an array."""
+def _rest(answer: QueryAnswer) -> str:
+    """What follows the rows in the JSON of one page, without the brace that begins it."""
     rest = {
         "next_cursor": answer.next_cursor,
         "complete": answer.complete,
         "missing": answer.missing,
         "stats": answer.stats,
     }
-    return f'{{"rows":{rows},{json.dumps(rest, separators=(",", ":"))[1:]}'
+    return json.dumps(rest, separators=(",", ":"))[1:]
 
 
 def _fold_response(

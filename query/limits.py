@@ -6,14 +6,17 @@ held is TooLarge (413).
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from records.errors import Overloaded, TooLarge
 from records.predicates import Filter, ScanPlan
 from records.timestamps import MICROS_PER_HOUR
 from runtime.deadline import Deadline
+
+#: A page of fewer bytes is sent in one go, and holds no room: the kernel takes it at once from most clients.
+SMALL_PAGE_BYTES = 2 << 20
 
 
 class Gate:
@@ -97,7 +100,7 @@ class MemoryHolder:
 
 
 class StreamRoom:
-    """Bytes of pages that streams hold while their clients read, however slowly."""
+    """Bytes of pages that are held while their clients read, however slowly."""
 
     #: What a stream is taken for until it has given out its first page.
     GUESS_BYTES = 16 << 20
@@ -129,6 +132,29 @@ class StreamRoom:
         self.held_bytes += count
         if count < 0:
             self._given.set()
+
+    @contextmanager
+    def share(self) -> Iterator["RoomShare"]:
+        """What one answer holds; given back at the end of the block, however that comes."""
+        share = RoomShare(self)
+        try:
+            yield share
+        finally:
+            self.change(-share.held_bytes)
+
+
+class RoomShare:
+    """What one answer holds of the room."""
+
+    def __init__(self, room: StreamRoom) -> None:
+        self._room = room
+        self.held_bytes = 0
+
+    async def enter(self, count: int, deadline: Deadline) -> None:
+        """See StreamRoom.enter; a small page waits for nobody."""
+        if count > SMALL_PAGE_BYTES:
+            await self._room.enter(count, deadline)
+            self.held_bytes += count
 
 
 Kind = tuple[Any, ...]

@@ -22,6 +22,8 @@ class Reading:
     stats: dict[str, Any] = field(default_factory=dict)
     received_max: int = 0
     truncated: bool = False
+    #: Rows of the shortest answer that was cut.
+    fitting: int = 0
 
 
 def joined(readings: Sequence[Reading]) -> Reading:
@@ -38,6 +40,7 @@ def joined(readings: Sequence[Reading]) -> Reading:
         {name: sum(one.stats[name] for one in readings) for name in readings[0].stats},
         max(one.received_max for one in readings),
         any(one.truncated for one in readings),
+        min((one.fitting for one in readings if one.truncated), default=0),
     )
 
 
@@ -75,8 +78,8 @@ def unsettled(found: Scattered, differing: Sequence[int], again: ReadAgain) -> S
 def reading_of(
     found: Scattered, settled: Settled, needed: dict[int, int], time: TimeRange
 ) -> Reading:
-    replies = settled.replies
-    base = found.base
+    replies, base = settled.replies, found.base
+    pairs = zip(settled.tables, replies, strict=True)
     reasons: dict[int, str] = {}
     for shard, count in needed.items():
         if shard not in base:
@@ -90,6 +93,7 @@ def reading_of(
         _stats(replies, settled),
         max([found.received_max, *(reply.received_max for reply in replies)]),
         any(reply.truncated for reply in replies),
+        min((table.num_rows for table, one in pairs if one.truncated), default=0),
     )
 
 

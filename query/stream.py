@@ -34,6 +34,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 #: Rows of a group's page at least, however many groups there are.
 GROUP_ROWS_MIN = 1_024
+#: Where rows turn out so wide that a page is cut, the next ones ask for as many as it had; below so many
+#: bytes a page, for more again.
+NARROW_BYTES = 4 << 20
+ANY_ROWS = 1 << 32
 
 
 class Reads(Protocol):
@@ -76,6 +80,8 @@ class _Group:
     after: RowKey | None = None
     more: bool = True
     coming: asyncio.Task[QueryAnswer] | None = None
+    #: Rows of a page that are not too wide, as far as is known.
+    fitting: int = ANY_ROWS
     #: Bytes it holds of the room; those of them that are not in `rows` yet.
     held: int = 0
     arrived: int = 0
@@ -183,11 +189,16 @@ class RowStream:
         coordinator = self._coordinator
         deadline = coordinator.deadline(plan)
         holder = coordinator.holder()
+        rows = min(self._page_rows(), group.fitting)
         try:
             async with coordinator.slot(deadline):
-                answer = await coordinator.page(plan, self._page_rows(), deadline, holder)
+                answer = await coordinator.page(plan, rows, deadline, holder)
         finally:
             holder.release()
+        if answer.next_cursor is not None and answer.table.num_rows < rows:
+            group.fitting = answer.table.num_rows
+        elif answer.table.nbytes < NARROW_BYTES:
+            group.fitting = min(4 * group.fitting, ANY_ROWS)
         group.arrived = answer.table.nbytes
         group.held += group.arrived
         coordinator.room.change(group.arrived)

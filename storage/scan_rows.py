@@ -5,12 +5,13 @@ enough rows by their rollups, or as have about as many rows. Once `limit` rows a
 begins beyond the last of them ends the search: late materialisation over top-K.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from records.columns import NUMBER_COLUMN, RUN_COLUMN, conform, united_schema
+from records.columns import NUMBER_COLUMN, RUN_COLUMN, conform, united, united_schema
 from records.predicates import ScanPlan
 from records.timestamps import MAX_MICROS, MIN_MICROS, TimeRange
 from storage.scan_batch import BATCH_ROWS, Batch, in_batches
@@ -22,6 +23,8 @@ _RUN = pa.binary(16)
 #: Where nobody knows how many match, first as many rows are looked through as are wanted (a whole batch where
 #: they are rare, see Pieces), then twice as many each time, up to this.
 _MOST_ROWS = 16 * BATCH_ROWS
+#: Of the rows that are wanted, so many are read first, to learn how wide they are.
+_FIRST_ROWS = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class _Keys:
     part: np.ndarray
     position: np.ndarray
 
-    def take(self, index: np.ndarray) -> "_Keys":
+    def take(self, index: np.ndarray | slice) -> "_Keys":
         return _Keys(*(getattr(self, name)[index] for name in _Keys.__dataclass_fields__))
 
     @staticmethod
@@ -251,12 +254,39 @@ def _smallest(keys: _Keys, plan: ScanPlan) -> _Keys:
 
 
 def _materialise(scanner: Scanner, parts: list[BlockSlice], keys: _Keys) -> pa.Table:
-    tables, places = [], []
+    """The rows of `keys`, in order; those that the byte cap allows.
+
+    Nobody knows beforehand how wide rows are. So a few are read first, then as many as should fit by what
+    these took; a step that turns out much too wide is given up half-way, and smaller ones follow.
+    """
+    most = scanner.budget.max_bytes
+    tables: list[pa.Table] = []
+    at, size, step, ceiling = 0, 0, _FIRST_ROWS, len(keys.ts)
+    while at < len(keys.ts) and size <= most:
+        table = _gathered(scanner, parts, keys.take(np.s_[at : at + step]), step > 1)
+        if table is None:
+            step = ceiling = max(1, step // 16)
+            continue
+        tables.append(table)
+        at, size = at + table.num_rows, size + table.nbytes
+        step = min(ceiling, max(1, (most - size) * at // max(1, size) + 1))
+    scanner.budget.truncated |= at < len(keys.ts)
+    return _within_bytes(scanner, united(tables))
+
+
+def _gathered(
+    scanner: Scanner, parts: list[BlockSlice], keys: _Keys, may_give_up: bool
+) -> pa.Table | None:
+    """The rows of `keys`, in order; None if they take more than twice the byte cap."""
+    tables, places, size = [], [], 0
     for index in dict.fromkeys(keys.part.tolist()):
         scanner.budget.check()
         chosen = np.flatnonzero(keys.part == index)
         tables.append(_rows(scanner, parts[index], keys.position[chosen]))
         places.append(chosen)
+        size += tables[-1].nbytes
+        if may_give_up and size > 2 * scanner.budget.max_bytes:
+            return None
     schema = _plain_schema([table.schema for table in tables])
     table = pa.concat_tables([conform(one, schema) for one in tables])
     back = np.argsort(np.concatenate(places), kind="stable")
@@ -264,8 +294,7 @@ def _materialise(scanner: Scanner, parts: list[BlockSlice], keys: _Keys) -> pa.T
     ids = np.stack((keys.high, keys.low), axis=1).astype(">u8").tobytes()
     run = pa.Array.from_buffers(_RUN, len(keys.ts), [None, pa.py_buffer(ids)])
     table = table.add_column(0, pa.field(RUN_COLUMN, _RUN), run)
-    table = table.add_column(1, pa.field(NUMBER_COLUMN, pa.int64()), pa.array(keys.number))
-    return _within_bytes(scanner, table)
+    return table.add_column(1, pa.field(NUMBER_COLUMN, pa.int64()), pa.array(keys.number))
 
 
 def _plain_schema(schemas: list[pa.Schema]) -> pa.Schema:
@@ -300,14 +329,13 @@ def _rows(scanner: Scanner, part: BlockSlice, positions: np.ndarray) -> pa.Table
 
 def _within_bytes(scanner: Scanner, table: pa.Table) -> pa.Table:
     """Cuts the answer at its end to the byte cap, and says so."""
-    size = table.nbytes
-    if size <= scanner.budget.max_bytes:
+    most = scanner.budget.max_bytes
+    if table.nbytes <= most:
         return table
     scanner.budget.truncated = True
-    kept = max(1, int(table.num_rows * scanner.budget.max_bytes / size))
-    while kept > 1 and table.slice(0, kept).nbytes > scanner.budget.max_bytes:
-        kept //= 2
-    return table.slice(0, kept)
+    counts = range(1, table.num_rows + 1)
+    fitting = bisect_right(counts, most, key=lambda count: table.slice(0, count).nbytes)
+    return table.slice(0, max(1, fitting))
 
 
 def _empty() -> pa.Table:

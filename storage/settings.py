@@ -42,7 +42,7 @@ class StorageSettings:
     #: Values that quantiles and distinct counts of one fold may carry.
     max_values: int = 2_000_000
     #: Bytes of one scan's rows; beyond it the answer is cut and says so.
-    max_scan_bytes: int = 64 * _MIB
+    max_scan_bytes: int = 16 * _MIB
     #: Bytes of one fetch; the caller asks again for the rest.
     max_fetch_bytes: int = 32 * _MIB
     #: Whether small blocks are merged into segments.

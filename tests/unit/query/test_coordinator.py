@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from query.coordinator import ReadCoordinator
 from query.plan import QueryPlan
+from query.reading import Reading, joined
 from query.stats import parse_aggregates
 from records.errors import InvalidRequest, NotReady, Overloaded, QuorumUnavailable, TooLarge
 from records.predicates import Fold
@@ -50,7 +51,7 @@ async def all_pages(reader: ReadCoordinator, params: dict[str, str]) -> list[tup
     """The keys of all pages, in order."""
     found: list[tuple] = []
     cursor: dict[str, str] = {}
-    for _ in range(100):
+    for _ in range(200):
         answer = await reader.query(plan(**params, **cursor), soon())
         assert answer.complete
         found += keys(answer.table)
@@ -341,15 +342,30 @@ async def test_rows_that_arrive_between_pages_neither_double_nor_push_out_others
     assert set(found) == at_start
 
 
-async def test_a_page_is_cut_smaller_when_rows_are_too_wide_for_the_replica() -> None:
-    """A replica that cuts its answer at a cap is asked for fewer rows; nothing is skipped."""
+@pytest.mark.parametrize("rows", [2, 20])
+async def test_a_page_is_cut_smaller_when_rows_are_too_wide_for_the_replica(rows: int) -> None:
+    """A replica that cuts its answer at a cap is asked for as many as fitted; nothing is skipped."""
     cluster = filled(entries=40)
     for store in cluster.stores.values():
-        store.max_rows = 20
+        store.max_rows = rows
     async with coordinator(cluster) as reader:
         found = await all_pages(reader, {"limit": "100"})
+        before = len(cluster.stores["n0"].calls)
+        first = await reader.query(plan(limit="100"), soon())
 
     assert len(found) == len(set(found)) == 120
+    assert first.table.num_rows == rows - 1
+    assert first.complete
+    assert len(cluster.stores["n0"].calls) - before <= 2 * len(cluster.stores)
+
+
+def test_slices_that_were_cut_are_as_long_as_the_shortest() -> None:
+    """Those that were not cut say nothing of it."""
+    whole = Reading(stats={})
+    cut = [Reading(stats={}, truncated=True, fitting=rows) for rows in (7, 5)]
+
+    assert joined([whole, *cut]).fitting == 5
+    assert joined([whole, whole]).fitting == 0
 
 
 async def test_memory_is_bounded_and_given_back() -> None:

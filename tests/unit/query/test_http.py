@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from cluster.http_front import front_middleware
+from query import http, limits
 from query import stream as stream_module
 from query.http import routes
 from runtime.clock import SystemClock
@@ -109,6 +110,45 @@ async def test_pages_by_cursor_end() -> None:
             params["cursor"] = body["next_cursor"]
 
     assert sizes == [25, 25, 10]
+
+
+async def test_a_wide_page_comes_in_pieces_and_holds_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same JSON as of a small page; its bytes are held while it is sent."""
+    async with api(filled(), memory_bytes=1 << 30) as client:
+        small = await (await client.get("/query?limit=25")).json()
+        monkeypatch.setattr(limits, "SMALL_PAGE_BYTES", 0)
+        monkeypatch.setattr(http, "PIECE_BYTES", 300)
+        answer = await client.get("/query?limit=25")
+        wide = await answer.json()
+        assert answer.headers["X-Quorumlog-Complete"] == "true"
+        assert answer.headers["Transfer-Encoding"] == "chunked"
+        assert "application/json" in answer.headers["Content-Type"]
+        for body in (small, wide):
+            del body["stats"]
+        assert wide == small
+        empty = await (await client.get("/query?service=nobody")).json()
+        assert empty["rows"] == []
+
+
+async def test_wide_pages_for_clients_that_do_not_read_wait_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While one is not read there is no room for a second: 429; small ones pass. Who leaves gives it back."""
+    monkeypatch.setattr(limits, "SMALL_PAGE_BYTES", 20_000)
+    cluster = FakeCluster()
+    rows = [row(i, "x" * 200_000) for i in range(60)]
+    cluster.write(make_entry(1, 0, rows, received_at=NOW))
+    async with api(cluster, memory_bytes=24_002_000) as client:  # room for a bit less than 60 rows
+        slow = await client.get("/query?limit=60")
+        second = await client.get("/query?limit=60&timeout=0.2")
+        third = await client.get("/query?limit=1&fields=level&timeout=2")
+        assert (slow.status, second.status, third.status) == (200, 429, 200)
+        slow.close()
+        for _ in range(100):
+            again = await client.get("/query?limit=60&timeout=2")
+            if again.status == 200:
+                break
+        assert len((await again.json())["rows"]) == 60
 
 
 @pytest.mark.parametrize("how", ["format", "accept"])

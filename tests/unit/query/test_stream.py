@@ -140,6 +140,43 @@ async def test_slow_consumers_together_hold_no_more_than_their_room() -> None:
     assert rows == [key_tuple(key) for key, _ in brute_rows(cluster.written, asked().scan)]
 
 
+async def test_pages_of_wide_rows_are_asked_for_as_wide_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first page finds out how many fit; further ones ask for so many, not for too many each time."""
+    monkeypatch.setattr(stream_module, "NARROW_BYTES", 0)
+    cluster = filled(60)
+    for store in cluster.stores.values():
+        store.max_rows = 11
+    async with coordinator(cluster, page_rows=1_000) as reader:
+        found = await drained(reader, asked())
+
+    pages = -(-240 // 10) + 4
+    scans = sum(len(store.calls) for store in cluster.stores.values())
+    assert len(found) == 240
+    assert scans <= 3 * 3 + 2 * pages + 2 * 4
+
+
+async def test_narrow_rows_after_wide_ones_come_in_large_pages_again() -> None:
+    """Once they fit, four times as many are asked for, up to a page."""
+    cluster = filled(400)
+    for store in cluster.stores.values():
+        store.max_rows = 2
+    async with coordinator(cluster, page_rows=4_000) as reader:
+        stream = reader.stream(asked())
+        await anext(stream)
+        for store in cluster.stores.values():
+            store.max_rows = None
+            store.calls.clear()
+        rest = 0
+        async with aclosing(stream):
+            async for table in stream:
+                rest += table.num_rows
+
+    assert rest > 1_500
+    assert sum(len(store.calls) for store in cluster.stores.values()) < 100
+
+
 async def test_a_closed_stream_leaves_nothing_running() -> None:
     """The client leaves in the middle: reads on their way are cancelled, places are free."""
     cluster = filled()

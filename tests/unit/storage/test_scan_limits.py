@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from records.errors import DeadlineExceeded, InvalidRequest
 from records.messages import PutOptions
 from records.predicates import Aggregate, Fold, ScanPlan
 from records.timestamps import TimeRange
+from storage import scan_rows
 from storage.service import StorageService
 from tests.unit.storage.samples import (
     OPTIONS,
@@ -266,6 +268,52 @@ async def test_caps_are_said(tmp_path: Path) -> None:
     assert reply.truncated
     assert 0 < table.num_rows < 50
     assert table["message"].to_pylist() == [f"row {k}" for k in range(table.num_rows)]
+    await service.stop()
+
+
+@pytest.mark.parametrize("wide_from", [0, 30, 2_500])
+async def test_rows_wider_than_the_cap_are_not_gathered_first(
+    tmp_path: Path, wide_from: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 rows to a block, narrow up to somewhere, then 20 kB each: what is read stays near the cap."""
+    cap, most, total = 200_000, 0, 0
+    service = service_on(tmp_path, replace(SETTINGS, max_scan_bytes=cap, log_file_bytes=1 << 28))
+    await service.start()
+    for number in range(60):
+        rows = [
+            row(at, f"{at} " + "x" * (20_000 if at >= wide_from else 5))
+            for at in range(number * 60, number * 60 + 60)
+        ]
+        await service.put(block_of(number, Entry(rows)), OPTIONS)
+    real = scan_rows._gathered
+
+    def gathered(scanner: Any, parts: Any, keys: Any, may_give_up: bool) -> Any:
+        nonlocal most, total
+        read = 0
+
+        def rows_of(*args: Any) -> Any:
+            nonlocal read
+            table = take(*args)
+            read += table.nbytes
+            return table
+
+        take = scan_rows._rows
+        with monkeypatch.context() as patch:
+            patch.setattr(scan_rows, "_rows", rows_of)
+            table = real(scanner, parts, keys, may_give_up)
+        most, total = max(most, read), total + read
+        return table
+
+    monkeypatch.setattr(scan_rows, "_gathered", gathered)
+    reply, table = await service.scan(scan_of(ScanPlan(descending=False, limit=3_600)))
+
+    assert reply.truncated
+    assert table.nbytes <= cap
+    wanted = [str(at) for at in range(table.num_rows)]
+    assert [text.split()[0] for text in table["message"].to_pylist()] == wanted
+    assert table.num_rows >= min(wide_from, 1_000)
+    assert most < 2 * cap + 60 * 21_000, "what one block adds is the most over twice the cap"
+    assert total < 4 * most
     await service.stop()
 
 
