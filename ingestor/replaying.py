@@ -151,7 +151,11 @@ class Replays:
         await self._reopen(sealed)
         if not sealed:
             return
-        request = ProducersRequest(tuple(sorted(sealed)), gaps=True, most=10 * LOOKED_AT_MAX)
+        behind = self._behind
+        after = () if behind is None else (behind[0], *behind[1])
+        request = ProducersRequest(
+            tuple(sorted(sealed)), gaps=True, most=LOOKED_AT_MAX, after=after
+        )
         owners = {owner for shard in sealed for owner in view.owners(shard)}
         found, _ = await self._list(sorted(owners), request)
         keys = {(shard, state.producer) for shard, state in found}

@@ -14,7 +14,7 @@ from cluster.http_front import json_response
 from cluster.replica_client import Replica, Replicas
 from cluster.view import ClusterView, ViewSource
 from query.http import tenant_of
-from records.errors import InvalidRequest, NotReady, QuorumlogError
+from records.errors import InvalidRequest, NotFound, NotReady, QuorumlogError, StaleRingEpoch
 from records.ids import EntryId
 from records.messages import EntriesRequest, PutOptions, ScanRequest
 from records.predicates import ScanPlan
@@ -89,7 +89,13 @@ class CatchUp:
         self._deadline = Deadline.after(api.clock, CATCH_UP_SECONDS)
 
     async def run(self, shards: Sequence[int]) -> list[int]:
-        """Asks owners until R spoke for each shard, this node being one; the shards for which not."""
+        """Asks owners until R spoke for each shard, this node being one; the shards for which not.
+
+        Who knows a newer ring than this node's view may be an owner of before: it does not count.
+        """
+        own, _ = await self._api.storage.scan(ScanRequest(ScanPlan(limit=0), (), ()))
+        if own.ring_epoch > self._view.ring_epoch:
+            return list(shards)
         left = dict.fromkeys(shards, self._view.quorum.r - 1)
         others = {n for s in shards for n in self._view.owners(s)} - {self._api.node_id}
         for node in sorted(others, key=lambda one: (not self._view.is_alive(one), one)):
@@ -108,11 +114,18 @@ class CatchUp:
     async def _from(self, replica: Replica, shards: list[int]) -> None:
         request = ScanRequest(ScanPlan(limit=0), (), tuple(shards))
         reply, _ = await replica.scan(request, self._deadline)
+        if reply.ring_epoch > self._view.ring_epoch:
+            raise StaleRingEpoch("a newer ring is known there", epoch=reply.ring_epoch)
         for shard in shards:
             if tuple(reply.digests[shard]) != self._api.storage.digest(shard):
                 await self._fill(replica, shard)
 
     async def _fill(self, replica: Replica, shard: int) -> None:
+        """Fetches what lacks here.
+
+        Raises:
+            NotFound: it lists entries that it cannot give: their block is damaged. Another may have them.
+        """
         request = EntriesRequest(shard, MIN_MICROS, MAX_MICROS)
         theirs = await replica.entries(request, self._deadline)
         mine = await self._api.storage.entries(request)
@@ -123,10 +136,12 @@ class CatchUp:
             lacking = [one for one in lacking if one not in got]
 
     async def _fetch(self, replica: Replica, ids: tuple[EntryId, ...]) -> set[EntryId]:
-        """Stores what the owner gives of these; those that it has no more count as got."""
+        """Stores what the owner gives of these."""
         blocks = await replica.fetch(ids, self._deadline)
         got: set[EntryId] = set()
         for block in blocks:
             await self._api.storage.put(block, PutOptions(self._view.ring_epoch, repair=True))
             got |= {entry.entry_id for entry in block.header.entries}
-        return got or set(ids)
+        if not got:
+            raise NotFound(f"{len(ids)} entries that were listed are not there any more")
+        return got

@@ -74,7 +74,7 @@ class ReadCoordinator:
         self._scatter_metrics = ScatterMetrics(metrics)
         self._spreader = Spreader(replicas, settings, self._latencies)
         self._turn = 0
-        self.repair = ReadRepair(views, replicas, clock, metrics, settings)
+        self.repair = ReadRepair(views, replicas, clock, metrics, settings, workers)
         self._declare(metrics)
 
     def _declare(self, metrics: Metrics) -> None:

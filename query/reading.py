@@ -82,11 +82,10 @@ def reading_of(
     pairs = zip(settled.tables, replies, strict=True)
     reasons: dict[int, str] = {}
     for shard, count in needed.items():
-        said = len(found.digests.get(shard, {}))
         if shard not in base:
             reasons[shard] = f"none of its owners gave its rows ({_failures(found)})"
-        elif said < count:
-            reasons[shard] = f"{said} of {count} owners answered ({_failures(found)})"
+        elif reason := _too_few(found, shard, count):
+            reasons[shard] = reason
     reasons |= settled.incomplete
     return Reading(
         settled.tables,
@@ -96,6 +95,21 @@ def reading_of(
         any(reply.truncated for reply in replies),
         min((table.num_rows for table, one in pairs if one.truncated), default=0),
     )
+
+
+def unheard(found: Scattered, needed: dict[int, int], time: TimeRange) -> list[dict[str, Any]]:
+    """The shards for which fewer owners spoke than `needed` says, as they are missing."""
+    return [
+        _missing(shard, reason, time)
+        for shard, count in sorted(needed.items())
+        if (reason := _too_few(found, shard, count))
+    ]
+
+
+def _too_few(found: Scattered, shard: int, count: int) -> str:
+    """Why it does not count what the owners of a shard said; empty if it does."""
+    said = len(found.digests.get(shard, {}))
+    return "" if said >= count else f"{said} of {count} owners answered ({_failures(found)})"
 
 
 def _failures(found: Scattered) -> str:

@@ -72,6 +72,7 @@ class Scattered:
 
     `restless`: shards of which an owner told one slice other than another (see `merged`).
     `ring_epoch`: the newest ring that one of the owners knew.
+    `lost`: how many blocks each owner had set aside when it spoke first.
     """
 
     parts: list[Part] = field(default_factory=list)
@@ -80,11 +81,13 @@ class Scattered:
     failures: dict[str, str] = field(default_factory=dict)
     restless: set[int] = field(default_factory=set)
     ring_epoch: int = 0
+    lost: dict[str, int] = field(default_factory=dict)
 
     def add_reply(self, node: str, reply: ScanReply) -> None:
         """Notes what a node said of its shards."""
         self.ring_epoch = max(self.ring_epoch, reply.ring_epoch)
         self.received_max = max(self.received_max, reply.received_max)
+        self.lost[node] = min(reply.lost, self.lost.get(node, reply.lost))
         for shard, digest in reply.digests.items():
             self.digests.setdefault(shard, {})[node] = digest
 

@@ -10,8 +10,10 @@
 4. An entry that reaches the base only now may hold rows of a supplement (overlapping sequences, or the same
    bytes of the window before or after): they would be shown twice. If the base's digest changed, its list is
    looked at once more; if it happened, the read begins anew.
+5. An owner that sets a damaged block aside meanwhile may no longer have what it listed. Its answers say so
+   (`lost`), and do not count: another holder is asked, or the read begins anew.
 
-Entries that a holder no longer knows are ignored: nobody acknowledged lacks them on R owners.
+Other entries that a holder no longer knows are ignored: they expired.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,8 +50,8 @@ class ReadAgain(Exception):
 class BaseLost(ReadAgain):
     """The data owner went away while its answer was being settled: read again without it."""
 
-    def __init__(self, node: str) -> None:
-        super().__init__(f"{node} failed")
+    def __init__(self, node: str, why: str = "failed") -> None:
+        super().__init__(f"{node} {why}")
         self.node = node
 
 
@@ -92,6 +94,7 @@ class Settler:
         self._moved: set[int] = set()
         self._lists_of: dict[int, Lists] = {}
         self._answered: dict[tuple[int, str], Digest] = {}
+        self._lost: dict[str, int] = {}
 
     async def run(self, found: Scattered, lists: Mapping[int, Lists] | None = None) -> Settled:
         """The tables of all parts, repeated and supplemented where owners differ.
@@ -102,7 +105,7 @@ class Settler:
         Raises:
             ReadAgain: a data owner failed meanwhile, or an overlapping entry arrived.
         """
-        base = found.base
+        base, self._lost = found.base, found.lost
         told = await self.lists(found) if lists is None else lists
         await together(self._compare(s, base[s], told[s]) for s in told if s in base)
         await together(self._part(part) for part in found.parts)
@@ -206,13 +209,17 @@ class Settler:
         only: tuple[EntryId, ...] | None = None,
         hide: Hides | None = None,
     ) -> tuple[ScanReply, pa.Table]:
+        request = scatter.request(tuple(data), tuple(digest), only, hide)
         try:
-            return await scatter.scan(node, scatter.request(tuple(data), tuple(digest), only, hide))
+            reply, table = await scatter.scan(node, request)
         except (InvalidRequest, TooLarge):
             raise
         except QuorumlogError as error:
             log.warning("scan failed while owners are compared", target=node, error=error)
             raise BaseLost(node) from error
+        if reply.lost != self._lost.get(node, reply.lost):
+            raise BaseLost(node, "set a damaged block aside")
+        return reply, table
 
     # -- supplements
 

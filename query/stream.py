@@ -8,7 +8,7 @@ start; rows received later stay out.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
@@ -19,6 +19,7 @@ from query.answer import QueryAnswer
 from query.limits import MemoryHolder, StreamRoom
 from query.merge import farther, key_at, merge_rows, rows_up_to
 from query.plan import QueryPlan
+from query.reading import unheard
 from query.scatter import Scatter, assign
 from query.settings import QuerySettings
 from query.together import end
@@ -156,6 +157,11 @@ class RowStream:
                     found = await scatter.run(tuple(needed), with_data=False)
             if needed and not found.digests:
                 raise QuorumUnavailable("no owner of any shard answered", retry_after_seconds=1)
+            # Of fewer than R owners the newest receipt may be older than what was acknowledged.
+            self._lacks(unheard(found, needed, plan.scan.time))
+            if found.ring_epoch > scatter.ring_epoch:
+                reason = f"an owner knows ring {found.ring_epoch}, this node {scatter.ring_epoch}"
+                self._lacks([{"shard": shard, "reason": reason} for shard in sorted(needed)])
             until = found.received_max
         dealt: dict[str, list[int]] = {}
         for shard, node in assign(view, shards, until, frozenset()).items():
@@ -231,10 +237,13 @@ class RowStream:
         self._groups = kept
 
     def _note(self, answer: QueryAnswer) -> None:
-        for one in answer.missing:
-            self.missing[str(one)] = one
+        self._lacks(answer.missing)
         for name, value in answer.stats.items():
             self.stats[name] = self.stats.get(name, 0) + value
+
+    def _lacks(self, missing: Iterable[dict[str, Any]]) -> None:
+        for one in missing:
+            self.missing[str(one)] = one
 
     async def _cut(self) -> pa.Table:
         """What lies up to the horizon, from all groups; groups that run empty are read on."""

@@ -1,6 +1,6 @@
-"""What a new owner of a shard takes over beside the rows: fences, producers' epochs, what was told.
+"""What a new owner of a shard takes over beside the rows: fences, producers' epochs, what was told, receipts.
 
-Rows can be read back from entries; these three can not. Each only rises, so taking over twice, late or
+Rows can be read back from entries; these can not. Each only rises, so taking over twice, late or
 from several owners is one operation: the maximum. One message each way, bounded by `PRODUCERS_MAX`.
 """
 
@@ -17,13 +17,17 @@ PRODUCERS_MAX = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """The state of one shard on one owner. `newest`: each producer's newest epoch."""
+    """The state of one shard on one owner. `newest`: each producer's newest epoch.
+
+    `vouched`: no copy of what it vouched for was received later (microseconds); 0 of an older node.
+    """
 
     shard: int
     fence: int = 0
     leader: str = ""
     newest: tuple[tuple[ProducerKey, int], ...] = ()
     told: tuple[tuple[ProducerEpochKey, int], ...] = ()
+    vouched: int = 0
 
     def to_head(self) -> dict[str, Any]:
         """Plain values."""
@@ -33,6 +37,7 @@ class Handover:
             "leader": self.leader,
             "newest": self.newest,
             "told": self.told,
+            "vouched": self.vouched,
         }
 
     @classmethod
@@ -40,7 +45,10 @@ class Handover:
         """The inverse."""
         newest = tuple(((t, s, p), int(epoch)) for (t, s, p), epoch in head["newest"])
         told = tuple(((t, s, p, int(e)), int(till)) for (t, s, p, e), till in head["told"])
-        return cls(int(head["shard"]), int(head["fence"]), str(head["leader"]), newest, told)
+        vouched = int(head.get("vouched", 0))
+        return cls(
+            int(head["shard"]), int(head["fence"]), str(head["leader"]), newest, told, vouched
+        )
 
 
 def united(handovers: Iterable[Handover]) -> Handover:
@@ -60,4 +68,5 @@ def united(handovers: Iterable[Handover]) -> Handover:
         highest.leader,
         tuple(sorted(newest.items())),
         tuple(sorted(told.items())),
+        max(one.vouched for one in rows),
     )

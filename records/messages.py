@@ -193,6 +193,8 @@ class ScanReply:
     may be seen otherwise on a replica that has some of them in blocks of another age.
     `ring_epoch`: the newest ring that the replica knew before it looked; a reader by an older one may have
     asked former owners.
+    `lost`: how many blocks the replica has set aside for damage. If it has grown since it listed its entries,
+    some of these may lack in this answer.
     """
 
     digests: dict[int, tuple[int, bytes]]
@@ -203,6 +205,7 @@ class ScanReply:
     truncated: bool = False
     overlaps: bool = False
     ring_epoch: int = 0
+    lost: int = 0
 
     def to_head(self) -> dict[str, Any]:
         """Plain values."""
@@ -227,13 +230,17 @@ class SealRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProducersRequest:
-    """List producer epochs of `shards`: those with gaps, or those of a service. At most `most`."""
+    """List producer epochs of `shards`: those with gaps, or those of a service.
+
+    At most `most`, in the order of (shard, tenant, service, producer, epoch); `after`: those behind that one.
+    """
 
     shards: tuple[int, ...]
     tenant: str = ""
     service: str = ""
     gaps: bool = False
     most: int = 1_000
+    after: tuple[int, str, str, str, int] | tuple[()] = ()
 
     def to_head(self) -> dict[str, Any]:
         """Plain values."""
@@ -248,6 +255,7 @@ class ProducersRequest:
             str(head["service"]),
             bool(head["gaps"]),
             int(head["most"]),
+            tuple(head.get("after", ())),  # older nodes say nothing of it
         )
 
 

@@ -345,7 +345,8 @@ class Catalog:
     def damage(self) -> str:
         """What SQLite finds wrong with the file as it is on disk; empty if nothing. Reads all of it."""
         try:
-            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as db:
+            name = f"{self.path.absolute().as_uri()}?mode=ro"
+            with closing(sqlite3.connect(name, uri=True)) as db:
                 found = db.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.Error as error:
             return repr(error)

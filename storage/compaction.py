@@ -35,7 +35,7 @@ from storage.hot import HotSet
 from storage.log_format import Record
 from storage.reclaim import Superseded, blocks_to_move, log_files_to_keep, state_records
 from storage.recovery import log_files
-from storage.repack import is_due, pack
+from storage.repack import droppable, is_due, pack
 from storage.segment_file import hour_within
 from storage.segment_write import Step, no_step, write_segment
 from storage.settings import StorageSettings
@@ -198,7 +198,9 @@ class Compactor:
             await self._let_go()
         table = holdings.table
         if is_due(table.count, table.gone):
-            await self.repack()
+            rows, present = table.rows[: table.count], holdings.blocks.mask()
+            if is_due(len(rows), await self._pool.run(droppable, rows, present)):
+                await self.repack()
 
     async def apart(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work` on this thread: it ends before a merge begins, and numbers of entries stay meanwhile."""

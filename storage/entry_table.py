@@ -94,6 +94,12 @@ class Producers(Names):
         return np.flatnonzero((known == halves_of(run)).all(axis=1)).tolist()
 
 
+def cells_of(column: np.ndarray) -> list[bytes]:
+    """The 16-byte cells of a column."""
+    data = np.ascontiguousarray(column).tobytes()
+    return [data[at : at + ID_BYTES] for at in range(0, len(data), ID_BYTES)]
+
+
 def halves_of(id_bytes: bytes) -> np.ndarray:
     """16 bytes as two whole numbers that sort as they do."""
     return np.frombuffer(id_bytes, ">u8").astype(np.uint64)

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from records.block import BlockHeader
 from records.columns import CORE_TYPES, ERASED_COLUMN
 from records.timestamps import MICROS_PER_HOUR
 from storage.compaction_merge import Merged, Opened, Source, open_source, regrouped
@@ -128,12 +129,25 @@ def erasing(
 def _new_rows(hot: HotSet, source: Source, rules: Sequence[Rule]) -> np.ndarray | None:
     """The mask of the block's rows that are hidden and not blanked yet; None for none."""
     place = source.place
-    mask = hidden_rows(hot, place, [one for one in rules if may_match(hot, place, one)], False)
-    before = None if mask is None else blanked_rows(hot, place)
-    if mask is None or before is None:
-        return mask
-    mask = mask & ~before
+    mask = np.zeros(place.rows, bool)
+    for tenant in dict.fromkeys(rule.tenant for rule in rules):
+        own = [one for one in rules if one.tenant == tenant and may_match(hot, place, one)]
+        hidden = hidden_rows(hot, place, own, False)
+        if hidden is not None:
+            mask |= hidden & _rows_of(hot.header(place), tenant)
+    before = blanked_rows(hot, place) if mask.any() else None
+    if before is not None:
+        mask &= ~before
     return mask if mask.any() else None
+
+
+def _rows_of(header: BlockHeader, tenant: str) -> np.ndarray:
+    """The mask of a tenant's rows: a block may hold those of several, and a rule speaks of its own."""
+    mask = np.zeros(header.rows, bool)
+    for entry in header.entries:
+        if entry.tenant == tenant:
+            mask[entry.row_start : entry.row_start + entry.row_count] = True
+    return mask
 
 
 def blanked(table: pa.Table, mask: np.ndarray) -> pa.Table:

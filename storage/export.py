@@ -81,12 +81,12 @@ def export(
 
     Raises:
         BlockCorrupt: a block is damaged (details: `ordinal`); nothing is left of the export.
-        OSError: the disk is full, or fails; likewise.
+        OSError: the disk is full, or fails; likewise. Overloaded: no file can be opened now; likewise.
     """
     folder = new_folder(root)
     try:
         found = [_export_one(folder, one, files, hot, rules) for one in slices if one.place.rows]
-    except (BlockCorrupt, OSError):
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder, tuple(one for one in found if one.rows)

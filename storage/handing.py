@@ -45,7 +45,7 @@ def give(engine: Engine, shard: int) -> Handover:
     told = tuple((key, till) for key, till in book.told.items() if key[:3] in mine)
     if len(newest) + len(told) > PRODUCERS_MAX:
         raise TooLarge(f"shard {shard} has more than {PRODUCERS_MAX} producer epochs")
-    return Handover(shard, epoch, leader, newest, told)
+    return Handover(shard, epoch, leader, newest, told, engine.holdings.newest_vouched)
 
 
 def ids_of(engine: Engine, shard: int) -> bytes:
@@ -57,6 +57,7 @@ def ids_of(engine: Engine, shard: int) -> bytes:
 
 def take(engine: Engine, handed: Handover) -> list[Record]:
     """Takes it over where it is higher than what is known; the records must be durable before the answer."""
+    engine.holdings.vouch(handed.vouched)
     engine.load_fences([(handed.shard, handed.fence, handed.leader)])
     epoch, leader = engine.fences.get(handed.shard, (0, ""))
     records = [Record(RecordType.FENCE, [handed.shard, epoch, leader])] if epoch else []

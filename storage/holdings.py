@@ -25,6 +25,7 @@ from storage.entry_table import (
     NO_ID,
     NO_PRODUCER,
     EntryTable,
+    cells_of,
 )
 from storage.merkle import EMPTY, Digest, MerkleTree
 from storage.producers import GroupKey, ProducerBook
@@ -52,6 +53,10 @@ class Holdings:
         self.rows = self.bytes = 0
         #: The newest receipt heard of, microseconds; see `hear`.
         self.received_max = 0
+        #: A moment, microseconds, before which this node may have vouched for copies of later receipts
+        #: than it heard of: before a restart, in a producer's state, or who owned a shard before it.
+        #: Snapshots reach to it; a delete does not, as a clock is no receipt.
+        self.vouched_until = 0
         #: Blocks set aside for damage.
         self.quarantined = 0
         #: What watermarks and deletes hide, as of the newest replicated state seen.
@@ -95,6 +100,15 @@ class Holdings:
         This node vouches for both: a snapshot that it helps to choose must not leave out the later one.
         """
         self.received_max = max(self.received_max, max(received, default=0))
+
+    @property
+    def newest_vouched(self) -> int:
+        """No copy of what this node vouched for was received later, anywhere; microseconds."""
+        return max(self.received_max, self.vouched_until)
+
+    def vouch(self, until: int) -> None:
+        """Raises `vouched_until`."""
+        self.vouched_until = max(self.vouched_until, until)
 
     def _is_repeat(self, number: int) -> bool:
         """Whether the entry is hidden by the one it repeats; see records.visibility."""
@@ -169,8 +183,8 @@ class Holdings:
         for shard in np.unique(rows["shard"][simple]).tolist():
             chosen = rows["shard"][simple] == shard
             numbers = simple[chosen]
-            ids = _cells(rows["id"][numbers])
-            hashes = _cells(rows["hash"][numbers])
+            ids = cells_of(rows["id"][numbers])
+            hashes = cells_of(rows["hash"][numbers])
             for position, number in enumerate(numbers.tolist()) if self.extras else ():
                 if number in self.extras:
                     hashes[position] = self.extras[number][0]
@@ -276,7 +290,7 @@ class Holdings:
         self.blocks.remove(ordinal)
         self.quarantined += 1
         self.bytes -= place.length
-        for entry_id in _cells(self.table.rows["id"][removed]):
+        for entry_id in cells_of(self.table.rows["id"][removed]):
             self._decide_successors(EntryId(entry_id))
         self._recount_producers(removed)
         return numbers
@@ -425,12 +439,6 @@ def _joined(first: np.ndarray, last: np.ndarray) -> list[tuple[int, int]]:
 
 def _spans(values: Sequence[Sequence[int]]) -> Spans:
     return tuple((int(a), int(b)) for a, b in values)
-
-
-def _cells(column: np.ndarray) -> list[bytes]:
-    """The 16-byte cells of a column."""
-    data = np.ascontiguousarray(column).tobytes()
-    return [data[at : at + 16] for at in range(0, len(data), 16)]
 
 
 def _without_previous(ref: EntryRef) -> EntryRef:

@@ -123,7 +123,7 @@ class ProducerBook:
         )
 
     def listed(self, request: ProducersRequest) -> list[tuple[int, ProducerState]]:
-        """(shard, state) of the producer epochs asked for, ascending; the first `most` of them.
+        """(shard, state) of the producer epochs asked for, ascending; the first `most` behind `after`.
 
         Cost: those with gaps, or (a service's) one pass over all that are held.
         """
@@ -134,6 +134,7 @@ class ProducerBook:
             if key[0] in shards
             and request.tenant in ("", key[1])
             and request.service in ("", key[2])
+            and key > request.after
         ]
         return [(key[0], self.state(key)) for key in sorted(found)[: request.most]]
 

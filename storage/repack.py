@@ -41,6 +41,15 @@ def is_due(count: int, gone: int) -> bool:
     return gone >= GONE_MIN and gone * 3 >= count
 
 
+def droppable(rows: np.ndarray, present: np.ndarray) -> int:
+    """How many of the rows are of blocks that are gone: what `pack` drops. 5 ns a row: on a worker.
+
+    `present` is as for `pack`. Entries that left a block that stays (expired, or their shard left) lie about
+    until it is written anew, however often the table were packed.
+    """
+    return len(rows) - int(np.count_nonzero(present[rows["block"]]))
+
+
 def pack(rows: np.ndarray, present: np.ndarray) -> Packed:
     """Copies the rows of present blocks. Slow (0.3 us a row): call it on a worker.
 

@@ -23,6 +23,8 @@ def hidden_rows(
 ) -> np.ndarray | None:
     """The mask of a piece's hidden rows; None for none.
 
+    Rows of other tenants than a rule's are matched as well: they are the caller's to leave out.
+
     Args:
         erased: whether the block may have blanked rows.
     """

@@ -61,6 +61,8 @@ class Snapshot:
     ruled: np.ndarray | None = None
     #: Whether any entry lies in a block with blanked rows.
     erased: bool = False
+    #: Blocks set aside for damage so far.
+    lost: int = 0
 
     def told(self, part: np.ndarray) -> tuple[bool, bool]:
         """(whether rules may hide rows of these entries, whether some of their blocks' are blanked)."""
@@ -137,12 +139,13 @@ def take_snapshot(holdings: Holdings, request: ScanRequest) -> Snapshot:
         only,
         _masked(holdings, request, flags),
         _digests(holdings, request),
-        holdings.received_max,
+        holdings.newest_vouched,
         table.producers.runs,
         holdings.generation,
         rules,
         _ruled(holdings, rules, count),
         bool((flags & ERASED).any()),
+        holdings.quarantined,
     )
 
 

@@ -134,4 +134,5 @@ class Scanner:
             self.blocks_scanned,
             self.blocks_pruned,
             self.budget.truncated,
+            lost=self.snapshot.lost,
         )

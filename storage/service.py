@@ -51,6 +51,7 @@ from storage.gauges import Gauges
 from storage.hinting import FLUSH_SECONDS, Hints
 from storage.home import Home, free_bytes
 from storage.hot import HotSet, use_steady_memory
+from storage.listing import INLINE_MAX, copied, references
 from storage.locate import locate, read_place
 from storage.moving import ShardMoves
 from storage.opening import Opened
@@ -158,7 +159,7 @@ class StorageService(RetentionDoor, WriteDoor):
         assert self._home is not None
         self._engine, self._catalog = opened.engine, opened.catalog
         # Of what was heard before the restart, the log has only what was stored: by now it is past.
-        self._engine.holdings.hear((self._clock.wall_micros(),))
+        self._engine.holdings.vouch(self._clock.wall_micros())
         self._checkpointer: Checkpointer = opened.checkpointer
         for note in self._checkpointer.notes:
             self._gauges.quarantined.labels(note.kind).inc()
@@ -314,8 +315,12 @@ class StorageService(RetentionDoor, WriteDoor):
         """The entries of a shard filed under the hours that start..end touches."""
         self._check_readable()
         holdings = self._engine.holdings
-        numbers = holdings.entries_in_hours(request.shard, request.start, request.end)
-        return EntriesReply(tuple(holdings.ref(number) for number in numbers))
+        found = copied(
+            holdings, holdings.entries_in_hours(request.shard, request.start, request.end)
+        )
+        if len(found.rows) <= INLINE_MAX:
+            return EntriesReply(references(found))
+        return EntriesReply(await self._workers.run(references, found))
 
     async def tree(self, request: TreeRequest) -> list[bytes]:
         """Answers about the Merkle trees, in the order of the questions; fewer if they are many bytes.
@@ -407,8 +412,9 @@ class StorageService(RetentionDoor, WriteDoor):
         failpoint("seal.after")
 
     async def producer_states(self, shard: int, producer: ProducerKey) -> list[ProducerState]:
-        """Every epoch known of a producer, ascending."""
+        """Every epoch known of a producer, ascending: what an acknowledgement may count."""
         self._check_ready()
+        self._engine.holdings.vouch(self._clock.wall_micros())
         return self._engine.holdings.producers.states(shard, producer)
 
     async def producers(self, request: ProducersRequest) -> list[tuple[int, ProducerState]]:

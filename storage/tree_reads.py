@@ -36,7 +36,7 @@ from records.sync import (
 from records.timestamps import MAX_ENTRY_HOURS, MICROS_PER_HOUR, WIDE_HOUR
 from runtime.tasks import Workers
 from storage.engine import Engine
-from storage.entry_table import COMPLEX, GONE, NO_PRODUCER
+from storage.entry_table import COMPLEX, GONE, NO_PRODUCER, cells_of
 from storage.holdings import Extra
 from storage.merkle import MerkleTree, sums
 from storage.newest import Mark, Newest, received_after
@@ -268,7 +268,7 @@ class Seen:
     def _names(self, numbers: np.ndarray) -> tuple[list[bytes], list[bytes]]:
         """(ids, content hashes) of entries."""
         chosen = self.rows[["id", "hash", "flags"]][numbers]
-        ids, hashes = _cells(chosen["id"]), _cells(chosen["hash"])
+        ids, hashes = cells_of(chosen["id"]), cells_of(chosen["hash"])
         for at in np.flatnonzero(chosen["flags"] & COMPLEX).tolist():
             extra = self.extras.get(int(numbers[at]))
             hashes[at] = extra[0] if extra else hashes[at]
@@ -290,9 +290,3 @@ class Seen:
         answer = np.empty(len(chosen), LISTED_TYPE)
         answer["id"], answer["block"] = chosen["id"], chosen["block"]
         return answer.tobytes()
-
-
-def _cells(column: np.ndarray) -> list[bytes]:
-    """The 16-byte cells of a column."""
-    data = np.ascontiguousarray(column).tobytes()
-    return [data[at : at + 16] for at in range(0, len(data), 16)]

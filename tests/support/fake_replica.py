@@ -262,6 +262,7 @@ class FakeReplica:
             (shard, state)
             for shard, state in found
             if shard in request.shards
+            and (shard, *state.producer) > request.after
             and request.tenant in ("", state.producer[0])
             and request.service in ("", state.producer[1])
             and not (request.gaps and [span[0] for span in state.spans] in ([], [1]))

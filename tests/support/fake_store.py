@@ -219,6 +219,7 @@ class FakeStore:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     cancelled: int = 0
     max_rows: int | None = None
+    lost: int = 0
     #: The newest receipt it heard of besides those of its entries: of a duplicate it was sent.
     heard: int = 0
 
@@ -295,7 +296,8 @@ class FakeStore:
         overlaps = request.compared is not None and any(
             entry.header.seqs and entry.id in hidden for entry in held
         )
-        return ScanReply(digests, newest, len(rows), 1, 0, truncated, overlaps), table
+        counts = (len(rows), 1, 0, truncated, overlaps)
+        return ScanReply(digests, newest, *counts, lost=self.lost), table
 
     @staticmethod
     def _outline(held: list[FakeEntry], plan: ScanPlan) -> pa.Table:

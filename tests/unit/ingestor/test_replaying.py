@@ -2,6 +2,7 @@
 
 import pytest
 
+from ingestor import replaying
 from ingestor.replay_book import State, gap_id
 from ingestor.replaying import Ask, Note
 from ingestor.write_settings import WriteSettings
@@ -73,6 +74,26 @@ async def test_a_new_leader_finds_the_gap_of_a_silent_producer() -> None:
 
         assert states(path) == before == [(gap_id(KEY), State.PENDING)]
         assert path.writer.replays.desk.book.open_gaps()[0].waiting == ((3, 4),)
+
+
+async def test_the_gaps_of_very_many_silent_producers_are_found_in_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each look goes on behind the one before, at the owners too: gaps that nobody fills hide no others."""
+    monkeypatch.setattr(replaying, "LOOKED_AT_MAX", 1)
+    replicas = FakeReplicas("a", "b", "c")
+    async with write_path(replicas, settings=QUIET) as path:
+        for number in range(12):
+            await path.write(numbered_batch([2], f"p{number}"), ack="all")
+
+    views = FakeViews(FakeView("b", everything_led_by=("b", 2)))
+    async with write_path(replicas, views, settings=QUIET) as path:
+        keys = [("default", "shop", f"p{number}", 1) for number in range(12)]
+        await until(lambda: all(map(path.writer.replays.leads, keys)))
+        for _ in range(13):
+            await path.writer.replays.look()
+
+        assert len(path.writer.replays.desk.book.open_gaps()) == 12
 
 
 async def test_a_gap_on_one_owner_alone_is_none() -> None:

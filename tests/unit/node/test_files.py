@@ -15,6 +15,7 @@ from records.errors import ConnectionLost, InvalidRequest
 from runtime.clock import SystemClock
 from storage.service import StorageService
 from tests.unit.storage.samples import OPTIONS, block_of, plain, service_on
+from tests.unit.storage.test_service import flip_body
 
 
 def test_one_node_is_enough_where_it_owns_everything() -> None:
@@ -122,5 +123,41 @@ async def test_without_a_quorum_it_says_so(tmp_path: Path) -> None:
     assert answer["complete"] is False
     assert answer["incomplete_shards"] == [0, 1]
     assert answer["rows"] == 3
+    for one in services.values():
+        await one.stop()
+
+
+async def test_what_one_owner_lists_and_cannot_give_comes_from_the_next(tmp_path: Path) -> None:
+    """The block is damaged on n2; n3 has it as well."""
+    services = await stores(tmp_path)
+    block = block_of(1, plain(1, 3))
+    for name in ("n2", "n3"):
+        await services[name].put(block, OPTIONS)
+    replicas: dict[str, Any] = {name: LocalReplica(one) for name, one in services.items()}
+    flip_body(tmp_path / "n2", block)
+
+    answer = await asked(services, replicas)
+
+    assert services["n2"].blocks_set_aside == 1
+    assert answer["rows"] == 3
+    assert answer["complete"]
+    for one in services.values():
+        await one.stop()
+
+
+@pytest.mark.parametrize("who", ["n1", "n2"])
+async def test_owners_by_a_ring_that_is_over_are_not_called_complete(
+    tmp_path: Path, who: str
+) -> None:
+    """Where its store, or all others that answer, know a newer ring, rows may be elsewhere."""
+    services = await stores(tmp_path)
+    replicas: dict[str, Any] = {"n2": LocalReplica(services["n2"]), "n3": Gone()}
+    if who == "n1":
+        replicas["n3"] = LocalReplica(services["n3"])
+    await services[who].moves.raise_ring(2)
+
+    answer = await asked(services, replicas)
+
+    assert answer["incomplete_shards"] == [0, 1]
     for one in services.values():
         await one.stop()

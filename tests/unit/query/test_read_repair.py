@@ -1,14 +1,20 @@
 """Read repair: only what is stable, bounded, counted, and harmless when holders or targets fail."""
 
 import asyncio
+import threading
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
+from query import read_repair
 from query.compare import compare
 from query.read_repair import ReadRepair
 from query.settings import QuerySettings
 from records.timestamps import TimeRange
 from runtime.clock import SystemClock
 from runtime.metrics import Metrics
+from runtime.tasks import Workers
 from tests.support.fake_store import FakeCluster, FakeEntry, make_entry
 from tests.unit.query.helpers import coordinator, plan, row, soon
 
@@ -18,10 +24,21 @@ def entry(number: int, shard: int = 0) -> FakeEntry:
     return make_entry(number, shard, [row(number)], received_at=number)
 
 
+made: list[Workers] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _workers() -> Iterator[None]:
+    """One pool for all repairers of these tests."""
+    made.append(Workers(1))
+    yield
+    made.pop().close()
+
+
 def repairer(cluster: FakeCluster, metrics: Metrics, **settings: Any) -> ReadRepair:
     """A repairer that hardly waits."""
     chosen = QuerySettings(**{"repair_delay_seconds": 0.01, **settings})
-    return ReadRepair(cluster, cluster, SystemClock(), metrics, chosen)
+    return ReadRepair(cluster, cluster, SystemClock(), metrics, chosen, made[0])
 
 
 def difference(cluster: FakeCluster, shard: int = 0) -> dict:
@@ -67,6 +84,26 @@ async def test_a_write_in_flight_is_not_repaired() -> None:
 
     assert cluster.calls("put") == cluster.calls("fetch") == 0
     assert metrics.snapshot()["quorumlog_read_repair_settled_total"] == 1
+
+
+async def test_lists_are_compared_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a full shard take most of a second, in which no heartbeat would go out."""
+    cluster, threads = FakeCluster(), []
+    cluster.write(entry(1), on=["n1", "n2"])
+    found = difference(cluster)
+
+    def noted(*args: Any) -> Any:
+        threads.append(threading.current_thread())
+        return compare(*args)
+
+    monkeypatch.setattr(read_repair, "compare", noted)
+    repair = repairer(cluster, Metrics())
+    repair.submit(found, TimeRange())
+    await repair.idle()
+    await repair.stop()
+
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_the_queue_is_bounded_and_drops_are_counted() -> None:

@@ -304,6 +304,42 @@ async def test_a_holder_that_dies_before_its_supplement_is_replaced_by_another()
     assert answer.table.num_rows == 4 or not answer.complete
 
 
+async def test_what_a_holder_loses_after_it_was_listed_comes_from_another() -> None:
+    """n1 lists an entry and finds it damaged when it is asked for it, or when the rows are read again.
+
+    n2 has it as well. Asked three times, so that each owner is the data owner once.
+    """
+    cluster = FakeCluster()
+    cluster.write(entry(1))
+    damaged = cluster.write(entry(2), on=["n1", "n2"])
+    store, bitten = cluster.stores["n1"], 0
+    async with coordinator(cluster, repair_delay_seconds=60.0) as reader:
+        for _ in range(3):
+            store.add(damaged)
+            listed = False
+
+            def on_call(node: str, method: str) -> None:
+                nonlocal listed, bitten
+                listed = listed or method == "entries"
+                if (
+                    method == "scan"
+                    and listed
+                    and node == "n1"
+                    and damaged.id in store.entries_by_id
+                ):
+                    del store.entries_by_id[damaged.id]
+                    store.lost += 1
+                    bitten += 1
+
+            for one in cluster.stores.values():
+                one.on_call = on_call
+            answer = await reader.query(plan(), soon())
+
+            assert answer.complete, answer.missing
+            assert answer.table.num_rows == 4
+    assert bitten > 0, "the fault did not bite"
+
+
 async def test_what_only_a_dying_owner_had_was_never_acked_and_leaves_the_answer_complete() -> None:
     """n1 alone listed an entry (a write under way), then dies: the two others agree without it.
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from query import coordinator as coordinator_module
 from query import stream as stream_module
 from query.coordinator import ReadCoordinator
 from query.plan import QueryPlan, plan_rows
@@ -221,6 +222,64 @@ async def test_what_cannot_be_read_completely_is_told() -> None:
         async for _ in stream:
             pass
         assert not stream.complete
+        assert {one["shard"] for one in stream.missing.values()} == {0, 1, 2, 3}
+
+
+async def test_a_snapshot_of_too_few_owners_is_not_called_complete() -> None:
+    """n2 alone is heard when the stream begins, and lacks the newest; then the others answer every page.
+
+    What n2 has heard of is no bound of what was acknowledged before, so the stream may lack some.
+    """
+    cluster = filled()
+    last = make_entry(99, 1, [row(99)], received_at=NOW + 99)
+    cluster.write(last, on=["n0", "n1"])
+    asked_before = 0
+
+    def back(node: str, method: str) -> None:
+        nonlocal asked_before
+        asked_before += 1
+        if node == "n2" and asked_before > 3:
+            cluster.stores["n0"].dead = cluster.stores["n1"].dead = False
+
+    for store in cluster.stores.values():
+        store.on_call = back
+    cluster.stores["n0"].dead = cluster.stores["n1"].dead = True
+    found: list[tuple] = []
+    async with (
+        coordinator(cluster, page_rows=8) as reader,
+        aclosing(reader.stream(asked())) as stream,
+    ):
+        async for table in stream:
+            found += keys(table)
+
+        assert len(found) == 30 * 4
+        assert {one["shard"] for one in stream.missing.values()} == {0, 1, 2, 3}
+        assert all("1 of 2 owners" in one["reason"] for one in stream.missing.values())
+
+
+async def test_a_snapshot_by_a_ring_that_is_over_is_not_called_complete(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Other nodes may own the shards by then, and have received more. The newer ring comes with the pages."""
+    monkeypatch.setattr(coordinator_module, "RING_SECONDS", 0.02)
+    cluster = filled()
+    for store in cluster.stores.values():
+        scan = store.scan
+
+        async def knowing(request: Any, deadline: Any, scan: Any = scan) -> Any:
+            if request.data_shards:
+                cluster.view.ring_epoch = 2
+            reply, table = await scan(request, deadline)
+            return replace(reply, ring_epoch=2), table
+
+        store.scan = knowing  # type: ignore[method-assign]
+    async with (
+        coordinator(cluster, page_rows=8) as reader,
+        aclosing(reader.stream(asked())) as stream,
+    ):
+        async for _ in stream:
+            pass
+
         assert {one["shard"] for one in stream.missing.values()} == {0, 1, 2, 3}
 
 

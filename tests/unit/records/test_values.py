@@ -59,7 +59,7 @@ def test_each_message_survives_the_wire() -> None:
         PLAN, (1, 2), (3,), (EntryId(b"e" * 16),), ((EntryId(b"f" * 16), ((1, 2),)),),
         compared=TimeRange(3, 9), outline=7,
     )  # fmt: skip
-    scan = ScanReply({4: (2, b"d" * 16)}, 9, 8, 7, 6, True, True)
+    scan = ScanReply({4: (2, b"d" * 16)}, 9, 8, 7, 6, True, True, 3, 2)
     ref = EntryRef(EntryId(b"e" * 16), b"h" * 16, producer, ((1, 2),), b"")  # type: ignore[arg-type]
     listed = EntriesReply((ref,))
 

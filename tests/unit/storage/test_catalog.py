@@ -98,3 +98,16 @@ def test_present_blocks_are_listed_by_ordinal_with_gaps() -> None:
     assert blocks.since(10) == []
     assert (len(blocks), blocks.end, blocks[3], len(copy)) == (3, 10, None, 4)
     assert blocks.mask().nonzero()[0].tolist() == [0, 4, 9]
+
+
+def test_a_sound_catalog_is_found_so_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    """Names go into a URI when it is looked through; a damaged one is told."""
+    directory = tmp_path / "50% #1?"
+    directory.mkdir()
+    made = Catalog(directory / "catalog.sqlite")
+    made.create()
+    assert made.damage() == ""
+    made.close()
+
+    made.path.write_bytes(b"no database" * 1000)
+    assert "not a database" in made.damage()

@@ -15,7 +15,16 @@ from storage import digest_as_of as module
 from storage.digest_as_of import digests_as_of
 from storage.entry_table import ENTRY_TYPE, GONE
 from storage.service import StorageService
-from tests.unit.storage.samples import OPTIONS, SECOND, T0, block_of, plain, scan_of, service_on
+from tests.unit.storage.samples import (
+    OPTIONS,
+    SECOND,
+    T0,
+    block_of,
+    plain,
+    scan_of,
+    sequenced,
+    service_on,
+)
 
 ENTRY = st.tuples(
     st.integers(0, 2**128 - 1),  # id
@@ -120,5 +129,26 @@ async def test_a_node_tells_of_the_newest_receipt_of_what_it_vouched_for(tmp_pat
     await again.start()
     try:
         assert T0 + SECOND < before <= await newest(again)
+        assert again.status()["received_max"] == T0 + 1
     finally:
         await again.stop()
+
+
+async def test_who_tells_a_producers_state_vouches_for_what_others_received_by_then(
+    tmp_path: Path,
+) -> None:
+    """W owners that tell of the same sequences acknowledge them, though one never heard of the other copy.
+
+    n1 got the rows at T0 + 1 alone; sent again they reached n2 alone. The leader asks both: acknowledged.
+    """
+    service = await started(tmp_path)
+    try:
+        await service.put(block_of(1, sequenced(1, 5)), OPTIONS)
+        told = T0 + SECOND
+        service._clock.wall_micros = lambda: told  # type: ignore[method-assign]
+
+        await service.producer_states(0, ("default", "pay", "p"))
+
+        assert (await service.scan(scan_of()))[0].received_max == told
+    finally:
+        await service.stop()

@@ -146,3 +146,23 @@ async def test_a_damaged_block_is_left_out_and_set_aside(tmp_path: Path) -> None
     assert exported.rows == table.num_rows < 19
     assert len(list((tmp_path / "export").iterdir())) == 1
     await service.stop()
+
+
+async def test_nothing_is_left_of_an_export_for_which_no_file_could_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would count as one of the exports that are kept, and push out one that somebody reads."""
+    service = await filled(tmp_path)
+    made = await service.export("default", SHARDS)
+
+    def out_of_descriptors(*_: object) -> bytes:
+        raise Overloaded("nothing can be read now", retry_after_seconds=1.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service._hot, "raw", out_of_descriptors)
+        for _ in range(2):
+            with pytest.raises(Overloaded, match="nothing can be read"):
+                await service.export("default", SHARDS)
+
+    assert list((tmp_path / "export").iterdir()) == [made.directory]
+    await service.stop()

@@ -15,6 +15,7 @@ from storage.log_format import RecordType
 from storage.reclaim import state_records
 from storage.service import StorageService
 from tests.unit.storage.samples import (
+    SECOND,
     SETTINGS,
     block_of,
     entry_id,
@@ -61,6 +62,24 @@ async def test_a_new_owner_knows_fences_producers_and_what_they_were_told(tmp_pa
     reply = await again.put(block_of(3, sequenced(8, 9, epoch=1, shard_epoch=9)), PutOptions(4))
     assert reply.statuses == (EntryStatus.FENCED,)
     await again.stop()
+
+
+async def test_a_new_owner_vouches_for_what_the_one_before_vouched_for(tmp_path: Path) -> None:
+    """The old owner answered a duplicate that another stored: the new one never sees that receipt itself."""
+    old, new = await running(tmp_path / "old"), await running(tmp_path / "new")
+    ahead = old._clock.wall_micros() + 60 * SECOND
+    await old.put(block_of(1, plain(5)), PutOptions(3))
+    await old.put(block_of(2, plain(5, received_at=ahead)), PutOptions(3))
+
+    handed = united([Handover(0), await old.moves.hand_over(0, 4)])
+    await new.moves.take_over(Handover.from_head(handed.to_head()), 4)
+    (block,) = await old.fetch((entry_id(plain(5)),))
+    await new.put(block, PutOptions(4, repair=True))
+
+    assert (await new.scan(scan_of()))[0].received_max == ahead
+    assert new.status()["received_max"] < ahead
+    await new.stop()
+    await old.stop()
 
 
 async def test_after_the_handover_no_put_of_the_ring_before_is_taken(tmp_path: Path) -> None:

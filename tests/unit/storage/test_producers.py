@@ -71,6 +71,10 @@ def test_producers_with_gaps_are_listed_as_a_slow_look_finds_them(
         assert [(shard, *state.producer) for shard, state in found] == [
             key for key in gapped if key[0] in shards
         ]
+    for at, key in enumerate(gapped):
+        asked = ProducersRequest((0, 1), gaps=True, most=2, after=key)
+        found = book.listed(ProducersRequest.from_head(asked.to_head()))
+        assert [(shard, *state.producer) for shard, state in found] == gapped[at + 1 : at + 3]
     whole = book.listed(ProducersRequest((0, 1), "default", "s"))
     assert [(shard, *state.producer) for shard, state in whole] == sorted(
         key for key in held if key[2] == "s"

@@ -250,3 +250,23 @@ async def test_the_loop_packs_when_it_is_due(
     assert len(live(service)) == 1
     assert "quorumlog_entry_rows_dropped_total 60.0" in service._metrics.exposition().decode()
     await service.stop()
+
+
+async def test_rows_that_left_blocks_which_stay_are_no_reason_to_pack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packing would not drop them, so it would be due again at each step."""
+    monkeypatch.setattr(repack, "GONE_MIN", 4)
+    alone = replace(QUIET, compact=True, compact_interval_seconds=3600.0)  # its loop will not step
+    service = service_on(tmp_path, alone)
+    await service.start()
+    left = (plain(10 + n, shard=2) for n in range(6))
+    await service.put(block_of(1, plain(1), *left), OPTIONS)
+    service.moves.let_go((2,), 1)
+    service._compactor._thinned.clear()
+    assert is_due(service._engine.holdings.table.count, service._engine.holdings.table.gone)
+
+    await service._compactor.step()
+
+    assert service._engine.holdings.generation == 0
+    await service.stop()

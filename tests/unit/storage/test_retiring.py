@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from records.errors import NotReady
 from records.ids import EntryId
 from records.messages import EntriesRequest, EntryStatus, PutOptions
-from records.predicates import Aggregate, Fold, ScanPlan
+from records.predicates import TRUE, Aggregate, Fold, ScanPlan
 from records.timestamps import MAX_MICROS, MICROS_PER_HOUR, MIN_MICROS, TimeRange
 from storage.service import Delete, Retention, StorageService
 from tests.unit.storage.samples import (
@@ -451,7 +451,8 @@ async def test_progress_is_not_told_before_reads_are_served(tmp_path: Path) -> N
         service.retention_progress()
 
     service.observe_retention(Retention(1, {}))
-    assert service.retention_progress()["index"] == 1
+    progress = service.retention_progress()
+    assert progress["received_max"] == T0, "of what is stored: a delete must not go by this clock"
     await service.stop()
 
 
@@ -542,4 +543,31 @@ async def test_what_was_let_go_while_expired_rows_were_sought_is_not_dropped_twi
 
     assert service.digest(0) == (0, bytes(16))
     assert service.status()["rows"] == 0
+    await service.stop()
+
+
+@pytest.mark.parametrize("by_mark", [False, True])
+async def test_the_rows_of_other_tenants_in_the_same_block_are_left_alone(
+    tmp_path: Path, by_mark: bool
+) -> None:
+    """A block holds what came at one time, of whoever: rules of one tenant blank nothing of another."""
+    mine, theirs = (entry((0, 9), "ab", received) for received in (1, 2))
+    service = await with_store(tmp_path, [mine, replace(theirs, tenant="other")])
+    rules = Retention(1, {}, (replace(DELETE, tree=TRUE),))
+    if by_mark:
+        rules = Retention(1, {("default", "a"): T0 + 10 * HOUR, ("default", ""): T0 - HOUR})
+
+    async def of_other() -> list[str]:
+        plan = ScanPlan(tenant="other", limit=10, descending=False)
+        return (await service.scan(scan_of(plan)))[1]["message"].to_pylist()
+
+    service.observe_retention(rules)
+    assert await of_other() == ["a 0 2 0", "b 9 2 0"]
+    await retire(service)
+
+    assert await shown(service) == ["b 9 1 0"]
+    place = service._engine.holdings.blocks[1]
+    assert place is not None
+    assert place.file < 0, "it was written anew"
+    assert await of_other() == ["a 0 2 0", "b 9 2 0"]
     await service.stop()

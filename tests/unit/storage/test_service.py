@@ -48,6 +48,7 @@ KEPT = (
     "bytes",
     "ring_epoch",
     "fences",
+    "received_max",
     "shards",
     "incarnation",
 )
@@ -340,6 +341,7 @@ async def test_a_damaged_block_is_set_aside_and_can_be_repaired(tmp_path: Path) 
 
     assert table.num_rows == 2
     assert reply.digests[0] == service.digest(0) != whole
+    assert reply.lost == 1
     assert await service.producer_states(0, KEY) != []
     assert (await service.producer_states(0, KEY))[0].spans == ()
     assert await service.fetch((entry_id(sequenced(1, 3)),)) == []
