@@ -209,8 +209,11 @@ class ReadCoordinator:
         cursor = None
         if rows.num_rows > limit:
             rows = rows.slice(0, limit)
-            until = plan.scan.received_until
-            snapshot = reading.received_max if until is None else until
+            snapshot = plan.scan.received_until
+            if snapshot is None:
+                snapshot = reading.received_max
+                if reading.missing:  # too few owners may know of older receipts alone
+                    snapshot = max(snapshot, self.clock.wall_micros())
             after = key_at(rows, -1)
             cursor = Cursor(plan.question, snapshot, plan.scan.time, after).encode()
         return self._answer(rows, reading, cursor)

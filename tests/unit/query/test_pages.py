@@ -61,6 +61,21 @@ async def test_what_was_received_twice_before_the_first_page_is_in_its_snapshot(
         assert len(await paged(reader, cluster, ["n1", "n0", "n0", "n0"])) == 4
 
 
+async def test_the_snapshot_of_a_first_page_by_too_few_owners_leaves_nothing_out_later() -> None:
+    """n2 alone answers, and says so; it knows of nothing as late as what n0 and n1 acknowledged."""
+    cluster = FakeCluster()
+    cluster.write(make_entry(1, 0, [row(0), row(1)]), on=["n0", "n1", "n2"])
+    cluster.write(make_entry(5, 0, [row(i) for i in (2, 3)]), on=["n0", "n1"])
+    for node in ("n0", "n1"):
+        cluster.stores[node].dead = True
+    async with coordinator(cluster, repair_delay_seconds=60.0) as reader:
+        first = await reader.query(plan(limit="1", order="asc"), soon())
+        assert not first.complete
+        found = await paged(reader, cluster, ["n2"], order="asc", cursor=first.next_cursor or "")
+
+    assert len(found) == 3
+
+
 async def test_an_owner_that_takes_over_may_have_some_of_the_snapshot_too_late() -> None:
     """The data owner n0 lacks so many that n1 gives the data instead: that has `late`, but too late."""
     cluster = FakeCluster()

@@ -1,0 +1,48 @@
+"""A far replica: what its answers are made into, and where."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from cluster import replica_client
+from cluster.replica_client import HttpReplica
+from records.ids import EntryId
+from records.messages import EntriesReply, EntriesRequest
+from records.visibility import EntryRef
+from runtime.clock import SystemClock
+from runtime.deadline import Deadline
+
+
+class Answering:
+    """A transport with one answer."""
+
+    def __init__(self, head: dict[str, Any]) -> None:
+        self._head = head
+
+    async def call(self, *_: Any) -> tuple[dict[str, Any], bytes]:
+        """The answer."""
+        return self._head, b""
+
+
+@pytest.mark.parametrize(("inline", "here"), [(3, True), (2, False)])
+async def test_long_lists_of_entries_are_made_beside_the_event_loop(
+    inline: int, here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """31,000 entries of a full shard held up heartbeats for 0.4 s. The values are the same."""
+    refs = tuple(EntryRef(EntryId(bytes([n]) * 16), bytes(16), received_at=n) for n in range(3))
+    threads: list[int] = []
+    real = EntriesReply.from_head
+
+    def from_head(head: dict[str, Any]) -> EntriesReply:
+        threads.append(threading.get_ident())
+        return real(head)
+
+    monkeypatch.setattr(EntriesReply, "from_head", from_head)
+    monkeypatch.setattr(replica_client, "ENTRIES_INLINE", inline)
+    far = HttpReplica("n2", Answering(EntriesReply(refs).to_head()))  # type: ignore[arg-type]
+
+    reply = await far.entries(EntriesRequest(0, 0, 1), Deadline.after(SystemClock(), 5))
+
+    assert reply.entries == refs
+    assert (threads == [threading.get_ident()]) is here
