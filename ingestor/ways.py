@@ -2,11 +2,11 @@
 
 A *way* names the shard of each service whose rows do not go to its home shard. The way of today follows from
 the newest generations and the request's content; a copy that came before a split went another way, so for
-two windows after it the earlier ways are looked at too. Requests with a key of the client's choice never age,
-so they stay at home for ever: their way is empty. So do the raw rows that could not be parsed (`_failed`).
+two windows after it the earlier ways are looked at too. Requests with a key of the client's choice never
+age, so they stay at home for ever: their way is empty. So do raw rows that could not be parsed (`_failed`).
 
-Entries of different ways never have the same name (`ingestor.shards`), even in a shard that both use: they may
-hold different rows.
+Entries of different ways never have the same name (`ingestor.shards`), even in a shard that both use: they
+may hold different rows.
 """
 
 from collections.abc import Mapping, Sequence

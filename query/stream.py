@@ -145,7 +145,7 @@ class RowStream:
         until = plan.scan.received_until
         view = coordinator.view()
         shards = coordinator.shards(plan, view)
-        # A snapshot that is given needs no look, unless rows of a service that was split since are elsewhere too.
+        # A given snapshot needs no look, unless a service was split, which this node has not heard of.
         if until is None or plan.scan.services:
             async with coordinator.slot(deadline):
                 scatter, needed = coordinator.scatter(plan, plan.scan, deadline)

@@ -2,8 +2,9 @@
 
 Rule (Raft's client rule with epochs): follow the hint with the newest epoch, else ask any ingestor.
 A hint is older if it is of the same shard and has a lower shard epoch, or of another shard (a producer's
-shard follows its epoch) and has a lower ring epoch. A leader that did not answer is avoided for a while, and the others are then asked *without*
-the wish for a hint, so that they pass the request on: they may reach the leader when we cannot.
+shard follows its epoch) and has a lower ring epoch. A leader that did not answer is avoided for a while,
+and the others are then asked *without* the wish for a hint, so that they pass the request on: they may
+reach the leader when we cannot.
 """
 
 from __future__ import annotations
