@@ -58,6 +58,7 @@ log = logging.getLogger(__name__)
 _CONFLICT_ROWS = 100
 #: Seconds between two moves that only spread the load, whatever answers say. Each costs a round trip.
 _SPREAD_SECONDS = 60.0
+_NO_SEQ_AFTER = 1 << 62
 
 
 class Sender:
@@ -401,7 +402,9 @@ class Sender:
         fresh = self._buffer.meta.epoch == 0
         self._moving = True
         if (self._identity_lost or self._spreading) and not self._buffer.meta.moving:
-            keep = self._window.unsettled(self._buffer.written_till)
+            till = self._buffer.written_till
+            later = (till + 1, _NO_SEQ_AFTER)  # rows may be taken before the buffer has heard of it
+            keep = [*self._window.unsettled(till), later]
             await asyncio.to_thread(self._buffer.begin_move, keep)
         epoch = await self._ask_epoch(fresh)
         await asyncio.to_thread(self._buffer.finish_move, epoch)
