@@ -140,11 +140,11 @@ def test_each_row_is_there_once_and_the_load_is_spread(
     for url in cluster.urls:
         rows = read(url)
         found = Counter(row["message"] for row in rows)
-        assert not set(sent) - found.keys(), "lost"
-        assert not found.keys() - set(sent), "never sent"
-        assert set(found.values()) == {1}, "doubled"
+        lost, alien = set(sent) - found.keys(), found.keys() - set(sent)
+        doubled = [text for text, count in found.items() if count > 1]
+        assert (sorted(lost)[:20], sorted(alien)[:20], sorted(doubled)[:20]) == ([], [], [])
         _, stats, _ = http("GET", f"{url}/query/stats?service={SERVICE}&agg=count")
-        assert [one["count"] for one in stats["groups"]] == [len(sent)]
+        assert [one["count"] for one in stats["rows"]] == [len(sent)]
     for name, texts in traffic.numbered.items():
         mine = [row for row in rows if row.get("producer") == name]
         mine.sort(key=lambda row: (int(row["producer_epoch"]), int(row["seq"])))
