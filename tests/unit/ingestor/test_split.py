@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ingestor.batch import Identity
 from ingestor.shards import unsequenced_pieces
 from ingestor.ways import services_of, ways_of
-from records.errors import Fenced, NotReady
+from records.errors import Fenced, NotReady, QuorumUnavailable
 from records.visibility import REPEAT_MICROS
 from ring.generations import EPOCHS_OF_A_GENERATION, UNSPLIT, Generation
 from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews
@@ -117,6 +117,17 @@ async def test_an_epoch_of_a_split_that_is_not_known_here_is_not_guessed() -> No
         assert path.replicas.visible() == []
         views.put(after(views.current()))
         assert (await path.write(numbered([1], FIRST))).accepted == 1
+
+
+async def test_no_epoch_is_issued_while_too_few_old_owners_refuse_the_older() -> None:
+    """One of three knows: two others would still take the zombie's rows."""
+    replicas = FakeReplicas(*ALL)
+    replicas["e"].down = replicas["f"].down = True
+    async with write_path(replicas, FakeViews(after(before("a")))) as path:
+        with pytest.raises(QuorumUnavailable, match="seal_elsewhere"):
+            await path.writer.new_producer_epoch(*KEY, path.deadline(0.3))
+        replicas["e"].down = False
+        assert await path.writer.new_producer_epoch(*KEY, path.deadline()) == FIRST
 
 
 async def test_whoever_has_not_heard_of_a_split_issues_no_epoch_behind_it() -> None:
@@ -257,14 +268,14 @@ async def test_a_key_of_the_clients_stays_at_home_for_ever() -> None:
 
 
 async def test_a_request_keeps_the_way_that_it_began() -> None:
-    """One owner stored it, two knew of the split already: it goes on at home, and is there once."""
+    """One owner stored it and fell silent, two knew of the split already: it goes on at home."""
     replicas, views = FakeReplicas(*ALL), FakeViews(before("a"))
     for node in "ef":
         replicas[node].ring_epoch = 2
     async with write_path(replicas, views) as path:
-        batch = body_batch(moved_rows())
-        task = asyncio.create_task(path.write(batch, ack="all"))
+        task = asyncio.create_task(path.write(body_batch(moved_rows())))
         await until(lambda: bool(replicas["d"].held))
+        replicas["d"].down = True
         views.put(after(views.current()))
         assert (await task).accepted == 3
     assert {int(one.entry.shard) for one in _held(replicas)} == {HOME}
