@@ -33,7 +33,7 @@ from records.messages import (
 )
 from records.visibility import entry_ref, hidden_parts
 from ring.generations import UNSPLIT, Generation, generation_of
-from ring.shards import shard_of, shards_of_services
+from ring.shards import shard_of, shards_of_service, shards_of_services
 from runtime.deadline import Deadline
 
 
@@ -408,6 +408,11 @@ class FakeView:
 
     def shards_of_services(self, tenant: str, services: Any) -> list[int]:
         return [int(one) for one in shards_of_services(tenant, services, self.shard_count)]
+
+    def shards_holding(self, tenant: str, service: str) -> tuple[int, ...]:
+        factor = self.generations(tenant, service)[-1].factor
+        held = shards_of_service(tenant, service, factor, self.shard_count)
+        return tuple(int(one) for one in held)
 
     def member(self, node: str) -> FakeMember | None:
         return FakeMember(node, f"http://{node}:7171")

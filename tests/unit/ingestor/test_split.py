@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestor.batch import Identity
+from ingestor.replaying import Ask
 from ingestor.shards import unsequenced_pieces
 from ingestor.ways import services_of, ways_of
 from records.errors import Fenced, NotReady, QuorumUnavailable
@@ -166,6 +167,23 @@ async def test_an_epoch_that_nobody_issued_is_sealed_at_the_older_shards_too() -
             replicas[node].ring_epoch = 1
         with pytest.raises(Fenced):
             await old.write(numbered([2]))
+
+
+async def test_an_operator_asks_each_producer_once_where_its_newest_epoch_is() -> None:
+    """By service: the home shard has rows of an older epoch of the producer that moved, and asks not."""
+    views = FakeViews(FakeView())
+    async with write_path(views=views) as path:
+        await path.write(numbered([1, 2]), ack="all")
+        await path.write(numbered_batch([1], producer="stays"), ack="all")
+        views.put(after(views.current()))
+        epoch = await path.writer.new_producer_epoch(*KEY, path.deadline())
+        await path.write(numbered([1], epoch), ack="all")
+        ask = Ask("default", "shop", spans=((1, 9),))
+        opened = []
+        for shard in views.current().shards_holding("default", "shop"):
+            opened += await path.writer.replays.ask(shard, ask, path.deadline())
+
+        assert sorted(one.key[2:] for one in opened) == sorted([(PRODUCER, epoch), ("stays", 1)])
 
 
 # -- rows without numbers --------------------------------------------------------------------------
