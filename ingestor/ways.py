@@ -10,14 +10,14 @@ may hold different rows.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from cluster.view import ClusterView
 from ingestor.shards import codes_and_names
 from records.visibility import REPEAT_MICROS
-from ring.generations import begun_before
+from ring.generations import Generation, begun_before
 from ring.shards import shard_of
 
 #: Service -> shard, of the services whose rows do not go to their home shard.
@@ -28,6 +28,15 @@ HOME: Way = {}
 _NOW = 1 << 63
 
 
+class Splits(Protocol):
+    """What ways need of a ClusterView."""
+
+    @property
+    def shard_count(self) -> int: ...
+
+    def generations(self, tenant: str, service: str) -> tuple[Generation, ...]: ...
+
+
 def services_of(table: pa.Table) -> list[str]:
     """The services that rows of `table` have."""
     codes, names = codes_and_names(table["service"])
@@ -35,7 +44,7 @@ def services_of(table: pa.Table) -> list[str]:
 
 
 def ways_of(
-    view: ClusterView, tenant: str, services: Sequence[str], content: bytes, now: int
+    view: Splits, tenant: str, services: Sequence[str], content: bytes, now: int
 ) -> list[Way]:
     """Today's way first, then, the latest first, those that a copy of the request may have gone.
 

@@ -137,6 +137,7 @@ def test_each_row_is_there_once_and_the_load_is_spread(
     assert len(sent) == len(set(sent)) > 1_000
     assert traffic.repeats > len(traffic.unnumbered) / 5
 
+    rows: list[dict[str, Any]] = []
     for url in cluster.urls:
         rows = read(url)
         found = Counter(row["message"] for row in rows)
