@@ -6,20 +6,22 @@ from chaos.history import FINAL, OK, READ, Op
 from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import time_of
 from chaos.sim.node import SimNode
+from chaos.sim.owning import may_lack, owner_sets
+from cluster.state_types import ClusterState
 from records.intervals import SeqIntervals
 from storage.producers import group_key
 
 Broken = list[tuple[str, str]]
 
 
-def check_restart(node: SimNode, broken: Broken) -> None:
+def check_restart(node: SimNode, state: ClusterState, broken: Broken) -> None:
     """I15: what was synced is there, and what is known of producers is what the stored entries say."""
     holdings = node.storage._engine.holdings
     for one in node.disk.on_platter():
         if not one.synced:
             continue
         for entry in one.entries:
-            if holdings.table.find(entry.entry_id) is None:
+            if holdings.table.find(entry.entry_id) is None and not may_lack(state, node.id, entry):
                 text = f"{node.id} lost an entry of {entry.producer or entry.service} in {one.name}"
                 broken.append(("I15", f"{text} that fdatasync had returned for"))
     lost = [one for one in node.disk.written if one.synced]
@@ -42,21 +44,25 @@ def check_restart(node: SimNode, broken: Broken) -> None:
             broken.append(("I15", f"{node.id} forgot {lacking} of {key} after a restart"))
 
 
-def equal_owners(nodes: Iterable[SimNode], shards: int) -> list[str]:
-    """I8: the owners of each shard have the same digests and the same entries; what differs."""
+def equal_owners(nodes: Iterable[SimNode], state: ClusterState) -> list[str]:
+    """I8: the owners of each shard have the same digests and the same entries, others nothing; what differs."""
     found = []
     up = [node for node in nodes if node.up]
-    for shard in range(shards):
-        digests = {node.id: node.storage.digest(shard) for node in up}
-        entries = {node.id: _entries(node, shard) for node in up}
-        first = next(iter(entries.values()))
+    for shard in range(state.shard_count):
+        owners = owner_sets(state, shard)[0]
+        digests = {node.id: node.storage.digest(shard) for node in up if node.id in owners}
+        every = {node.id: _entries(node, shard) for node in up}
+        entries = {id: one for id, one in every.items() if id in owners}
+        first = next(iter(entries.values()), frozenset())
         if any(one != first for one in entries.values()):
             sizes = {id: len(one) for id, one in entries.items()}
             found.append(f"shard {shard}: owners hold different entries, {sizes}")
         elif len(set(digests.values())) > 1:
             found.append(f"shard {shard}: equal entries, other digests: {digests}")
-        for id, one in entries.items():
-            if digests[id][0] != len(one):
+        for id, one in every.items():
+            if id not in owners and one:
+                found.append(f"shard {shard}: {id} holds {len(one)} entries and is no owner")
+            elif id in owners and digests[id][0] != len(one):
                 found.append(f"shard {shard}: {id} counts {digests[id][0]} of {len(one)} entries")
     return found
 

@@ -47,7 +47,8 @@ class Traffic:
     services: dict[str, str]
     numbered: list[str]
     broken: list[tuple[str, str]]
-    on_ack: Callable[[str, "Writer | None", Iterable[int], bytes], None]
+    #: (client, who numbers or None, numbers, content, log index that the answering node knew when it was asked)
+    on_ack: Callable[[str, "Writer | None", Iterable[int], bytes, int], None]
     over: bool = False
 
     def now(self) -> int:
@@ -112,6 +113,10 @@ class Traffic:
             columns["seq"] = columns["chaos_number"]
         return pa.table(columns)
 
+    def knows(self, node: str) -> int:
+        """The index of the agreed log that a node has applied."""
+        return self.nodes[node].applied
+
 
 def outcome_of(error: QuorumlogError) -> str:
     """FAIL only if the error says of itself that surely nothing was stored."""
@@ -162,7 +167,7 @@ class Writer:
     async def _send(self, first: int, last: int) -> None:
         traffic, target = self._traffic, self._target
         op = traffic.invoke(self.name, APPEND, target, [(first, last)])
-        batch = self.batch(first, last)
+        batch, since = self.batch(first, last), traffic.knows(target)
 
         async def write(node: SimNode) -> Any:
             limit = Deadline.after(node.clock, HOLD_SECONDS)
@@ -189,7 +194,7 @@ class Writer:
             numbers = {*range(first, last + 1), *range(self.told + 1, result.ack_till + 1)}
             numbers -= {one.seq for one in result.conflicts}
             self.told = max(self.told, result.ack_till)
-            traffic.on_ack(self.name, self, sorted(numbers), b"")
+            traffic.on_ack(self.name, self, sorted(numbers), b"", since)
 
     async def lie(self) -> None:
         """Sends other bytes for what was acknowledged: must be refused, each row."""
@@ -250,7 +255,7 @@ async def agent(traffic: Traffic, name: str, posts: int) -> int:
 
 
 async def _post(traffic: Traffic, name: str, node: str, batch: Batch, rows: Range) -> str:
-    op = traffic.invoke(name, APPEND, node, [rows])
+    op, since = traffic.invoke(name, APPEND, node, [rows]), traffic.knows(node)
 
     async def write(target: SimNode) -> Any:
         limit = Deadline.after(target.clock, HOLD_SECONDS)
@@ -262,7 +267,7 @@ async def _post(traffic: Traffic, name: str, node: str, batch: Batch, rows: Rang
         traffic.returned(op, outcome_of(error), {"error": error.code})
         return outcome_of(error)
     traffic.returned(op, OK)
-    traffic.on_ack(name, None, range(rows[0], rows[1] + 1), batch.identity.content)
+    traffic.on_ack(name, None, range(rows[0], rows[1] + 1), batch.identity.content, since)
     return OK
 
 

@@ -21,14 +21,19 @@ from chaos.sim.clients import Traffic, Writer, agent, read, read_pages
 from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import SERVICES, SimCorpus, SimFacts
+from chaos.sim.election import Election
+from chaos.sim.moving import Hands, Mover
 from chaos.sim.network import SimNetwork
 from chaos.sim.node import SimNode, Tasks
-from chaos.sim.plan import SECONDS, Fault, Plan
+from chaos.sim.owning import Holders, Removals
+from chaos.sim.plan import HIDES, MOVES, SECONDS, Fault, Plan
+from chaos.sim.steering import MANAGERS, Conduct
 from cluster.consensus import CommandRefused
 from cluster.lease_founding import first_ring
 from records.errors import QuorumlogError
 from records.ids import digest_id
 from ring.serde import from_dict, to_dict
+from ring.shards import shard_of
 from runtime.deadline import Deadline
 
 #: Virtual seconds after the heal in which all clients finish, and in which owners become equal.
@@ -36,7 +41,9 @@ HEAL_SECONDS, CONVERGE_SECONDS = 20.0, 20.0
 #: Reads of everything, with repair, that may be needed to make owners equal.
 CONVERGE_READS = 10
 N, W, R, SHARDS = 3, 2, 2, 3
-NODES = ("a", "b", "c")
+NODES = MANAGERS
+#: Nodes that come later, in runs whose ring changes.
+SPARES = ("d", "e")
 
 
 class World:
@@ -64,15 +71,19 @@ class World:
         self.log = SimLog(self.dice.fork("log"), self._reaches_majority)
         self._found()
         dice = self.dice
-        skews = {id: dice.uniform(-self.plan.skew, self.plan.skew) for id in NODES}
+        ids = (*NODES, *(SPARES if self.plan.has(MOVES) else ()))
+        skews = {id: dice.uniform(-self.plan.skew, self.plan.skew) for id in ids}
         self.nodes = {
-            id: SimNode(id, self.network, self.log, self.tasks, dice, skews[id]) for id in NODES
+            id: SimNode(id, self.network, self.log, self.tasks, dice, skews[id]) for id in ids
         }
+        self._steer()
         for node in self.nodes.values():
             node.broken = self.broken
             node.fences.broken = self.broken
+            node.conduct = self.conduct
             twins.LOST_POWER[node.id] = lambda node=node: self._lost_power(node)
-            await node.start()
+            if node.id in NODES:
+                await node.start()
         self._weather(self.plan)
         corpus = SimCorpus(self.seed, WALL_MICROS)
         self.traffic = Traffic(
@@ -82,6 +93,46 @@ class World:
         history = await self._finish()
         await self._end()
         return history
+
+    def _steer(self) -> None:
+        """Who leads and who moves shards, in runs that need it."""
+        steered = self.plan.has((*MOVES, *HIDES))
+        dice = self.dice.fork("conduct")
+        dead_after = dice.uniform(1.0, 2.0) if dice.chance(0.2) else 0.0
+        pace = dice.number(2_000, 20_000) if dice.chance(0.3) else 0
+        self.conduct = Conduct(steered, dice.number(1, 4), pace, dead_after)
+        self.holders = Holders(self.log, self.nodes)
+        self.removals = Removals(self.log, self.nodes, self.broken)
+        self.election = Election(self.dice.fork("election"), MANAGERS, self._able)
+        hands = Hands(self._crash, self._revive, self._arrive)
+        self.mover = Mover(
+            self.nodes, SPARES, self.log, self.network, self.election, self.dice.fork("operator"), hands,
+            self.bitten,
+        )  # fmt: skip
+        if steered:
+            self.log.election = self.election
+            self._background = [
+                asyncio.create_task(self.election.run()),
+                asyncio.create_task(self.removals.run()),
+            ]
+
+    def _able(self, node: str) -> bool:
+        """Whether a node can lead the log."""
+        return self.nodes[node].up and self._reaches_majority(node)
+
+    async def _arrive(self, id: str) -> None:
+        """A node that was not there yet begins."""
+        if self.nodes[id].life == 0:
+            await self.nodes[id].start()
+        for _ in range(50):
+            if id in self.log.newest.members:
+                return
+            await asyncio.sleep(0.1)
+
+    @property
+    def _present(self) -> list[str]:
+        """Nodes that have begun."""
+        return [node.id for node in self.nodes.values() if node.life]
 
     async def _end(self) -> None:
         """Ends everything that still runs; a task may need to be told more than once."""
@@ -140,6 +191,7 @@ class World:
             await task
         await reader
         await self._heal()
+        changing = asyncio.create_task(self.mover.ended())
         everything = [*self._writing, *posts.values()]
         done, late = await asyncio.wait(everything, timeout=HEAL_SECONDS)
         failed = self._failures(done)
@@ -159,6 +211,8 @@ class World:
         for one in self.writers:
             if not one.done:
                 self.unfinished[one.name] = one.last - one.told
+        if left := await changing:
+            self.broken.append(("L2", left))
 
     def _failures(self, done: Iterable[asyncio.Task[Any]]) -> int:
         """How many clients broke off: each is a bug, theirs or the product's."""
@@ -171,7 +225,7 @@ class World:
             await asyncio.sleep(dice.uniform(0.2, SECONDS / 3))
             covers = dice.pick(["", "", *self.traffic.services])
             if dice.chance(0.3):
-                await read(self.traffic, dice.pick(NODES), covers)
+                await read(self.traffic, dice.pick(self._present), covers)
             else:
                 await read_pages(self.traffic, dice, covers, dice.number(2, 12))
 
@@ -194,6 +248,8 @@ class World:
             node.disk.cut_in = ""
         elif kind in ("leader", "ring", "leaderless"):
             self._decide(kind, fault)
+        elif kind in MOVES:
+            await self.mover.inflict(fault)
         elif kind == "newer producer":
             await self._newer_producer(fault.who % 2)
         elif kind == "zombie":
@@ -214,7 +270,7 @@ class World:
         self._deaf.discard(lead.node)
 
     async def _trouble_links(self, kind: str, id: str, fault: Fault) -> None:
-        others = [one for one in NODES if one != id]
+        others = [one for one in self.nodes if one != id]
         links = {(id, one) for one in others}
         if kind == "partition":
             links |= {(one, id) for one in others}
@@ -262,6 +318,8 @@ class World:
                 row = [shard, node, state.leaders[shard].epoch]
                 self.log.commit("Assign", {"assignments": [row]}, "world")
             elif kind == "ring":
+                if state.change is not None:
+                    return  # the operator's change alone moves the ring
                 ring = dict(to_dict(from_dict(state.ring)), epoch=state.ring_epoch + 1)
                 args = {"expected_ring_epoch": state.ring_epoch, "map": ring, "stage": "new"}
                 self.log.commit("SetRing", args, "world")
@@ -315,7 +373,7 @@ class World:
 
     async def _revive(self) -> None:
         """New lives for all that are down."""
-        for id in sorted(self._down):
+        for id in sorted(self._down.keys() - self.mover.dead):
             node, begun = self.nodes[id], self._down.pop(id, None)
             if begun is None:
                 continue
@@ -323,7 +381,7 @@ class World:
             self._downtimes.append(FaultRecord("kill", (id,), begun, begun, now, now))
             await node.start()
             if node.up:
-                check_restart(node, self.broken)
+                check_restart(node, self.log.newest, self.broken)
 
     async def _heal(self) -> None:
         self.network.cut.clear()
@@ -331,13 +389,14 @@ class World:
         self._deaf.clear()
         self._weather(Plan())
         self.log.leaderless_until = 0.0
+        self.mover.dead.clear()
         for node in self.nodes.values():
             node.disk.fault = lambda _operation, _name: None
             node.disk.cut_in = ""
             node.disk.free_bytes = 1 << 40
         await self._revive()
         for node in self.nodes.values():
-            wal: Any = node.storage._wal
+            wal: Any = node.storage._wal if node.up else None
             if node.up and wal.failure is not None and not wal.failed_for_space:
                 self._crash(node, power=False)  # it stopped at a bad disk, as it should: a new disk
                 await self._revive()
@@ -345,41 +404,48 @@ class World:
     # -- judging
 
     def _acked(
-        self, client: str, writer: Writer | None, numbers: Iterable[int], content: bytes
+        self, client: str, writer: Writer | None, numbers: Iterable[int], content: bytes, since: int
     ) -> None:
-        """I9: what is being acknowledged is on the platters of W owners now."""
-        disks = [node.disk for node in self.nodes.values()]
+        """I9: what is being acknowledged is on the platters of W owners of each owner set now."""
         if writer is not None:
             key = ("default", writer.service, writer.producer)
-            held = [disk.seqs_on_platter(key, writer.epoch) for disk in disks]
+            held = {id: one.disk.seqs_on_platter(key, writer.epoch) for id, one in self.nodes.items()}
+            shard = shard_of("default", writer.service, 1, writer.producer, SHARDS)
             for number in numbers:
-                count = sum(number in one for one in held)
-                if count < W:
-                    text = f"{client}:{number} was acknowledged, {count} of {W} owners have it"
-                    self.broken.append(("I9", text))
+                having = {id for id, one in held.items() if number in one}
+                self._judge_ack(f"{client}:{number}", shard, having, since)
             return
         wanted = {digest_id(content, str(shard).encode()) for shard in range(SHARDS)}
-        count = sum(
-            any(e.content_hash in wanted for one in disk.on_platter() for e in one.entries)
-            for disk in disks
-        )
-        if count < W:
-            text = f"a batch of {client} was acknowledged, {count} of {W} owners have it"
-            self.broken.append(("I9", text))
+        found = {
+            (id, e.shard)
+            for id, node in self.nodes.items()
+            for one in node.disk.on_platter()
+            for e in one.entries
+            if e.content_hash in wanted
+        }
+        shards = {shard for _, shard in found} or {0}
+        for shard in sorted(shards):
+            self._judge_ack(f"a batch of {client}", shard, {i for i, s in found if s == shard}, since)
+
+    def _judge_ack(self, what: str, shard: int, having: set[str], since: int) -> None:
+        if not self.holders.enough(shard, having, since):
+            text = f"{what} was acknowledged, these have it: {', '.join(sorted(having))}"
+            self.broken.append(("I9", f"{text}; {self.holders.wanted(shard)}"))
 
     async def _finish(self) -> History:
         traffic, different = self.traffic, []
+        present = self._present
         for turn in range(CONVERGE_READS):
-            node = self.nodes[NODES[turn % len(NODES)]]
+            node = self.nodes[present[turn % len(present)]]
             await read(traffic, node.id, level="all")
             if node.up:
                 await asyncio.wait([node.spawn(node.reader.repair.idle())], timeout=5.0)
-            different = equal_owners(self.nodes.values(), SHARDS)
+            different = equal_owners(self.nodes.values(), self.log.newest)
             if not different:
                 break
             await asyncio.sleep(CONVERGE_SECONDS / CONVERGE_READS)
         self.broken += [("I8", text) for text in different]
-        for id in NODES:
+        for id in present:
             for _ in range(5):
                 if await read(traffic, id, kind=FINAL):
                     break
@@ -388,8 +454,10 @@ class World:
                 self.broken.append(("L2", f"no complete read through {id} after the heal"))
         check_control(self.log, self.broken)
         check_order(traffic.ops, traffic.numbered, self.broken)
+        n = 0 if self.plan.has(MOVES) else N  # else who is away says nothing of one shard's owners
         head = Head(
-            "sim", self.seed, WALL_MICROS, NODES, N, W, R, traffic.services, tuple(traffic.numbered)
+            "sim", self.seed, WALL_MICROS, tuple(present), n, W, R, traffic.services,
+            tuple(traffic.numbered),
         )  # fmt: skip
         return History(head, tuple(traffic.ops), tuple(self._downtimes), self.unfinished)
 

@@ -12,7 +12,8 @@ from typing import Any
 from chaos.sim.clock import Dice, SimClock
 from chaos.sim.consensus import SimConsensus, SimLog
 from chaos.sim.network import Answer, Serve, SimNetwork, SimTransport
-from chaos.sim.taps import Fences, TappedDisk, TappedStorage
+from chaos.sim.steering import Asked, Conduct, Steering, moves_api, retention_api
+from chaos.sim.taps import Fences, TappedDisk, TappedStorage, tap_moves
 from chaos.sim.twins import SimMetrics, SimWorkers, hooks
 from cluster.replica_client import ReplicaSet
 from cluster.server import StorageOperations
@@ -21,6 +22,7 @@ from ingestor.coordinator import WriteCoordinator
 from ingestor.write_settings import WriteSettings
 from query.coordinator import ReadCoordinator
 from query.settings import QuerySettings
+from records.errors import NotFound
 from runtime.entropy import SeededEntropy
 from storage.settings import StorageSettings
 
@@ -106,11 +108,18 @@ class SimNode:
         self.up = False
         self.crashes = 0
         self._applied = 0
+        #: Set before the first start.
+        self.conduct = Conduct()
 
     @property
     def owner(self) -> str:
         """The name of this life's tasks."""
         return f"{self.id}/{self.life}"
+
+    @property
+    def applied(self) -> int:
+        """The index of the agreed log that this node has applied."""
+        return self.consensus.applied if self.up else self._applied
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """A task of this life."""
@@ -139,34 +148,55 @@ class SimNode:
         )  # fmt: skip
         self.storage.fences = self.fences
         await self.storage.start()
+        tap_moves(self.storage)
         transport = SimTransport(self.id, self._network)
         replicas = ReplicaSet(self.id, self.storage, transport, lambda _: True)
         entropy = SeededEntropy(self._dice.number(0, 1 << 60))
         metrics, workers = self.metrics, SimWorkers()
+        parts = self.consensus, self.storage, replicas, transport, self.clock, metrics
+        self.steering = Steering(self.id, self.conduct, *parts)
         self.writer = WriteCoordinator(
             views, replicas, self.clock, entropy, metrics, WRITE, workers  # pyright: ignore[reportArgumentType]
         )  # fmt: skip
         self.reader = ReadCoordinator(
             views, replicas, self.clock, metrics, QUERY, workers  # pyright: ignore[reportArgumentType]
         )  # fmt: skip
+        self.moves = moves_api(self.consensus, self.steering)
+        args = self.id, views, self.consensus, transport, self.clock, entropy
+        self.retention = retention_api(*args, self.storage, self.reader)
         await self.writer.start()
-        self.spawn(self._observe())
-        operations = StorageOperations(self.storage).table()
-        self._network.serve[self.id] = self._serving(operations)
+        self.spawn(self.steering.follow())
         self._network.spawn[self.id] = lambda serve, args: self.spawn(_awaited(serve, args))
+        self._network.serve[self.id] = self._serving(self.steering.membership.operations())
+        if self.id in self.consensus.snapshot().members:
+            self._admit()  # its store is known
+        self.spawn(self._register())
         self.up = True
+
+    async def _register(self) -> None:
+        await self.steering.register()
+        self._admit()
+        self.steering.start()
+
+    def _admit(self) -> None:
+        """Peers may ask the store from now on."""
+        operations = {**StorageOperations(self.storage).table(), **self.steering.operations()}
+        operations |= self.steering.membership.operations()
+        self._network.serve[self.id] = self._serving(operations)
+
+    async def asked(self, handler: Any, body: dict[str, Any], **match: str) -> None:
+        """One request of the operator, answered by a handler of this node."""
+        request: Any = Asked(body, **match)
+        await handler(request)
 
     @staticmethod
     def _serving(operations: dict[str, Any]) -> Serve:
         async def serve(operation: str, head: dict, payload: memoryview, deadline: Any) -> Answer:
+            if operation not in operations:
+                raise NotFound(f"no operation {operation!r}")
             return await operations[operation](head, payload, deadline)
 
         return serve
-
-    async def _observe(self) -> None:
-        async for state in self.consensus.watch():
-            epochs = {shard: lead.epoch for shard, lead in state.leaders.items()}
-            self.storage.observe_epochs(state.ring_epoch, epochs)
 
     def crash(self, power: bool) -> None:
         """Ends this life: the process alone, or with `power` the machine, and what it had not synced."""

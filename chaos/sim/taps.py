@@ -12,6 +12,7 @@ from chaos.sim.disk import SimDisk, SimFile
 from records import envelope
 from records.block import BlockHeader, EntryHeader
 from records.block_codec import decode_header
+from records.handover import Handover
 from records.intervals import SeqIntervals
 from records.messages import EntryStatus, PutOptions, PutReply, SealRequest
 from storage.log_format import HEAD_BYTES, RecordType
@@ -163,3 +164,33 @@ class TappedStorage(StorageService):
         key = (shard, producer)
         self.fences.producers[key] = max(self.fences.producers.get(key, 0), newest)
         return newest
+
+
+def tap_moves(storage: TappedStorage) -> None:
+    """Notes the fences that a started store promises, or takes over, when shards move."""
+    moves, fences = storage.moves, storage.fences
+    hand_over, raise_ring, take_over = moves.hand_over, moves.raise_ring, moves.take_over
+
+    def promised(ring_epoch: int) -> None:
+        fences.ring_epoch = max(fences.ring_epoch, ring_epoch)
+
+    async def handing(shard: int, ring_epoch: int) -> Handover:
+        handed = await hand_over(shard, ring_epoch)
+        promised(ring_epoch)
+        return handed
+
+    async def raising(ring_epoch: int) -> None:
+        await raise_ring(ring_epoch)
+        promised(ring_epoch)
+
+    async def taking(handed: Handover, ring_epoch: int) -> None:
+        await take_over(handed, ring_epoch)
+        promised(ring_epoch)
+        known = fences.shards.get(handed.shard, 0)
+        fences.shards[handed.shard] = max(known, handed.fence)
+        for producer, newest in handed.newest:
+            key = (handed.shard, producer)
+            fences.producers[key] = max(fences.producers.get(key, 0), newest)
+
+    places: Any = moves
+    places.hand_over, places.raise_ring, places.take_over = handing, raising, taking

@@ -1,0 +1,148 @@
+"""Who owns what at each index of the agreed log, and what a store may let go of: the checks' own reckoning.
+
+Nothing of the product is asked but the replicated state: owner sets are worked out again here from ring and
+moves, watermarks from the state's plain values.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from chaos.sim.consensus import SimLog
+from chaos.sim.node import SimNode
+from cluster.state_types import COPYING, ClusterState
+from records.block import EntryHeader
+from ring.serde import from_dict
+
+Owners = tuple[str, ...]
+#: Virtual seconds between two looks at what stores hold.
+LOOK_SECONDS = 0.2
+_TABLES: dict[int, tuple[Any, tuple[Owners, ...]]] = {}
+
+
+def _table(ring: Any) -> tuple[Owners, ...]:
+    """The rows of a ring as the state keeps it; the last ring is remembered."""
+    known = _TABLES.get(0)
+    if known is None or known[0] is not ring:
+        known = _TABLES[0] = ring, tuple(tuple(row) for row in from_dict(ring).table)
+    return known[1]
+
+
+def owner_sets(state: ClusterState, shard: int) -> tuple[Owners, ...]:
+    """The owners that are read; then, while the shard moves, the other set that writes go to as well."""
+    row = _table(state.ring)[shard]
+    move = state.moving.get(shard)
+    if move is None or not (move.source or move.target):
+        return (row,)
+    given, taken = (move.source, move.target)
+    if move.stage != COPYING:  # the row has the target already
+        given, taken = taken, given
+    other = {*row, taken} - {given, ""}
+    return row, tuple(sorted(other))
+
+
+def owns(state: ClusterState, shard: int, node: str) -> bool:
+    """Whether the node is in some owner set of the shard."""
+    return any(node in owners for owners in owner_sets(state, shard))
+
+
+def hidden_before(marks: Mapping[tuple[str, str], int], tenant: str, service: str) -> int:
+    """The time (µs) before which the rows of a service are gone; 0 if nothing is."""
+    own = marks.get((tenant, service))
+    return marks.get((tenant, ""), 0) if own is None else own
+
+
+def below(state: ClusterState, entry: EntryHeader) -> bool:
+    """Whether all rows that an entry may hold are under committed watermarks."""
+    marks = state.watermarks
+    if entry.sequenced:
+        return entry.max_ts < hidden_before(marks, entry.tenant, entry.service)
+    if (entry.tenant, "") not in marks:
+        return False
+    floor = min(mark for (tenant, _), mark in marks.items() if tenant == entry.tenant)
+    return entry.max_ts < floor
+
+
+def may_lack(state: ClusterState, node: str, entry: EntryHeader) -> bool:
+    """Whether a store need not hold an entry that it held: it is no owner, or all rows are hidden."""
+    return not owns(state, entry.shard, node) or below(state, entry)
+
+
+class Holders:
+    """Whether those that have something are enough of its owners, at some index."""
+
+    def __init__(self, log: SimLog, nodes: dict[str, SimNode]) -> None:
+        self._log, self._nodes = log, nodes
+
+    def enough(self, shard: int, having: set[str], since: int) -> bool:
+        """Whether W of each owner set have it, by a state that the answering node may have gone by.
+
+        Args:
+            since: the index that it knew when it was asked.
+        """
+        states = reversed(self._log.states[since:])
+        return any(self._met(state, shard, having) for state in states)
+
+    @staticmethod
+    def _met(state: ClusterState, shard: int, having: set[str]) -> bool:
+        sets = owner_sets(state, shard)
+        return all(len(having.intersection(owners)) >= state.quorum.w for owners in sets)
+
+    def wanted(self, shard: int) -> str:
+        """What would be enough now."""
+        state = self._log.newest
+        sets = " and ".join("".join(owners) for owners in owner_sets(state, shard))
+        return f"{state.quorum.w} of each of {sets} must"
+
+
+class Removals:
+    """I13: what a store holds no more it was allowed to let go of. Looks at each store again and again."""
+
+    def __init__(
+        self, log: SimLog, nodes: dict[str, SimNode], broken: list[tuple[str, str]]
+    ) -> None:
+        self._log, self._nodes, self._broken = log, nodes, broken
+        #: By node: its life, the index of the log then, blocks set aside, entries held.
+        self._seen: dict[str, tuple[int, int, int, dict[bytes, EntryHeader]]] = {}
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def look(self) -> None:
+        """Compares what each store holds with what it held."""
+        index = len(self._log.states) - 1
+        for id, node in self._nodes.items():
+            if not node.up:
+                continue
+            aside = node.storage.blocks_set_aside
+            held = self._held(node)
+            seen = self._seen.get(id)
+            if seen is not None and (seen[0], seen[2]) == (node.life, aside):
+                for entry_id in seen[3].keys() - held.keys():
+                    self._judge(id, seen[1], seen[3][entry_id])
+            self._seen[id] = node.life, index, aside, held
+
+    def _held(self, node: SimNode) -> dict[bytes, EntryHeader]:
+        table = node.storage._engine.holdings.table
+        return {
+            id: entry for id, entry in self._entries(node).items() if table.find(entry.entry_id) is not None
+        }
+
+    @staticmethod
+    def _entries(node: SimNode) -> dict[bytes, EntryHeader]:
+        """All entries that ever went into the node's log."""
+        return {bytes(e.entry_id): e for one in node.disk.written for e in one.entries}
+
+    def _judge(self, node: str, since: int, entry: EntryHeader) -> None:
+        states = self._log.states[since:]
+        if below(states[-1], entry):
+            return
+        free = any(one.change is None and not owns(one, entry.shard, node) for one in states)
+        if not free:
+            what = entry.producer or entry.service
+            text = f"{node} removed an entry of {what}, shard {entry.shard}, that it must keep"
+            self._broken.append(("I13", text))
