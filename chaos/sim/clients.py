@@ -13,7 +13,7 @@ A client gives up only when it is fenced, or when the run is over.
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -49,6 +49,8 @@ class Traffic:
     broken: list[tuple[str, str]]
     #: (client, who numbers or None, numbers, content, log index that the answering node knew when it was asked)
     on_ack: Callable[[str, "Writer | None", Iterable[int], bytes, int], None]
+    #: (op, node, log index that the node knew when it was asked, names of rows) of each answer to a read.
+    pages: list[tuple[int, str, int, list[str]]] = field(default_factory=list)
     over: bool = False
 
     def now(self) -> int:
@@ -281,12 +283,12 @@ async def read(
         pairs.append(("chaos_client", covers))
     op = traffic.invoke("reader", kind, node, covers=covers)
     try:
-        answer = await traffic.ask(node, _asking(pairs))
+        page = await traffic.ask(node, _asking(pairs))
     except QuorumlogError as error:
         traffic.returned(op, outcome_of(error), {"error": error.code})
         return False
-    _answered(traffic, op, [answer])
-    return answer.complete
+    _answered(traffic, op, [page])
+    return page.answer.complete
 
 
 async def read_pages(traffic: Traffic, dice: Dice, covers: str, rows: int) -> None:
@@ -297,37 +299,51 @@ async def read_pages(traffic: Traffic, dice: Dice, covers: str, rows: int) -> No
     pairs.append(("order", "asc"))
     node, cursor = dice.pick(list(traffic.nodes)), list[tuple[str, str]]()
     op = traffic.invoke("reader", READ, node, covers=covers)
-    answers: list[Any] = []
+    pages: list[Page] = []
     while not traffic.over:
         try:
-            answer = await traffic.ask(node, _asking([*pairs, *cursor]))
+            page = await traffic.ask(node, _asking([*pairs, *cursor]))
         except QuorumlogError as error:
-            if not answers:
+            if not pages:
                 traffic.returned(op, outcome_of(error), {"error": error.code})
                 return
         else:
-            answers.append(answer)
-            if answer.next_cursor is None:
-                _answered(traffic, op, answers)
+            pages.append(page)
+            if page.answer.next_cursor is None:
+                _answered(traffic, op, pages)
                 return
-            cursor = [("cursor", answer.next_cursor)]
+            cursor = [("cursor", page.answer.next_cursor)]
         await asyncio.sleep(dice.uniform(0.0, 0.3))
         node = dice.pick(list(traffic.nodes))
 
 
-def _asking(pairs: list[tuple[str, str]]) -> Callable[[SimNode], Awaitable[Any]]:
-    async def ask(target: SimNode) -> Any:
-        plan = plan_rows(pairs, WALL_MICROS)
-        return await target.reader.query(plan, target.reader.deadline(plan))
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer, by which node, and the log index that it knew when it was asked."""
+
+    answer: Any
+    node: str
+    index: int
+
+
+def _asking(pairs: list[tuple[str, str]]) -> Callable[[SimNode], Awaitable[Page]]:
+    async def ask(target: SimNode) -> Page:
+        plan, index = plan_rows(pairs, WALL_MICROS), target.applied
+        answer = await target.reader.query(plan, target.reader.deadline(plan))
+        return Page(answer, target.id, index)
 
     return ask
 
 
-def _answered(traffic: Traffic, op: int, answers: list[Any]) -> None:
-    """Ends a read with the rows of its answers."""
-    missing = [str(one.get("shard", one)) for answer in answers for one in answer.missing]
-    rows = [_named(traffic, row) for answer in answers for row in answer.table.to_pylist()]
-    complete = all(answer.complete for answer in answers)
+def _answered(traffic: Traffic, op: int, pages: list[Page]) -> None:
+    """Ends a read with the rows of its pages."""
+    rows: list[list[str]] = []
+    for page in pages:
+        found = [_named(traffic, row) for row in page.answer.table.to_pylist()]
+        traffic.pages.append((op, page.node, page.index, [name for name, _ in found]))
+        rows += found
+    missing = [str(one.get("shard", one)) for page in pages for one in page.answer.missing]
+    complete = all(page.answer.complete for page in pages)
     traffic.returned(op, OK, {"complete": complete, "missing": missing, "rows": rows})
 
 

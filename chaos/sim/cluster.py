@@ -22,9 +22,11 @@ from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import SERVICES, SimCorpus, SimFacts
 from chaos.sim.election import Election
+from chaos.sim.hiding import Hidden, Hider, check_watermarks, left_over
 from chaos.sim.moving import Hands, Mover
 from chaos.sim.network import SimNetwork
 from chaos.sim.node import SimNode, Tasks
+from chaos.sim.operating import Operator
 from chaos.sim.owning import Holders, Removals
 from chaos.sim.plan import HIDES, MOVES, SECONDS, Fault, Plan
 from chaos.sim.steering import MANAGERS, Conduct
@@ -63,6 +65,8 @@ class World:
         self._deaf: set[str] = set()
         self._downtimes: list[FaultRecord] = []
         self._restart_seconds = 1.0
+        #: Names of rows that watermarks and deletes hide at some time.
+        self.hidden: frozenset[str] = frozenset()
 
     async def run(self) -> History:
         """Everything, from founding to the last reads."""
@@ -105,10 +109,11 @@ class World:
         self.removals = Removals(self.log, self.nodes, self.broken)
         self.election = Election(self.dice.fork("election"), MANAGERS, self._able)
         hands = Hands(self._crash, self._revive, self._arrive)
+        operator = Operator(self.nodes, self.dice.fork("operator"), self.bitten)
         self.mover = Mover(
-            self.nodes, SPARES, self.log, self.network, self.election, self.dice.fork("operator"), hands,
-            self.bitten,
+            self.nodes, SPARES, self.log, self.network, self.election, operator, hands
         )  # fmt: skip
+        self.hider = Hider(operator, self.log)
         if steered:
             self.log.election = self.election
             self._background = [
@@ -250,6 +255,8 @@ class World:
             self._decide(kind, fault)
         elif kind in MOVES:
             await self.mover.inflict(fault)
+        elif kind in HIDES:
+            await self.hider.inflict(fault)
         elif kind == "newer producer":
             await self._newer_producer(fault.who % 2)
         elif kind == "zombie":
@@ -415,6 +422,8 @@ class World:
                 having = {id for id, one in held.items() if number in one}
                 self._judge_ack(f"{client}:{number}", shard, having, since)
             return
+        if self._below(client, numbers):
+            return  # acknowledged, and not stored: never seen by anybody
         wanted = {digest_id(content, str(shard).encode()) for shard in range(SHARDS)}
         found = {
             (id, e.shard)
@@ -426,6 +435,13 @@ class World:
         shards = {shard for _, shard in found} or {0}
         for shard in sorted(shards):
             self._judge_ack(f"a batch of {client}", shard, {i for i, s in found if s == shard}, since)
+
+    def _below(self, client: str, numbers: Iterable[int]) -> bool:
+        """Whether watermarks hide all these rows, whatever services their entry may hold."""
+        marks = self.log.newest.watermarks
+        service = self.traffic.services[client]
+        latest = max(self.traffic.corpus.row(client, n, service)["_micros"] for n in numbers)
+        return ("default", "") in marks and latest < min(marks.values())
 
     def _judge_ack(self, what: str, shard: int, having: set[str], since: int) -> None:
         if not self.holders.enough(shard, having, since):
@@ -459,12 +475,27 @@ class World:
             "sim", self.seed, WALL_MICROS, tuple(present), n, W, R, traffic.services,
             tuple(traffic.numbered),
         )  # fmt: skip
-        return History(head, tuple(traffic.ops), tuple(self._downtimes), self.unfinished)
+        history = History(head, tuple(traffic.ops), tuple(self._downtimes), self.unfinished)
+        if self.plan.has(HIDES):
+            self._judge_hidden(history)
+        return history
+
+    def _judge_hidden(self, history: History) -> None:
+        """I7 and I13, and which rows the other checkers must not miss."""
+        corpus = SimCorpus(self.seed, WALL_MICROS)
+        args = SimFacts(history), self.log, corpus, self.hider, self.plan.skew
+        hidden = Hidden(*args)
+        self.hidden = hidden.names
+        self.bitten["rows hidden"] += len(hidden.sure)
+        self.broken += hidden.check(self.traffic.pages)
+        self.broken += left_over(self.nodes.values(), self.log.newest)
+        clocks = [node.clock.skew for node in self.nodes.values() if node.life]
+        self.broken += check_watermarks(self.log, clocks)
 
 
-def judge(history: History) -> list[tuple[str, str]]:
-    """What chaos.checkers find wrong with a history."""
-    facts = SimFacts(history)
+def judge(history: History, hidden: frozenset[str] = frozenset()) -> list[tuple[str, str]]:
+    """What chaos.checkers find wrong with a history. `hidden`: names of rows that reads may lack."""
+    facts = SimFacts(history, hidden=hidden)
     found = []
     for checker in CHECKERS:
         verdict = checker(facts)

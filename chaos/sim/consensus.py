@@ -39,6 +39,11 @@ class SimLog:
         """After the last entry."""
         return self.states[-1]
 
+    @staticmethod
+    def seconds() -> float:
+        """Virtual seconds now."""
+        return asyncio.get_running_loop().time()
+
     def commit(self, op: str, args: Mapping[str, Any], proposer: str) -> Any:
         """Appends a command and applies it.
 
@@ -49,7 +54,7 @@ class SimLog:
         command = encode_command(op, args, (proposer, 1, counter), level=1)
         state, result = apply(self.newest, command, len(self.states))
         self.states.append(state)
-        self.times.append(asyncio.get_running_loop().time())
+        self.times.append(self.seconds())
         for one in self._followers:
             one.news()
         if result[0] == "err":

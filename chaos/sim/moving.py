@@ -7,26 +7,23 @@ are read from their new owners, or when nothing moves and the change has not end
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaos.sim.clock import Dice
 from chaos.sim.consensus import SimLog
 from chaos.sim.election import Election
 from chaos.sim.network import SimNetwork
 from chaos.sim.node import SimNode
+from chaos.sim.operating import Operator
 from chaos.sim.plan import Fault
 from chaos.sim.steering import MANAGERS
-from cluster.consensus import CommandRefused, NotCommitted, OutcomeUnknown
 from cluster.state_types import COPYING, SETTLING, ClusterState
-from records.errors import InvalidRequest, NotFound, QuorumlogError
 
 #: W and R that are asked for, of N=3; and with a fourth node.
 QUORUMS = ({"w": 3, "r": 1}, {"w": 2, "r": 2}, {"w": 1, "r": 3}, {"n": 4, "w": 3, "r": 2})
-#: Virtual seconds that the operator goes on asking; that one answer may take; that a stage is waited for.
-ASK_SECONDS, ANSWER_SECONDS, STAGE_SECONDS = 8.0, 3.0, 8.0
+#: Virtual seconds that a stage is waited for.
+STAGE_SECONDS = 8.0
 #: Virtual seconds after the heal in which a change must have ended.
 CHANGE_SECONDS = 30.0
 
@@ -61,9 +58,8 @@ class Mover:
     log: SimLog
     network: SimNetwork
     election: Election
-    dice: Dice
+    operator: Operator
     hands: Hands
-    bitten: Counter[str]
     dead: set[str] = field(default_factory=set)
     _last: tuple[str, dict[str, Any], dict[str, str]] | None = None
 
@@ -76,7 +72,7 @@ class Mover:
         who = MANAGERS[fault.who % len(MANAGERS)]
         spare = self.spares[0]
         if fault.kind in ("join", "join two", "replace", "replace dead") or (
-            fault.kind == "quorum" and fault.who == 2 and self.dice.chance(0.5)
+            fault.kind == "quorum" and fault.who == 2 and self.operator.dice.chance(0.5)
         ):
             await self.hands.arrive(spare)
         match fault.kind:
@@ -98,7 +94,7 @@ class Mover:
             case "return":
                 await self._node("add", who)
             case "quorum":
-                more = self.nodes[spare].up and self.dice.chance(0.5)
+                more = self.nodes[spare].up and self.operator.dice.chance(0.5)
                 wanted = QUORUMS[3 if more else fault.who % 3]
                 await self._ask("quorum", wanted, {})
             case "even":
@@ -112,31 +108,18 @@ class Mover:
     async def _abort(self, seconds: float) -> None:
         """Gives up what runs, and asks for the same again, or not."""
         last = self._last
-        if await self._ask("abort", {}, {}) and last is not None and self.dice.chance(0.5):
+        if await self._ask("abort", {}, {}) and last is not None and self.operator.dice.chance(0.5):
             await asyncio.sleep(seconds)
             await self._ask(*last)
 
     async def _ask(self, handler: str, body: dict[str, Any], match: dict[str, str]) -> bool:
-        """Whether it was accepted; the operator asks until he is told yes or no."""
         name = match.get("action", handler)
-        end = asyncio.get_running_loop().time() + ASK_SECONDS
-        while asyncio.get_running_loop().time() < end:
-            up = [one for one in self.nodes.values() if one.up]
-            if up:
-                node = self.dice.pick(up)
-                work = node.spawn(node.asked(getattr(node.moves, handler), body, **match))
-                await asyncio.wait([work], timeout=ANSWER_SECONDS)
-                error = _error_of(work)
-                if error is None:
-                    self.bitten[f"change: {name}"] += 1
-                    if handler != "abort":
-                        self._last = handler, body, match
-                    return True
-                if not _again(error):
-                    self.bitten[f"change refused: {name}"] += 1
-                    return False
-            await asyncio.sleep(self.dice.uniform(0.1, 0.4))
-        return False
+        done = await self.operator.ask(
+            name, lambda node: getattr(node.moves, handler), body, **match
+        )
+        if done and handler != "abort":
+            self._last = handler, body, match
+        return done
 
     # -- the executor
 
@@ -147,11 +130,11 @@ class Mover:
             if loop.time() >= end:
                 return
             await asyncio.sleep(0.01)
-        await asyncio.sleep(self.dice.uniform(0.0, 0.1))
+        await asyncio.sleep(self.operator.dice.uniform(0.0, 0.1))
         id = self.election.leader
         if id is None or not self.nodes[id].up:
             return
-        self.bitten[f"executor {action} {stage}"] += 1
+        self.operator.bitten[f"executor {action} {stage}"] += 1
         if action == "depose":
             self.election.depose(seconds)
         elif action == "cut":
@@ -175,24 +158,3 @@ class Mover:
                 return f"{state.change.reason} has not ended, aborting {state.change.aborting}: {moving}"
             await asyncio.sleep(0.1)
         return ""
-
-
-def _error_of(work: "asyncio.Task[None]") -> BaseException | None:
-    if not work.done():
-        return OutcomeUnknown("no answer")
-    if work.cancelled():
-        return OutcomeUnknown("the node went away")
-    return work.exception()
-
-
-def _again(error: BaseException) -> bool:
-    """Whether the operator asks again: another change runs, somebody was faster, or nobody knows."""
-    if isinstance(error, CommandRefused):
-        return error.reason in ("CHANGE_RUNNING", "MOVE_RUNNING", "MISMATCH")
-    if isinstance(error, NotCommitted | OutcomeUnknown):
-        return True
-    if isinstance(error, InvalidRequest | NotFound):
-        return False
-    if isinstance(error, QuorumlogError):
-        return True
-    raise error

@@ -27,8 +27,8 @@ EXECUTOR = tuple(
     for stage in ("copying", "settling", "ending")
 )
 MOVES = (*CHANGES, *EXECUTOR)
-#: Rows go: by a rule in days (as the median clock passes them), by a watermark set at once, by a delete.
-HIDES = ("rule", "watermark", "delete")
+#: Rows go: by a rule in days, as the median clock passes them, or by a delete.
+HIDES = ("rule", "delete")
 #: Numbers of a plan that a shrinking may set to nothing.
 WEATHER = ("loss", "repeat", "corrupt", "delay", "lose_answers", "skew", "sync")
 

@@ -52,7 +52,7 @@ def simulate(seed: int, plan: Plan | None = None) -> Outcome:
         finally:
             _drain(loop)
             loop.close()
-    broken = [*world.broken, *judge(history), *(("BUG", text) for text in bugs)]
+    broken = [*world.broken, *judge(history, world.hidden), *(("BUG", text) for text in bugs)]
     facts = Facts(history)
     bitten = world.bitten + world.network.counts
     for node in world.nodes.values():

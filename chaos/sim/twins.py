@@ -25,6 +25,8 @@ import storage.wal
 from chaos.sim.disk import PowerCut, SimDisk, SimOs, SimPath
 from runtime.logs import Logger
 from storage.catalog import Catalog
+from storage.compaction import Compactor
+from storage.retiring import Retiring
 from storage.wal import LogHooks, Wal
 
 #: Where something is replaced: in what, under which name, by what.
@@ -35,6 +37,7 @@ SYNC_SECONDS_MIN = 0.0005
 BUGS = (
     "background task failed", "step failed", "call failed", "operation failed",
     "an append's callback failed", "read repair failed", "block cannot be encoded",
+    "copy of a shard failed", "sweep failed", "the state's deletes cannot be read",
 )  # fmt: skip
 
 
@@ -234,6 +237,21 @@ class _Idle:
         return work(*args)
 
 
+class SimCompactor(Compactor):
+    """Merges nothing and removes no files; gives up the blocks that retention has emptied."""
+
+    def start(self, next_number: int) -> None:
+        """Nothing is merged."""
+
+    async def step(self) -> None:
+        """Nothing to do."""
+
+
+async def _nothing_to_erase(_: Retiring) -> bool:
+    """Blanking writes segments, which are not simulated."""
+    return False
+
+
 class _NoThread:
     def __init__(self, **_: object) -> None:
         """Does nothing."""
@@ -269,8 +287,9 @@ def installed(bugs: list[str]) -> Iterator[None]:
         (service, "Home", SimHome),
         (service, "Wal", SimWal),
         (service, "Workers", SimWorkers),
-        (service, "Compactor", _Idle),
+        (service, "Compactor", SimCompactor),
         (service, "Warmer", _Idle),
+        (Retiring, "_erase", _nothing_to_erase),
         (service, "use_steady_memory", lambda: None),
         (Logger, "_emit", emit),
     ]
