@@ -328,7 +328,7 @@ class Page:
 
 def _asking(pairs: list[tuple[str, str]]) -> Callable[[SimNode], Awaitable[Page]]:
     async def ask(target: SimNode) -> Page:
-        plan, index = plan_rows(pairs, WALL_MICROS), target.applied
+        plan, index = plan_rows(pairs, WALL_MICROS), max(target.applied, target.begun)
         answer = await target.reader.query(plan, target.reader.deadline(plan))
         return Page(answer, target.id, index)
 

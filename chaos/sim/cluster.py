@@ -106,7 +106,7 @@ class World:
         pace = dice.number(2_000, 20_000) if dice.chance(0.3) else 0
         self.conduct = Conduct(steered, dice.number(1, 4), pace, dead_after)
         self.holders = Holders(self.log, self.nodes)
-        self.removals = Removals(self.log, self.nodes, self.broken)
+        self.removals = Removals(self.log, self.nodes, self.broken, self.bitten)
         self.election = Election(self.dice.fork("election"), MANAGERS, self._able)
         hands = Hands(self._crash, self._revive, self._arrive)
         operator = Operator(self.nodes, self.dice.fork("operator"), self.bitten)
@@ -218,6 +218,9 @@ class World:
                 self.unfinished[one.name] = one.last - one.told
         if left := await changing:
             self.broken.append(("L2", left))
+        if self.plan.has(MOVES):  # whom is read is another by now
+            for id in self._present:
+                await read(traffic, id)
 
     def _failures(self, done: Iterable[asyncio.Task[Any]]) -> int:
         """How many clients broke off: each is a bug, theirs or the product's."""

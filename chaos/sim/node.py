@@ -13,7 +13,7 @@ from chaos.sim.clock import Dice, SimClock
 from chaos.sim.consensus import SimConsensus, SimLog
 from chaos.sim.network import Answer, Serve, SimNetwork, SimTransport
 from chaos.sim.steering import Asked, Conduct, Steering, moves_api, retention_api
-from chaos.sim.taps import Fences, TappedDisk, TappedStorage, tap_moves
+from chaos.sim.taps import Fences, TappedDisk, TappedStorage, check_promises, tap_moves
 from chaos.sim.twins import SimMetrics, SimWorkers, hooks
 from cluster.replica_client import ReplicaSet
 from cluster.server import StorageOperations
@@ -108,6 +108,8 @@ class SimNode:
         self.up = False
         self.crashes = 0
         self._applied = 0
+        #: The newest index of the agreed log when this life began: no read may know less.
+        self.begun = 0
         #: Set before the first start.
         self.conduct = Conduct()
 
@@ -130,6 +132,7 @@ class SimNode:
     async def start(self) -> None:
         """A new life on the same disk."""
         self.life += 1
+        self.begun = len(self._log.states) - 1
         work = self.spawn(self._start())
         await asyncio.wait([work])
         if work.cancelled():
@@ -148,6 +151,7 @@ class SimNode:
         )  # fmt: skip
         self.storage.fences = self.fences
         await self.storage.start()
+        check_promises(self.storage)
         tap_moves(self.storage)
         transport = SimTransport(self.id, self._network)
         replicas = ReplicaSet(self.id, self.storage, transport, lambda _: True)

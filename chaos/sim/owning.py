@@ -5,11 +5,14 @@ moves, watermarks from the state's plain values.
 """
 
 import asyncio
+from collections import Counter, deque
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from chaos.sim.consensus import SimLog
+from chaos.sim.corpus import HOUR
 from chaos.sim.node import SimNode
 from cluster.state_types import COPYING, ClusterState
 from records.block import EntryHeader
@@ -18,6 +21,8 @@ from ring.serde import from_dict
 Owners = tuple[str, ...]
 #: Virtual seconds between two looks at what stores hold.
 LOOK_SECONDS = 0.2
+#: Looks after which what a node knows must have come to its store.
+LOOKS = 5
 _TABLES: dict[int, tuple[Any, tuple[Owners, ...]]] = {}
 
 
@@ -100,11 +105,18 @@ class Removals:
     """I13: what a store holds no more it was allowed to let go of. Looks at each store again and again."""
 
     def __init__(
-        self, log: SimLog, nodes: dict[str, SimNode], broken: list[tuple[str, str]]
+        self,
+        log: SimLog,
+        nodes: dict[str, SimNode],
+        broken: list[tuple[str, str]],
+        counts: Counter[str],
     ) -> None:
-        self._log, self._nodes, self._broken = log, nodes, broken
+        """`counts`: gets how many entries were removed, and why."""
+        self._log, self._nodes, self._broken, self._counts = log, nodes, broken, counts
         #: By node: its life, the index of the log then, blocks set aside, entries held.
         self._seen: dict[str, tuple[int, int, int, dict[bytes, EntryHeader]]] = {}
+        #: By node: the indexes that it knew at the last looks of its life.
+        self._known: dict[str, deque[int]] = {}
 
     async def run(self) -> None:
         """For ever."""
@@ -124,6 +136,10 @@ class Removals:
             if seen is not None and (seen[0], seen[2]) == (node.life, aside):
                 for entry_id in seen[3].keys() - held.keys():
                     self._judge(id, seen[1], seen[3][entry_id])
+                self._judge_new(node, [held[one] for one in held.keys() - seen[3].keys()])
+            else:
+                self._known[id] = deque(maxlen=LOOKS)
+            self._known[id].append(node.applied)
             self._seen[id] = node.life, index, aside, held
 
     def _held(self, node: SimNode) -> dict[bytes, EntryHeader]:
@@ -137,11 +153,28 @@ class Removals:
         """All entries that ever went into the node's log."""
         return {bytes(e.entry_id): e for one in node.disk.written for e in one.entries}
 
+    def _judge_new(self, node: SimNode, entries: list[EntryHeader]) -> None:
+        """I7: what a store has known for a while to be an hour and more below the watermark does not come in.
+
+        A producer's rows do, as their sequences must be acknowledged; they are removed again.
+        """
+        known = self._known[node.id]
+        if len(known) < LOOKS:
+            return
+        state = self._log.states[known[0]]
+        for entry in entries:
+            late = replace(entry, max_ts=entry.max_ts + HOUR)
+            if not entry.sequenced and below(state, late):
+                text = f"{node.id} took an entry of {entry.service} that is below the watermark"
+                self._broken.append(("I7", text))
+
     def _judge(self, node: str, since: int, entry: EntryHeader) -> None:
         states = self._log.states[since:]
         if below(states[-1], entry):
+            self._counts["entries expired"] += 1
             return
         free = any(one.change is None and not owns(one, entry.shard, node) for one in states)
+        self._counts["entries let go"] += free
         if not free:
             what = entry.producer or entry.service
             text = f"{node} removed an entry of {what}, shard {entry.shard}, that it must keep"

@@ -102,6 +102,8 @@ class Fences:
     shards: dict[int, int] = field(default_factory=dict)
     producers: dict[tuple[int, Any], int] = field(default_factory=dict)
     ring_epoch: int = 0
+    #: The newest ring that it said it knows, durably, when shards moved.
+    told_ring: int = 0
 
     def at_put(self, header: BlockHeader) -> tuple[int, list[tuple[int, int]]]:
         """The fences in force when a put arrives: (ring epoch, (shard epoch, producer epoch) of entries)."""
@@ -173,6 +175,7 @@ def tap_moves(storage: TappedStorage) -> None:
 
     def promised(ring_epoch: int) -> None:
         fences.ring_epoch = max(fences.ring_epoch, ring_epoch)
+        fences.told_ring = max(fences.told_ring, ring_epoch)
 
     async def handing(shard: int, ring_epoch: int) -> Handover:
         handed = await hand_over(shard, ring_epoch)
@@ -194,3 +197,16 @@ def tap_moves(storage: TappedStorage) -> None:
 
     places: Any = moves
     places.hand_over, places.raise_ring, places.take_over = handing, raising, taking
+
+
+def check_promises(storage: TappedStorage) -> None:
+    """I15 of a store that has just started: it knows the rings and producers' epochs that it spoke for."""
+    fences, engine = storage.fences, storage._engine
+    if engine.ring_epoch < fences.told_ring:
+        text = f"{fences.node} forgot ring epoch {fences.told_ring}, and knows {engine.ring_epoch}"
+        fences.broken.append(("I15", text))
+    for (shard, producer), epoch in fences.producers.items():
+        known = engine.holdings.producers.newest_epoch(shard, producer)
+        if known < epoch:
+            text = f"{fences.node} forgot producer epoch {epoch} of {producer[2]}, and knows {known}"
+            fences.broken.append(("I15", text))
