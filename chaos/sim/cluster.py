@@ -188,6 +188,7 @@ class World:
         self._writing = [asyncio.create_task(one.run()) for one in self.writers]
         posts = {f"agent{i}": asyncio.create_task(agent(traffic, f"agent{i}", 6)) for i in range(2)}
         reader = asyncio.create_task(self._read(dice.fork("reader")))
+        watcher = asyncio.create_task(self._look_again(dice.fork("watcher")))
         troubles = [asyncio.create_task(self._inflict(one)) for one in self.plan.faults]
         if self.plan.skew == 0 and dice.chance(0.4):
             troubles.append(asyncio.create_task(self._lie(dice.uniform(1.0, SECONDS))))
@@ -195,6 +196,7 @@ class World:
         for task in troubles:
             await task
         await reader
+        await watcher
         await self._heal()
         changing = asyncio.create_task(self.mover.ended())
         everything = [*self._writing, *posts.values()]
@@ -236,6 +238,12 @@ class World:
                 await read(self.traffic, dice.pick(self._present), covers)
             else:
                 await read_pages(self.traffic, dice, covers, dice.number(2, 12))
+
+    async def _look_again(self, dice: Dice) -> None:
+        """Where rows go: whether they are gone, through one node after the other."""
+        while self.plan.has(HIDES) and self.log.seconds() < SECONDS:
+            await asyncio.sleep(dice.uniform(0.1, 0.5))
+            await read(self.traffic, dice.pick(self._present))
 
     async def _lie(self, at: float) -> None:
         await asyncio.sleep(at)
