@@ -460,18 +460,19 @@ class World:
             self.broken.append(("I9", f"{text}; {self.holders.wanted(shard)}"))
 
     async def _finish(self) -> History:
-        traffic, different = self.traffic, []
+        traffic, different = self.traffic, list[tuple[str, str]]()
         present = self._present
         for turn in range(CONVERGE_READS):
             node = self.nodes[present[turn % len(present)]]
             await read(traffic, node.id, level="all")
             if node.up:
                 await asyncio.wait([node.spawn(node.reader.repair.idle())], timeout=5.0)
-            different = equal_owners(self.nodes.values(), self.log.newest)
+            different = [("I8", one) for one in equal_owners(self.nodes.values(), self.log.newest)]
+            different += left_over(self.nodes.values(), self.log.newest)
             if not different:
                 break
             await asyncio.sleep(CONVERGE_SECONDS / CONVERGE_READS)
-        self.broken += [("I8", text) for text in different]
+        self.broken += different
         for id in present:
             for _ in range(5):
                 if await read(traffic, id, kind=FINAL):
@@ -499,7 +500,6 @@ class World:
         self.hidden = hidden.names
         self.bitten["rows hidden"] += len(hidden.sure)
         self.broken += hidden.check(self.traffic.pages)
-        self.broken += left_over(self.nodes.values(), self.log.newest)
         clocks = [node.clock.skew for node in self.nodes.values() if node.life]
         self.broken += check_watermarks(self.log, clocks)
 
