@@ -98,7 +98,9 @@ def _() -> Sequence[Place]:
     real = storage.retention._rule_of_mark
 
     def rule(tenant: str, service: str, mark: int, own: Any) -> Any:
-        return replace(real(tenant, service, mark, own), tree=("range", "timestamp", None, MIN_MICROS))
+        return replace(
+            real(tenant, service, mark, own), tree=("range", "timestamp", None, MIN_MICROS)
+        )
 
     return [(storage.retention, "_rule_of_mark", rule)]
 

@@ -427,7 +427,9 @@ class World:
         """I9: what is being acknowledged is on the platters of W owners of each owner set now."""
         if writer is not None:
             key = ("default", writer.service, writer.producer)
-            held = {id: one.disk.seqs_on_platter(key, writer.epoch) for id, one in self.nodes.items()}
+            held = {
+                id: one.disk.seqs_on_platter(key, writer.epoch) for id, one in self.nodes.items()
+            }
             shard = shard_of("default", writer.service, 1, writer.producer, SHARDS)
             for number in numbers:
                 having = {id for id, one in held.items() if number in one}
@@ -445,7 +447,9 @@ class World:
         }
         shards = {shard for _, shard in found} or {0}
         for shard in sorted(shards):
-            self._judge_ack(f"a batch of {client}", shard, {i for i, s in found if s == shard}, since)
+            self._judge_ack(
+                f"a batch of {client}", shard, {i for i, s in found if s == shard}, since
+            )
 
     def _below(self, client: str, numbers: Iterable[int]) -> bool:
         """Whether watermarks hide all these rows, whatever services their entry may hold."""

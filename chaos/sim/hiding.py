@@ -127,7 +127,10 @@ class Hidden:
         begun = [low for low, high in self._hider.asked if low * 1e9 <= at <= high * 1e9]
         known = int(min(begun, default=0.0) * 1e9)
         for row, body in self._rows.items():
-            if not _matches(predicate, body) or self._facts.asked[row[0]][row[1]] > at + self._slack:
+            if (
+                not _matches(predicate, body)
+                or self._facts.asked[row[0]][row[1]] > at + self._slack
+            ):
                 continue
             acked = self._facts.acked.get(row[0], {}).get(row[1], NEVER)
             self._hide(row, index, at, sure=acked < known and self._last_sent[row] < at)
@@ -148,7 +151,9 @@ class Hidden:
         for op, node, index, names in pages:
             shown = [name for name in names if sure.get(name, index + 1) <= index]
             if shown:
-                text = f"{shown[0]} and {len(shown) - 1} more are hidden since index {sure[shown[0]]}"
+                text = (
+                    f"{shown[0]} and {len(shown) - 1} more are hidden since index {sure[shown[0]]}"
+                )
                 broken.append(("I7", f"{text}; {node}, which knows {index}, shows them (op {op})"))
         for op in self._facts.reads:
             if op.kind in (READ, FINAL) and op.resp["complete"]:
@@ -195,7 +200,10 @@ def check_watermarks(log: SimLog, clocks: Iterable[float]) -> list[tuple[str, st
             if mark == before.watermarks.get(key):
                 continue
             rules = rules_of(state)[1]
-            seconds = rules.get(key, rules.get((key[0], "")), )
+            seconds = rules.get(
+                key,
+                rules.get((key[0], "")),
+            )
             allowed = before.watermarks.get((key[0], ""), 0)
             if seconds:
                 now = WALL_MICROS + int((log.times[index] + second) * MICROS_PER_SECOND)
@@ -224,5 +232,7 @@ def left_over(nodes: Iterable[SimNode], state: ClusterState) -> list[tuple[str, 
             known = entry.sequenced or (entry.tenant, "") in state.watermarks
             if known and entry.max_ts + HOUR < min(marks):
                 what = entry.producer or entry.service
-                broken.append(("I7", f"{node.id} still holds an entry of {what} below the watermark"))
+                broken.append(
+                    ("I7", f"{node.id} still holds an entry of {what} below the watermark")
+                )
     return broken

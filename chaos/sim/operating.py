@@ -26,9 +26,7 @@ class Operator:
     dice: Dice
     bitten: Counter[str]
 
-    async def ask(
-        self, name: str, handler: Handler, body: dict[str, Any], **match: str
-    ) -> bool:
+    async def ask(self, name: str, handler: Handler, body: dict[str, Any], **match: str) -> bool:
         """Whether it was accepted; False also if nobody could say."""
         loop = asyncio.get_running_loop()
         end = loop.time() + ASK_SECONDS

@@ -8,7 +8,6 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from chaos.sim.consensus import SimLog
@@ -145,7 +144,9 @@ class Removals:
     def _held(self, node: SimNode) -> dict[bytes, EntryHeader]:
         table = node.storage._engine.holdings.table
         return {
-            id: entry for id, entry in self._entries(node).items() if table.find(entry.entry_id) is not None
+            id: entry
+            for id, entry in self._entries(node).items()
+            if table.find(entry.entry_id) is not None
         }
 
     @staticmethod

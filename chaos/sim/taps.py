@@ -208,5 +208,7 @@ def check_promises(storage: TappedStorage) -> None:
     for (shard, producer), epoch in fences.producers.items():
         known = engine.holdings.producers.newest_epoch(shard, producer)
         if known < epoch:
-            text = f"{fences.node} forgot producer epoch {epoch} of {producer[2]}, and knows {known}"
+            text = (
+                f"{fences.node} forgot producer epoch {epoch} of {producer[2]}, and knows {known}"
+            )
             fences.broken.append(("I15", text))
