@@ -6,7 +6,10 @@ from chaos.history import FINAL, OK, READ, Op
 from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import time_of
 from chaos.sim.node import SimNode
+from chaos.sim.taps import TappedDisk
+from records.block import EntryHeader
 from records.intervals import SeqIntervals
+from storage.entry_table import GONE, cells_of
 from storage.producers import group_key
 
 Broken = list[tuple[str, str]]
@@ -15,18 +18,9 @@ Broken = list[tuple[str, str]]
 def check_restart(node: SimNode, broken: Broken) -> None:
     """I15: what was synced is there, and what is known of producers is what the stored entries say."""
     holdings = node.storage._engine.holdings
-    for one in node.disk.on_platter():
-        if not one.synced:
-            continue
-        for entry in one.entries:
-            if holdings.table.find(entry.entry_id) is None:
-                text = f"{node.id} lost an entry of {entry.producer or entry.service} in {one.name}"
-                broken.append(("I15", f"{text} that fdatasync had returned for"))
-    lost = [one for one in node.disk.written if one.synced]
-    names = {id(one) for one in node.disk.on_platter()}
-    for one in lost:
-        if id(one) not in names:
-            broken.append(("I15", f"{node.id}: synced bytes of {one.name} are gone"))
+    for entry in unexcused(node.disk, present(node)):
+        text = f"{node.id} lost an entry of {entry.producer or entry.service}"
+        broken.append(("I15", f"{text} that fdatasync had returned for"))
     recomputed: dict[tuple, SeqIntervals] = {}
     for one in node.disk.on_platter():
         for entry in one.entries:
@@ -40,6 +34,34 @@ def check_restart(node: SimNode, broken: Broken) -> None:
         lacking = [gap for a, b in spans for gap in known.gaps(a, b)]
         if lacking:
             broken.append(("I15", f"{node.id} forgot {lacking} of {key} after a restart"))
+
+
+def present(node: SimNode) -> set[bytes]:
+    """Ids of the entries that a node says it holds."""
+    table = node.storage._engine.holdings.table
+    rows = table.rows[: table.count]
+    return set(cells_of(rows["id"][(rows["flags"] & GONE) == 0]))
+
+
+def unexcused(disk: TappedDisk, held: Collection[bytes]) -> list[EntryHeader]:
+    """Entries that were synced on a disk and are not `held`, though not every copy there has rotted."""
+    lacking: dict[bytes, EntryHeader] = {}
+    rotten: set[bytes] = set()
+    for one in disk.written:
+        if one.synced:
+            ids = {bytes(entry.entry_id): entry for entry in one.entries}
+            lacking.update({id: entry for id, entry in ids.items() if id not in held})
+            if one.rotten:
+                rotten.update(ids)
+    if not lacking:
+        return []
+    sound = _sound(disk)
+    return [entry for id, entry in lacking.items() if id in sound or id not in rotten]
+
+
+def _sound(disk: TappedDisk) -> set[bytes]:
+    """Ids of the entries of which an undamaged copy is on the platter."""
+    return {bytes(e.entry_id) for one in disk.on_platter() if one.whole for e in one.entries}
 
 
 def equal_owners(nodes: Iterable[SimNode], shards: int) -> list[str]:

@@ -10,8 +10,8 @@ of each shard must become equal (I8).
 import asyncio
 import errno
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from chaos.checkers import CHECKERS, VIOLATED
 from chaos.history import FINAL, FaultRecord, Head, History, Op
@@ -21,9 +21,12 @@ from chaos.sim.clients import Traffic, Writer, agent, read, read_pages
 from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import SERVICES, SimCorpus, SimFacts
+from chaos.sim.healing import ANTI_ENTROPY, SCRUB
+from chaos.sim.looks import LOOK_SECONDS, Looks
 from chaos.sim.network import SimNetwork
 from chaos.sim.node import SimNode, Tasks
-from chaos.sim.plan import SECONDS, Fault, Plan
+from chaos.sim.plan import ROTS, SECONDS, Fault, Plan
+from chaos.sim.rot import HINTS_LOST, damaged_in_use, lose_hints, rot
 from cluster.consensus import CommandRefused
 from cluster.lease_founding import first_ring
 from records.errors import QuorumlogError
@@ -31,6 +34,7 @@ from records.ids import digest_id
 from ring.serde import from_dict, to_dict
 from runtime.deadline import Deadline
 
+T = TypeVar("T")
 #: Virtual seconds after the heal in which all clients finish, and in which owners become equal.
 HEAL_SECONDS, CONVERGE_SECONDS = 20.0, 20.0
 #: Reads of everything, with repair, that may be needed to make owners equal.
@@ -66,8 +70,10 @@ class World:
         dice = self.dice
         skews = {id: dice.uniform(-self.plan.skew, self.plan.skew) for id in NODES}
         self.nodes = {
-            id: SimNode(id, self.network, self.log, self.tasks, dice, skews[id]) for id in NODES
+            id: SimNode(id, self.network, self.log, self.tasks, dice, skews[id], self.plan.parts)
+            for id in NODES
         }
+        self.looks = Looks(self.broken)
         for node in self.nodes.values():
             node.broken = self.broken
             node.fences.broken = self.broken
@@ -78,10 +84,19 @@ class World:
         self.traffic = Traffic(
             self.nodes, self.network, corpus, dice.fork("clients"), [], {}, [], self.broken, self._acked
         )  # fmt: skip
+        looking = asyncio.create_task(self._look())
         await self._work()
         history = await self._finish()
+        looking.cancel()
         await self._end()
         return history
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for node in self.nodes.values():
+                if node.up:
+                    self.looks.look(node)
 
     async def _end(self) -> None:
         """Ends everything that still runs; a task may need to be told more than once."""
@@ -188,10 +203,14 @@ class World:
                 self._crash(one, kind != "kill")
             await asyncio.sleep(fault.seconds)
             await self._revive()
-        elif kind.startswith("cut "):
-            node.disk.cut_in = kind.removeprefix("cut in ").removeprefix("cut ")
+        elif kind.startswith(("cut ", "kill in ")):
+            node.disk.cut_kills = kind.startswith("kill")
+            node.disk.cut_in = kind.partition(" ")[2].removeprefix("in ")
             await asyncio.sleep(fault.seconds)
             node.disk.cut_in = ""
+        elif kind in (*ROTS, HINTS_LOST):
+            bit = lose_hints(node.disk) if kind == HINTS_LOST else rot(node.disk, kind, self.dice)
+            self.bitten[kind] += bit
         elif kind in ("leader", "ring", "leaderless"):
             self._decide(kind, fault)
         elif kind == "newer producer":
@@ -237,7 +256,7 @@ class World:
             return None
 
         def no_space(operation: str, _: str) -> OSError | None:
-            full = operation in ("write", "allocate")
+            full = operation in ("write", "allocate", "draft", "append")
             return OSError(errno.ENOSPC, "no space") if full else None
 
         if kind == "full":
@@ -307,9 +326,10 @@ class World:
 
     def _lost_power(self, node: SimNode) -> None:
         """A system call was the last thing the machine did."""
-        self.bitten["cut"] += 1
+        kills = node.disk.cut_kills
+        self.bitten["kill in a call" if kills else "cut"] += 1
         self._down.setdefault(node.id, self.traffic.now())
-        node.crash(power=True)
+        node.crash(power=not kills)
         loop = asyncio.get_running_loop()
         loop.call_later(self._restart_seconds, lambda: loop.create_task(self._revive()))
 
@@ -359,16 +379,34 @@ class World:
                     self.broken.append(("I9", text))
             return
         wanted = {digest_id(content, str(shard).encode()) for shard in range(SHARDS)}
-        count = sum(
-            any(e.content_hash in wanted for one in disk.on_platter() for e in one.entries)
-            for disk in disks
-        )
+        count = sum(bool(wanted & disk.contents_on_platter()) for disk in disks)
         if count < W:
             text = f"a batch of {client} was acknowledged, {count} of {W} owners have it"
             self.broken.append(("I9", text))
 
+    async def _until(self, differences: Callable[[], list[T]]) -> list[T]:
+        """Waits until there are none any more; those that are left after CONVERGE_SECONDS."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CONVERGE_SECONDS
+        while (found := differences()) and loop.time() < until:
+            await asyncio.sleep(0.5)
+        return found
+
+    async def _scrubbed(self) -> None:
+        """I14: what rotted is found by reading back, and healed: no damaged block stays in use."""
+        nodes = [node for node in self.nodes.values() if node.up]
+        found = await self._until(lambda: [one for node in nodes for one in damaged_in_use(node)])
+        for one in found:
+            self.broken.append(("I14", f"damage in {one.name} was not found by the scrub"))
+        if ANTI_ENTROPY in self.plan.parts:
+            left = await self._until(lambda: equal_owners(nodes, SHARDS))
+            self.broken += [("I14", f"what the scrub set aside did not heal: {one}") for one in left]
+
     async def _finish(self) -> History:
         traffic, different = self.traffic, []
+        if ANTI_ENTROPY in self.plan.parts:
+            different = await self._until(lambda: equal_owners(self.nodes.values(), SHARDS))
+            self.broken += [("I8", f"without any read, {text}") for text in different]
         for turn in range(CONVERGE_READS):
             node = self.nodes[NODES[turn % len(NODES)]]
             await read(traffic, node.id, level="all")
@@ -379,6 +417,8 @@ class World:
                 break
             await asyncio.sleep(CONVERGE_SECONDS / CONVERGE_READS)
         self.broken += [("I8", text) for text in different]
+        if SCRUB in self.plan.parts:
+            await self._scrubbed()
         for id in NODES:
             for _ in range(5):
                 if await read(traffic, id, kind=FINAL):
