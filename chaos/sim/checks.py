@@ -44,24 +44,28 @@ def present(node: SimNode) -> set[bytes]:
 
 
 def unexcused(disk: TappedDisk, held: Collection[bytes]) -> list[EntryHeader]:
-    """Entries that were synced on a disk and are not `held`, though not every copy there has rotted."""
+    """Entries that were synced on a disk and are not `held`, although no copy of theirs there has rotted.
+
+    Or one has, and a later one, from a repair or a merge, is sound.
+    """
     lacking: dict[bytes, EntryHeader] = {}
-    rotten: set[bytes] = set()
-    for one in disk.written:
+    rotten: dict[bytes, int] = {}
+    for number, one in enumerate(disk.written):
         if one.synced:
             ids = {bytes(entry.entry_id): entry for entry in one.entries}
             lacking.update({id: entry for id, entry in ids.items() if id not in held})
             if one.rotten:
-                rotten.update(ids)
+                rotten.update(dict.fromkeys(ids, number))
     if not lacking:
         return []
-    sound = _sound(disk)
-    return [entry for id, entry in lacking.items() if id in sound or id not in rotten]
-
-
-def _sound(disk: TappedDisk) -> set[bytes]:
-    """Ids of the entries of which an undamaged copy is on the platter."""
-    return {bytes(e.entry_id) for one in disk.on_platter() if one.whole for e in one.entries}
+    numbers = {id(one): number for number, one in enumerate(disk.written)}
+    sound = {
+        bytes(entry.entry_id): numbers[id(one)]
+        for one in disk.on_platter()
+        if one.whole and not one.rotten
+        for entry in one.entries
+    }
+    return [entry for id, entry in lacking.items() if sound.get(id, -1) >= rotten.get(id, -1)]
 
 
 def equal_owners(nodes: Iterable[SimNode], shards: int) -> list[str]:

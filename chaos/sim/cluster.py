@@ -8,6 +8,7 @@ of each shard must become equal (I8).
 """
 
 import asyncio
+import contextvars
 import errno
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -24,7 +25,7 @@ from chaos.sim.corpus import SERVICES, SimCorpus, SimFacts
 from chaos.sim.healing import ANTI_ENTROPY, SCRUB
 from chaos.sim.looks import LOOK_SECONDS, Looks
 from chaos.sim.network import SimNetwork
-from chaos.sim.node import SimNode, Tasks
+from chaos.sim.node import OWNER, SimNode, Tasks
 from chaos.sim.plan import ROTS, SECONDS, Fault, Plan
 from chaos.sim.rot import HINTS_LOST, damaged_in_use, lose_hints, rot
 from cluster.consensus import CommandRefused
@@ -330,8 +331,10 @@ class World:
         self.bitten["kill in a call" if kills else "cut"] += 1
         self._down.setdefault(node.id, self.traffic.now())
         node.crash(power=not kills)
-        loop = asyncio.get_running_loop()
-        loop.call_later(self._restart_seconds, lambda: loop.create_task(self._revive()))
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        context.run(OWNER.set, "")  # this is no task of the life that ends
+        revive = lambda: loop.create_task(self._revive())  # noqa: E731
+        loop.call_later(self._restart_seconds, revive, context=context)
 
     async def _revive(self) -> None:
         """New lives for all that are down."""

@@ -14,10 +14,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import cluster.sync_loop
 import storage.block_files
 import storage.compaction
 import storage.compaction_plan
@@ -35,7 +37,8 @@ import storage.segment_write
 import storage.service
 import storage.wal
 from chaos.sim.disk import PowerCut, SimDisk, SimOs, SimPath
-from records.errors import BlockCorrupt
+from cluster.sync_shards import SyncLimits
+from records.errors import BlockCorrupt, StorageFailed
 from runtime.logs import Logger
 from storage.catalog import Catalog
 from storage.home import Home
@@ -72,6 +75,7 @@ SOON = (
     (storage.compaction, "_GRACE_SECONDS", 0.3),
     (storage.reclaim, "_LOG_SECONDS", 0.7),
     (storage.repack, "GONE_MIN", 24),
+    (cluster.sync_loop, "SyncLimits", partial(SyncLimits, answer_seconds=2.0, fetch_seconds=3.0)),
 )
 
 
@@ -296,9 +300,9 @@ def hooks(disk: SimDisk) -> LogHooks:
 
 
 def _explained(error: object) -> bool:
-    """Whether a fault of the plan explains an error: a bad disk, or damage that was found."""
+    """Whether a fault of the plan explains an error: a bad or full disk, or damage that was found."""
     bad_disk = isinstance(error, OSError) and error.errno in (errno.EIO, errno.ENOSPC)
-    return bad_disk or isinstance(error, BlockCorrupt)
+    return bad_disk or isinstance(error, BlockCorrupt | StorageFailed)
 
 
 @contextmanager
