@@ -47,7 +47,7 @@ class Traffic:
     services: dict[str, str]
     numbered: list[str]
     broken: list[tuple[str, str]]
-    #: (client, who numbers or None, numbers, content, log index that the answering node knew when it was asked)
+    #: (client, who numbers or None, numbers, content, log index that the node knew when it was asked)
     on_ack: Callable[[str, "Writer | None", Iterable[int], bytes, int], None]
     #: (op, node, log index that the node knew when it was asked, names of rows) of each answer to a read.
     pages: list[tuple[int, str, int, list[str]]] = field(default_factory=list)

@@ -8,10 +8,11 @@ of each shard must become equal (I8).
 """
 
 import asyncio
+import contextvars
 import errno
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from chaos.checkers import CHECKERS, VIOLATED
 from chaos.history import FINAL, FaultRecord, Head, History, Op
@@ -22,13 +23,16 @@ from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import SERVICES, SimCorpus, SimFacts
 from chaos.sim.election import Election
+from chaos.sim.healing import ANTI_ENTROPY, SCRUB
 from chaos.sim.hiding import Hidden, Hider, check_watermarks, left_over
+from chaos.sim.looks import LOOK_SECONDS, Looks
 from chaos.sim.moving import Hands, Mover
 from chaos.sim.network import SimNetwork
-from chaos.sim.node import SimNode, Tasks
+from chaos.sim.node import OWNER, SimNode, Tasks
 from chaos.sim.operating import Operator
 from chaos.sim.owning import Holders, Removals
-from chaos.sim.plan import HIDES, MOVES, SECONDS, Fault, Plan
+from chaos.sim.plan import HIDES, MOVES, ROTS, SECONDS, Fault, Plan
+from chaos.sim.rot import HINTS_LOST, damaged_in_use, lose_hints, rot
 from chaos.sim.steering import MANAGERS, Conduct
 from cluster.consensus import CommandRefused
 from cluster.lease_founding import first_ring
@@ -38,6 +42,7 @@ from ring.serde import from_dict, to_dict
 from ring.shards import shard_of
 from runtime.deadline import Deadline
 
+T = TypeVar("T")
 #: Virtual seconds after the heal in which all clients finish, and in which owners become equal.
 HEAL_SECONDS, CONVERGE_SECONDS = 20.0, 20.0
 #: Reads of everything, with repair, that may be needed to make owners equal.
@@ -78,9 +83,11 @@ class World:
         ids = (*NODES, *(SPARES if self.plan.has(MOVES) else ()))
         skews = {id: dice.uniform(-self.plan.skew, self.plan.skew) for id in ids}
         self.nodes = {
-            id: SimNode(id, self.network, self.log, self.tasks, dice, skews[id]) for id in ids
+            id: SimNode(id, self.network, self.log, self.tasks, dice, skews[id], self.plan.parts)
+            for id in ids
         }
         self._steer()
+        self.looks = Looks(self.log, self.broken)
         for node in self.nodes.values():
             node.broken = self.broken
             node.fences.broken = self.broken
@@ -93,8 +100,10 @@ class World:
         self.traffic = Traffic(
             self.nodes, self.network, corpus, dice.fork("clients"), [], {}, [], self.broken, self._acked
         )  # fmt: skip
+        looking = asyncio.create_task(self._look())
         await self._work()
         history = await self._finish()
+        looking.cancel()
         await self._end()
         return history
 
@@ -138,6 +147,13 @@ class World:
     def _present(self) -> list[str]:
         """Nodes that have begun."""
         return [node.id for node in self.nodes.values() if node.life]
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for node in self.nodes.values():
+                if node.up:
+                    self.looks.look(node)
 
     async def _end(self) -> None:
         """Ends everything that still runs; a task may need to be told more than once."""
@@ -258,10 +274,14 @@ class World:
                 self._crash(one, kind != "kill")
             await asyncio.sleep(fault.seconds)
             await self._revive()
-        elif kind.startswith("cut "):
-            node.disk.cut_in = kind.removeprefix("cut in ").removeprefix("cut ")
+        elif kind.startswith(("cut ", "kill in ")):
+            node.disk.cut_kills = kind.startswith("kill")
+            node.disk.cut_in = kind.partition(" ")[2].removeprefix("in ")
             await asyncio.sleep(fault.seconds)
             node.disk.cut_in = ""
+        elif kind in (*ROTS, HINTS_LOST):
+            bit = lose_hints(node.disk) if kind == HINTS_LOST else rot(node.disk, kind, self.dice)
+            self.bitten[kind] += bit
         elif kind in ("leader", "ring", "leaderless"):
             self._decide(kind, fault)
         elif kind in MOVES:
@@ -311,7 +331,7 @@ class World:
             return None
 
         def no_space(operation: str, _: str) -> OSError | None:
-            full = operation in ("write", "allocate")
+            full = operation in ("write", "allocate", "draft", "append")
             return OSError(errno.ENOSPC, "no space") if full else None
 
         if kind == "full":
@@ -383,11 +403,14 @@ class World:
 
     def _lost_power(self, node: SimNode) -> None:
         """A system call was the last thing the machine did."""
-        self.bitten["cut"] += 1
+        kills = node.disk.cut_kills
+        self.bitten["kill in a call" if kills else "cut"] += 1
         self._down.setdefault(node.id, self.traffic.now())
-        node.crash(power=True)
-        loop = asyncio.get_running_loop()
-        loop.call_later(self._restart_seconds, lambda: loop.create_task(self._revive()))
+        node.crash(power=not kills)
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        context.run(OWNER.set, "")  # this is no task of the life that ends
+        revive = lambda: loop.create_task(self._revive())  # noqa: E731
+        loop.call_later(self._restart_seconds, revive, context=context)
 
     async def _revive(self) -> None:
         """New lives for all that are down."""
@@ -438,18 +461,13 @@ class World:
         if self._below(client, numbers):
             return  # acknowledged, and not stored: never seen by anybody
         wanted = {digest_id(content, str(shard).encode()) for shard in range(SHARDS)}
-        found = {
-            (id, e.shard)
-            for id, node in self.nodes.items()
-            for one in node.disk.on_platter()
-            for e in one.entries
-            if e.content_hash in wanted
-        }
-        shards = {shard for _, shard in found} or {0}
-        for shard in sorted(shards):
-            self._judge_ack(
-                f"a batch of {client}", shard, {i for i, s in found if s == shard}, since
-            )
+        wanted = {digest_id(content, str(shard).encode()): shard for shard in range(SHARDS)}
+        found: dict[int, set[str]] = {}
+        for id, node in self.nodes.items():
+            for one in wanted.keys() & node.disk.contents_on_platter():
+                found.setdefault(wanted[one], set()).add(id)
+        for shard, having in sorted(found.items()) or [(0, set[str]())]:
+            self._judge_ack(f"a batch of {client}", shard, having, since)
 
     def _below(self, client: str, numbers: Iterable[int]) -> bool:
         """Whether watermarks hide all these rows, whatever services their entry may hold."""
@@ -463,20 +481,50 @@ class World:
             text = f"{what} was acknowledged, these have it: {', '.join(sorted(having))}"
             self.broken.append(("I9", f"{text}; {self.holders.wanted(shard)}"))
 
+    async def _until(self, differences: Callable[[], list[T]]) -> list[T]:
+        """Waits until there are none any more; those that are left after CONVERGE_SECONDS."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CONVERGE_SECONDS
+        while (found := differences()) and loop.time() < until:
+            await asyncio.sleep(0.5)
+        return found
+
+    async def _scrubbed(self) -> None:
+        """I14: what rotted is found by reading back, and healed: no damaged block stays in use."""
+        nodes = [node for node in self.nodes.values() if node.up]
+        found = await self._until(lambda: [one for node in nodes for one in damaged_in_use(node)])
+        for one in found:
+            self.broken.append(("I14", f"damage in {one.name} was not found by the scrub"))
+        if ANTI_ENTROPY in self.plan.parts:
+            left = await self._until(lambda: equal_owners(nodes, self.log.newest))
+            self.broken += [
+                ("I14", f"what the scrub set aside did not heal: {one}") for one in left
+            ]
+
+    def _unequal(self) -> list[tuple[str, str]]:
+        """I8, and I7 of what lies below the watermarks; what differs."""
+        nodes, state = self.nodes.values(), self.log.newest
+        found = [("I8", one) for one in equal_owners(nodes, state)]
+        return [*found, *left_over(nodes, state)]
+
     async def _finish(self) -> History:
-        traffic, different = self.traffic, list[tuple[str, str]]()
-        present = self._present
+        traffic, present = self.traffic, self._present
+        if ANTI_ENTROPY in self.plan.parts:
+            left = await self._until(self._unequal)
+            self.broken += [(name, f"without any read, {text}") for name, text in left]
+        different = list[tuple[str, str]]()
         for turn in range(CONVERGE_READS):
             node = self.nodes[present[turn % len(present)]]
             await read(traffic, node.id, level="all")
             if node.up:
                 await asyncio.wait([node.spawn(node.reader.repair.idle())], timeout=5.0)
-            different = [("I8", one) for one in equal_owners(self.nodes.values(), self.log.newest)]
-            different += left_over(self.nodes.values(), self.log.newest)
+            different = self._unequal()
             if not different:
                 break
             await asyncio.sleep(CONVERGE_SECONDS / CONVERGE_READS)
         self.broken += different
+        if SCRUB in self.plan.parts:
+            await self._scrubbed()
         for id in present:
             for _ in range(5):
                 if await read(traffic, id, kind=FINAL):

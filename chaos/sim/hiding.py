@@ -1,7 +1,8 @@
 """Retention and deletes in a simulated run: what is asked for, and which rows must not be seen, since when.
 
-A rule in days is made so that the managers' median clock passes the rows of some clients while the run lasts:
-these are hidden then, and entries an hour older are removed. A delete names a service, and a client or a time.
+A rule in days is made so that the managers' median clock passes the rows of some clients while the run
+lasts: these are hidden then, and entries an hour older are removed. A delete names a service, and a client
+or a time.
 
 The reckoning is made afterwards, from the agreed log and the clients' history alone. Of each row it knows
 
@@ -9,8 +10,8 @@ The reckoning is made afterwards, from the agreed log and the clients' history a
     sure   the index of the log from which on no node that knows it may show it
 
 They differ for deletes, which go by receive times: a row that was sent about then, or again since, may come
-out either way (docs/consistency.md). Sure is what was acknowledged before the operator asked, and was not sent
-again.
+out either way (docs/consistency.md). Sure is what was acknowledged before the operator asked, and was not
+sent again.
 """
 
 from collections.abc import Iterable

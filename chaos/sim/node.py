@@ -6,11 +6,12 @@ the order they were made: no task of a dead life runs on.
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from chaos.sim.clock import Dice, SimClock
 from chaos.sim.consensus import SimConsensus, SimLog
+from chaos.sim.healing import Healing, storage_settings
 from chaos.sim.network import Answer, Serve, SimNetwork, SimTransport
 from chaos.sim.steering import Asked, Conduct, Steering, moves_api, retention_api
 from chaos.sim.taps import Fences, TappedDisk, TappedStorage, check_promises, tap_moves
@@ -28,8 +29,7 @@ from storage.settings import StorageSettings
 
 STORAGE = StorageSettings(
     log_file_bytes=48 << 10, cache_bytes=1 << 20, filter_bytes=1 << 16, catalog_interval_seconds=1.5,
-    disk_floor_bytes=1 << 20, disk_hysteresis_bytes=1 << 10, disk_interval_seconds=1.0, compact=False,
-    hint_bytes_max=0, scrub_period_seconds=0.0,  # they read and write files of their own
+    disk_floor_bytes=1 << 20, disk_hysteresis_bytes=1 << 10, disk_interval_seconds=1.0,
 )  # fmt: skip
 WRITE = WriteSettings(
     filters="off", put_timeout_seconds=0.4, backoff_first_seconds=0.02, backoff_max_seconds=0.2,
@@ -95,12 +95,23 @@ class SimNode:
     """A node through all its lives. `fences` and the disk outlive crashes."""
 
     def __init__(
-        self, id: str, network: SimNetwork, log: SimLog, tasks: Tasks, dice: Dice, skew: float
+        self,
+        id: str,
+        network: SimNetwork,
+        log: SimLog,
+        tasks: Tasks,
+        dice: Dice,
+        skew: float,
+        parts: Sequence[str] = (),
     ) -> None:
+        """`parts`: what heals it; see chaos.sim.healing."""
         self.id, self._network, self._log, self._tasks = id, network, log, tasks
         self._dice = dice.fork(id)
         self.disk = TappedDisk(id, self._dice.fork("disk"))
         self.clock = SimClock(asyncio.get_running_loop(), skew)
+        self.disk.wall = lambda: self.clock.wall_micros() / 1e6
+        self._parts = parts
+        self._settings = storage_settings(STORAGE, parts)
         self.broken: list[tuple[str, str]] = []
         self.fences = Fences(id, self.broken)
         self.metrics = SimMetrics()
@@ -146,7 +157,7 @@ class SimNode:
         views = SimViews(self.id, self.consensus, lambda node: node in self._network.serve)
         directory: Any = self.disk.path("store")
         self.storage = TappedStorage(
-            directory, self.id, STORAGE, self.clock, self.metrics,  # pyright: ignore[reportArgumentType]
+            directory, self.id, self._settings, self.clock, self.metrics,  # pyright: ignore[reportArgumentType]
             hooks=hooks(self.disk), free=lambda _: self.disk.free_bytes,
         )  # fmt: skip
         self.storage.fences = self.fences
@@ -159,8 +170,12 @@ class SimNode:
         metrics, workers = self.metrics, SimWorkers()
         parts = self.consensus, self.storage, replicas, transport, self.clock, metrics
         self.steering = Steering(self.id, self.conduct, *parts)
+        self._healing = Healing(
+            self.id, self._parts, self.storage, views, replicas, transport, self.clock, metrics
+        )
         self.writer = WriteCoordinator(
-            views, replicas, self.clock, entropy, metrics, WRITE, workers  # pyright: ignore[reportArgumentType]
+            views, replicas, self.clock, entropy, metrics, WRITE, workers,  # pyright: ignore[reportArgumentType]
+            self._healing.missed,
         )  # fmt: skip
         self.reader = ReadCoordinator(
             views, replicas, self.clock, metrics, QUERY, workers  # pyright: ignore[reportArgumentType]
@@ -170,6 +185,7 @@ class SimNode:
         self.retention = retention_api(*args, self.storage, self.reader)
         await self.writer.start()
         self.spawn(self.steering.follow())
+        self._healing.start(self.spawn)
         self._network.spawn[self.id] = lambda serve, args: self.spawn(_awaited(serve, args))
         self._network.serve[self.id] = self._serving(self.steering.membership.operations())
         if self.id in self.consensus.snapshot().members:
@@ -185,7 +201,7 @@ class SimNode:
     def _admit(self) -> None:
         """Peers may ask the store from now on."""
         operations = {**StorageOperations(self.storage).table(), **self.steering.operations()}
-        operations |= self.steering.membership.operations()
+        operations |= {**self.steering.membership.operations(), **self._healing.operations()}
         self._network.serve[self.id] = self._serving(operations)
 
     async def asked(self, handler: Any, body: dict[str, Any], **match: str) -> None:

@@ -1,4 +1,4 @@
-"""The operator of a simulated cluster: asks any node, through the real handlers, until he is told yes or no."""
+"""The operator of a simulated cluster: asks any node, by the real handlers, until he is told yes or no."""
 
 import asyncio
 from collections import Counter

@@ -141,18 +141,15 @@ class Removals:
             self._known[id].append(node.applied)
             self._seen[id] = node.life, index, aside, held
 
-    def _held(self, node: SimNode) -> dict[bytes, EntryHeader]:
+    @staticmethod
+    def _held(node: SimNode) -> dict[bytes, EntryHeader]:
         table = node.storage._engine.holdings.table
         return {
-            id: entry
-            for id, entry in self._entries(node).items()
-            if table.find(entry.entry_id) is not None
+            bytes(e.entry_id): e
+            for one in node.disk.written
+            for e in one.entries
+            if table.find(e.entry_id) is not None
         }
-
-    @staticmethod
-    def _entries(node: SimNode) -> dict[bytes, EntryHeader]:
-        """All entries that ever went into the node's log."""
-        return {bytes(e.entry_id): e for one in node.disk.written for e in one.entries}
 
     def _judge_new(self, node: SimNode, entries: list[EntryHeader]) -> None:
         """I7: what a store has known for a while to be an hour and more below the watermark does not come in.
@@ -176,7 +173,9 @@ class Removals:
             return
         free = any(one.change is None and not owns(one, entry.shard, node) for one in states)
         self._counts["entries let go"] += free
-        if not free:
+        disk = self._nodes[node].disk
+        ids = {bytes(e.entry_id) for one in disk.written if one.rotten for e in one.entries}
+        if not free and bytes(entry.entry_id) not in ids:
             what = entry.producer or entry.service
             text = f"{node} removed an entry of {what}, shard {entry.shard}, that it must keep"
             self._broken.append(("I13", text))

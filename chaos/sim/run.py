@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from chaos.facts import Facts
 from chaos.sim.clock import Dice, Stuck, VirtualLoop
 from chaos.sim.cluster import World, judge, line
-from chaos.sim.plan import WEATHER, Plan, draw
+from chaos.sim.healing import COMPACTION
+from chaos.sim.plan import HIDES, WEATHER, Plan, draw
 from chaos.sim.twins import installed
 
 #: Runs that a shrinking may cost.
@@ -41,7 +42,7 @@ def simulate(seed: int, plan: Plan | None = None) -> Outcome:
     bugs: list[str] = []
     world = World(seed, plan)
     begun = time.process_time()
-    with installed(bugs):
+    with installed(bugs, merging=COMPACTION in plan.parts or plan.has(HIDES)):
         loop = VirtualLoop()
         loop.set_exception_handler(lambda _, context: bugs.append(str(context.get("message"))))
         try:
@@ -94,6 +95,9 @@ def shrink(outcome: Outcome) -> Outcome:
     for name in WEATHER:
         if left and getattr(best.plan, name) != getattr(Plan(), name):
             smaller(best.plan.calmer(name))
+    for part in outcome.plan.parts:
+        if left:
+            smaller(best.plan.less(part))
     index = len(best.plan.faults) - 1
     while index >= 0 and left:
         smaller(best.plan.without(index))

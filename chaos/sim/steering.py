@@ -1,8 +1,8 @@
-"""What a simulated node brings to registration, leases, changes of the ring and retention: the real parts.
+"""What a simulated node brings to registration, leases, changes of the ring, retention: the real parts.
 
-Put together as node.node does it: Membership (registration, heartbeats), LeaseKeeper, Moving (executor, calls,
-letting go), NodeRetention and the keeper of watermarks. Of these only registration and NodeRetention run in
-all seeds; the others in seeds whose plan needs them, as heartbeats cost turns of the loop.
+Put together as node.node does it: Membership (registration, heartbeats), LeaseKeeper, Moving (executor,
+calls, letting go), NodeRetention and the keeper of watermarks. Of these only registration and NodeRetention
+run in all seeds; the others in seeds whose plan needs them, as heartbeats cost turns of the loop.
 
 The operator's requests go through the real handlers of the HTTP interface, without HTTP around them.
 """

@@ -19,11 +19,16 @@ from storage.log_format import HEAD_BYTES, RecordType
 from storage.service import StorageService
 
 _ACKS = (EntryStatus.STORED, EntryStatus.DUPLICATE)
+#: Where blocks lie; a segment is written and synced as a draft, then renamed.
+KEPT, DRAFT = ("store/log/", "store/segments/"), ".new"
 
 
 @dataclass(eq=False, slots=True)
 class Written:
-    """One block record as it went into a file. `synced`: an fdatasync of it has returned."""
+    """One block as it went into a log file, or one segment file (`start` is 0 then).
+
+    `synced`: an fdatasync of it has returned. `rotten`: some of its bytes were damaged at rest.
+    """
 
     file: SimFile
     name: str
@@ -32,15 +37,31 @@ class Written:
     header: BlockHeader
     accepted: tuple[int, ...]
     synced: bool = False
+    rotten: bool = False
 
     @property
     def entries(self) -> list[EntryHeader]:
         """The accepted ones."""
         return [self.header.entries[index] for index in self.accepted]
 
+    @property
+    def segment(self) -> bool:
+        """Whether it is a segment file."""
+        return self.name.endswith(DRAFT)
+
+    @property
+    def end(self) -> int:
+        """Where it ends in its file."""
+        return self.start + len(self.data)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the platter has its bytes as they were written."""
+        return self.file.platter[self.start : self.end] == self.data
+
 
 class TappedDisk(SimDisk):
-    """A SimDisk that keeps a list of the blocks written to log files."""
+    """A SimDisk that keeps a list of the blocks written to log files, and of segments that were synced."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -48,7 +69,7 @@ class TappedDisk(SimDisk):
 
     def write(self, fd: int, parts: Any, at: int) -> int:
         """As ever; then notes the blocks among the parts."""
-        name = self.handles[fd]
+        name, file = self.handles[fd]
         count = super().write(fd, parts, at)
         previous: bytes = b""
         for part in parts:
@@ -56,8 +77,7 @@ class TappedDisk(SimDisk):
                 meta = envelope.unpackb(previous[HEAD_BYTES:])
                 header = decode_header(part)
                 accepted = tuple(range(len(header.entries))) if meta is None else tuple(meta)
-                one = Written(self.names[name], name, at, bytes(part), header, accepted)
-                self.written.append(one)
+                self.written.append(Written(file, name, at, bytes(part), header, accepted))
             at += len(part)
             previous = bytes(part) if len(part) < 4096 else b""
         return count
@@ -65,24 +85,30 @@ class TappedDisk(SimDisk):
     def sync(self, fd: int) -> None:
         """As ever; what the file holds is synced then."""
         super().sync(fd)
-        file = self.names[self.handles[fd]]
+        name, file = self.handles[fd]
+        if name.endswith(DRAFT):
+            data = bytes(file.cache)
+            header = header_of_segment(data)
+            self.written.append(Written(file, name, 0, data, header, _all_of(header)))
         for one in self.written:
             if one.file is file:
                 one.synced = True
 
     def on_platter(self) -> Iterator[Written]:
-        """The blocks that a power cut now would leave."""
+        """The blocks and segments that a power cut now would leave; those that rotted since as well."""
+        files = {
+            id(file)
+            for name, file in self.durable_names.items()
+            if name.startswith(KEPT) and not name.endswith(DRAFT)
+        }
         for one in self.written:
-            end = one.start + len(one.data)
-            if self.durable_names.get(one.name) is one.file and (
-                one.file.platter[one.start : end] == one.data
-            ):
+            if id(one.file) in files and (one.rotten or one.whole):
                 yield one
 
     def seqs_on_platter(self, producer: tuple[str, ...], epoch: int) -> SeqIntervals:
-        """What a power cut now would leave of one producer epoch."""
+        """What a power cut now would leave of one producer epoch; what rotted was there once, and counts."""
         found = SeqIntervals()
-        for one in self.on_platter():
+        for one in self._held():
             for entry in one.entries:
                 if entry.sequenced and (entry.producer_key, entry.producer_epoch) == (
                     producer,
@@ -91,6 +117,27 @@ class TappedDisk(SimDisk):
                     found.update(entry.seqs)
                     found.update(entry.skips)
         return found
+
+    def contents_on_platter(self) -> set[bytes]:
+        """Content hashes of the entries that a power cut now would leave, or that rotted since."""
+        return {entry.content_hash for one in self._held() for entry in one.entries}
+
+    def _held(self) -> list[Written]:
+        rotten = [one for one in self.written if one.rotten and one.synced]
+        return [*(one for one in self.on_platter() if not one.rotten), *rotten]
+
+
+def header_of_segment(data: bytes) -> BlockHeader:
+    """The block header of a segment file's bytes: groups, front, mark (magic, length of front), footer."""
+    footer = int.from_bytes(data[-8:-4], "little") + 8
+    mark = len(data) - footer - 16
+    assert data[mark : mark + 8] == b"QLSG0001"
+    front = int.from_bytes(data[mark + 8 : mark + 16], "big")
+    return decode_header(data[mark - front : mark])
+
+
+def _all_of(header: BlockHeader) -> tuple[int, ...]:
+    return tuple(range(len(header.entries)))
 
 
 @dataclass(slots=True)
