@@ -14,8 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from chaos.checkers import CHECKERS, VIOLATED
-from chaos.history import FINAL, FaultRecord, Head, History, Op
+from chaos.history import FINAL, FaultRecord, Head, History
 from chaos.sim import twins
 from chaos.sim.checks import check_control, check_order, check_restart, equal_owners
 from chaos.sim.clients import Traffic, Writer, agent, read, read_pages
@@ -25,21 +24,19 @@ from chaos.sim.corpus import SERVICES, SimCorpus, SimFacts
 from chaos.sim.election import Election
 from chaos.sim.healing import ANTI_ENTROPY, SCRUB
 from chaos.sim.hiding import Hidden, Hider, check_watermarks, left_over
+from chaos.sim.judging import Acks
 from chaos.sim.looks import LOOK_SECONDS, Looks
 from chaos.sim.moving import Hands, Mover
 from chaos.sim.network import SimNetwork
 from chaos.sim.node import OWNER, SimNode, Tasks
 from chaos.sim.operating import Operator
-from chaos.sim.owning import Holders, Removals
+from chaos.sim.owning import Removals
 from chaos.sim.plan import HIDES, MOVES, ROTS, SECONDS, Fault, Plan
 from chaos.sim.rot import HINTS_LOST, damaged_in_use, lose_hints, rot
-from chaos.sim.steering import MANAGERS, Conduct
+from chaos.sim.steering import MANAGERS, conduct, found
 from cluster.consensus import CommandRefused
-from cluster.lease_founding import first_ring
 from records.errors import QuorumlogError
-from records.ids import digest_id
 from ring.serde import from_dict, to_dict
-from ring.shards import shard_of
 from runtime.deadline import Deadline
 
 T = TypeVar("T")
@@ -78,7 +75,7 @@ class World:
         loop = asyncio.get_running_loop()
         self.tasks = Tasks(loop)
         self.log = SimLog(self.dice.fork("log"), self._reaches_majority)
-        self._found()
+        found(self.log, NODES, (N, W, R), SHARDS)
         dice = self.dice
         ids = (*NODES, *(SPARES if self.plan.has(MOVES) else ()))
         skews = {id: dice.uniform(-self.plan.skew, self.plan.skew) for id in ids}
@@ -98,8 +95,9 @@ class World:
         self._weather(self.plan)
         corpus = SimCorpus(self.seed, WALL_MICROS)
         self.traffic = Traffic(
-            self.nodes, self.network, corpus, dice.fork("clients"), [], {}, [], self.broken, self._acked
+            self.nodes, self.network, corpus, dice.fork("clients"), [], {}, [], self.broken, self.acks.acked
         )  # fmt: skip
+        self.acks.begin(self.traffic)
         looking = asyncio.create_task(self._look())
         await self._work()
         history = await self._finish()
@@ -110,11 +108,8 @@ class World:
     def _steer(self) -> None:
         """Who leads and who moves shards, in runs that need it."""
         steered = self.plan.has((*MOVES, *HIDES))
-        dice = self.dice.fork("conduct")
-        dead_after = dice.uniform(1.0, 2.0) if dice.chance(0.2) else 0.0
-        pace = dice.number(2_000, 20_000) if dice.chance(0.3) else 0
-        self.conduct = Conduct(steered, dice.number(1, 4), pace, dead_after)
-        self.holders = Holders(self.log, self.nodes)
+        self.conduct = conduct(self.dice.fork("conduct"), steered)
+        self.acks = Acks(self.log, self.nodes, self.broken)
         self.removals = Removals(self.log, self.nodes, self.broken, self.bitten)
         self.election = Election(self.dice.fork("election"), MANAGERS, self._able)
         hands = Hands(self._crash, self._revive, self._arrive)
@@ -168,25 +163,8 @@ class World:
                 task.cancel()
             await asyncio.wait(left, timeout=0.1)
 
-    def _found(self) -> None:
-        for id in NODES:
-            member = {"id": id, "roles": ["ingestor", "query", "storage"], "incarnation": 1}
-            self.log.commit("RegisterNode", member, "world")
-        quorum = {"expected_cluster_epoch": 0, "n": N, "w": W, "r": R, "cluster_id": "sim"}
-        self.log.commit("SetQuorum", {**quorum, "shard_count": SHARDS}, "world")
-        ring = first_ring(self.log.newest.with_role("storage"), N, SHARDS)
-        self.log.commit("SetRing", {"expected_ring_epoch": 0, "map": ring, "stage": "new"}, "world")
-        rows = [[shard, NODES[shard % len(NODES)], 0] for shard in range(SHARDS)]
-        self.log.commit("Assign", {"assignments": rows}, "world")
-
     def _reaches_majority(self, node: str) -> bool:
-        if node in self._deaf:
-            return False
-        others = [one for one in NODES if one != node]
-        cut = sum(
-            (node, one) in self.network.cut or (one, node) in self.network.cut for one in others
-        )
-        return cut < len(others)
+        return node not in self._deaf and self.network.reaches_one(node, NODES)
 
     def _weather(self, plan: Plan) -> None:
         weather = self.network.weather
@@ -444,43 +422,6 @@ class World:
 
     # -- judging
 
-    def _acked(
-        self, client: str, writer: Writer | None, numbers: Iterable[int], content: bytes, since: int
-    ) -> None:
-        """I9: what is being acknowledged is on the platters of W owners of each owner set now."""
-        if writer is not None:
-            key = ("default", writer.service, writer.producer)
-            held = {
-                id: one.disk.seqs_on_platter(key, writer.epoch) for id, one in self.nodes.items()
-            }
-            shard = shard_of("default", writer.service, 1, writer.producer, SHARDS)
-            for number in numbers:
-                having = {id for id, one in held.items() if number in one}
-                self._judge_ack(f"{client}:{number}", shard, having, since)
-            return
-        if self._below(client, numbers):
-            return  # acknowledged, and not stored: never seen by anybody
-        wanted = {digest_id(content, str(shard).encode()) for shard in range(SHARDS)}
-        wanted = {digest_id(content, str(shard).encode()): shard for shard in range(SHARDS)}
-        found: dict[int, set[str]] = {}
-        for id, node in self.nodes.items():
-            for one in wanted.keys() & node.disk.contents_on_platter():
-                found.setdefault(wanted[one], set()).add(id)
-        for shard, having in sorted(found.items()) or [(0, set[str]())]:
-            self._judge_ack(f"a batch of {client}", shard, having, since)
-
-    def _below(self, client: str, numbers: Iterable[int]) -> bool:
-        """Whether watermarks hide all these rows, whatever services their entry may hold."""
-        marks = self.log.newest.watermarks
-        service = self.traffic.services[client]
-        latest = max(self.traffic.corpus.row(client, n, service)["_micros"] for n in numbers)
-        return ("default", "") in marks and latest < min(marks.values())
-
-    def _judge_ack(self, what: str, shard: int, having: set[str], since: int) -> None:
-        if not self.holders.enough(shard, having, since):
-            text = f"{what} was acknowledged, these have it: {', '.join(sorted(having))}"
-            self.broken.append(("I9", f"{text}; {self.holders.wanted(shard)}"))
-
     async def _until(self, differences: Callable[[], list[T]]) -> list[T]:
         """Waits until there are none any more; those that are left after CONVERGE_SECONDS."""
         loop = asyncio.get_running_loop()
@@ -547,29 +488,11 @@ class World:
     def _judge_hidden(self, history: History) -> None:
         """I7 and I13, and which rows the other checkers must not miss."""
         corpus = SimCorpus(self.seed, WALL_MICROS)
-        args = SimFacts(history), self.log, corpus, self.hider, self.plan.skew
-        hidden = Hidden(*args)
+        hidden = Hidden(SimFacts(history), self.log, corpus, self.hider, self.plan.skew)
         self.hidden = hidden.names
         self.bitten["rows hidden"] += len(hidden.sure)
-        self.broken += hidden.check(self.traffic.pages)
         clocks = [node.clock.skew for node in self.nodes.values() if node.life]
-        self.broken += check_watermarks(self.log, clocks)
-
-
-def judge(history: History, hidden: frozenset[str] = frozenset()) -> list[tuple[str, str]]:
-    """What chaos.checkers find wrong with a history. `hidden`: names of rows that reads may lack."""
-    facts = SimFacts(history, hidden=hidden)
-    found = []
-    for checker in CHECKERS:
-        verdict = checker(facts)
-        if verdict.status == VIOLATED:
-            found += [(verdict.id, example) for example in verdict.examples]
-    return found
-
-
-def line(op: Op) -> str:
-    """An op as a line of the trace."""
-    return f"{op.t_inv} {op.t_ret} {op.client} {op.kind} {op.node} {op.rows} {op.outcome} {op.resp}"
+        self.broken += [*hidden.check(self.traffic.pages), *check_watermarks(self.log, clocks)]
 
 
 assert len(SERVICES) == SHARDS

@@ -73,33 +73,6 @@ def may_lack(state: ClusterState, node: str, entry: EntryHeader) -> bool:
     return not owns(state, entry.shard, node) or below(state, entry)
 
 
-class Holders:
-    """Whether those that have something are enough of its owners, at some index."""
-
-    def __init__(self, log: SimLog, nodes: dict[str, SimNode]) -> None:
-        self._log, self._nodes = log, nodes
-
-    def enough(self, shard: int, having: set[str], since: int) -> bool:
-        """Whether W of each owner set have it, by a state that the answering node may have gone by.
-
-        Args:
-            since: the index that it knew when it was asked.
-        """
-        states = reversed(self._log.states[since:])
-        return any(self._met(state, shard, having) for state in states)
-
-    @staticmethod
-    def _met(state: ClusterState, shard: int, having: set[str]) -> bool:
-        sets = owner_sets(state, shard)
-        return all(len(having.intersection(owners)) >= state.quorum.w for owners in sets)
-
-    def wanted(self, shard: int) -> str:
-        """What would be enough now."""
-        state = self._log.newest
-        sets = " and ".join("".join(owners) for owners in owner_sets(state, shard))
-        return f"{state.quorum.w} of each of {sets} must"
-
-
 class Removals:
     """I13: what a store holds no more it was allowed to let go of. Looks at each store again and again."""
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from chaos.facts import Facts
 from chaos.sim.clock import Dice, Stuck, VirtualLoop
-from chaos.sim.cluster import World, judge, line
+from chaos.sim.cluster import World
 from chaos.sim.healing import COMPACTION
+from chaos.sim.judging import judge, line
 from chaos.sim.plan import HIDES, WEATHER, Plan, draw
 from chaos.sim.twins import installed
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from chaos.sim.consensus import SimConsensus
+from chaos.sim.clock import Dice
+from chaos.sim.consensus import SimConsensus, SimLog
+from cluster.lease_founding import first_ring
 from cluster.lease_keeper import FoundingSettings, LeaseKeeper, LeaseRules
 from cluster.membership import Membership
 from cluster.moves_http import MovesApi
@@ -40,6 +42,20 @@ RETENTION = RetentionSettings(interval_seconds=0.3, step_seconds=1)
 FOUNDING = FoundingSettings("sim", 3, 2, 2, 3, frozenset(MANAGERS))
 
 
+def found(log: SimLog, nodes: tuple[str, ...], quorum: tuple[int, int, int], shards: int) -> None:
+    """Founds the cluster: members, N, W and R, the first ring, a leader for each shard."""
+    n, w, r = quorum
+    for id in nodes:
+        member = {"id": id, "roles": list(ROLES), "incarnation": 1}
+        log.commit("RegisterNode", member, "world")
+    args = {"expected_cluster_epoch": 0, "n": n, "w": w, "r": r}
+    log.commit("SetQuorum", {**args, "cluster_id": "sim", "shard_count": shards}, "world")
+    ring = first_ring(log.newest.with_role("storage"), n, shards)
+    log.commit("SetRing", {"expected_ring_epoch": 0, "map": ring, "stage": "new"}, "world")
+    rows = [[shard, nodes[shard % len(nodes)], 0] for shard in range(shards)]
+    log.commit("Assign", {"assignments": rows}, "world")
+
+
 @dataclass(frozen=True, slots=True)
 class Conduct:
     """How the nodes of a run are set. `steered`: leases, changes and watermarks are theirs to keep."""
@@ -57,6 +73,13 @@ class Conduct:
             "replace_dead_after_seconds": self.replace_dead_after_seconds,
             "let_go_after_seconds": 1.0,
         }
+
+
+def conduct(dice: Dice, steered: bool) -> Conduct:
+    """That of a seed."""
+    dead_after = dice.uniform(1.0, 2.0) if dice.chance(0.2) else 0.0
+    pace = dice.number(2_000, 20_000) if dice.chance(0.3) else 0
+    return Conduct(steered, dice.number(1, 4), pace, dead_after)
 
 
 class Steering:
