@@ -13,7 +13,6 @@ import cluster.state_ops
 import cluster.view
 import storage.moving
 from chaos.mutants.planting import Place, mutant
-from chaos.sim.plan import EXECUTOR
 from ring.serde import from_dict
 
 
@@ -47,14 +46,6 @@ def _() -> Sequence[Place]:
         return real(state, list(state.moving))
 
     return [(cluster.rebalance, "next_command", next_command)]
-
-
-@mutant(
-    "copy from fewer old owners than meet a quorum", "I1", "I4", loss=0.25,
-    faults=("partition", "join", "replace dead", "one way"),
-)  # fmt: skip
-def _() -> Sequence[Place]:
-    return [(cluster.shard_copy.ShardCopier, "_check", staticmethod(lambda _task, _answered: None))]
 
 
 @mutant("write needs W of the union of owners only", "I9", "I4", "I1", quick=True,
@@ -117,12 +108,6 @@ def _() -> Sequence[Place]:
     return [(moves, "raise_ring", raise_ring), (moves, "hand_over", hand_over)]
 
 
-@mutant("executor does not look whether a copy is of this move", "I4", "I1",
-        faults=("replace", "abort", "replace", "return", *EXECUTOR[:2]))  # fmt: skip
-def _() -> Sequence[Place]:
-    return [(cluster.rebalance.Rebalancer, "_is_of", lambda self, shard, _: shard in self._copies)]
-
-
 @mutant("change of W fills no owners up", "I4", "I1", loss=0.25, faults=("quorum",) * 5)
 def _() -> Sequence[Place]:
     real = cluster.state_moves._quorums
@@ -141,12 +126,3 @@ def _() -> Sequence[Place]:
         (cluster.state_ops, "_check_quorums_meet", lambda *_: None),
         (cluster.moves_http, "_meets", lambda state, wanted: wanted.n == state.quorum.n),
     ]
-
-
-@mutant("shard is given up before its old owners know", "I4", "I1", "I9",
-        faults=("zombie",) * 4 + ("replace", "join"))  # fmt: skip
-def _() -> Sequence[Place]:
-    async def know(*_: Any) -> bool:
-        return True
-
-    return [(cluster.rebalance.Rebalancer, "_old_owners_know", know)]

@@ -51,6 +51,8 @@ class Traffic:
     on_ack: Callable[[str, "Writer | None", Iterable[int], bytes, int], None]
     #: (op, node, log index that the node knew when it was asked, names of rows) of each answer to a read.
     pages: list[tuple[int, str, int, list[str]]] = field(default_factory=list)
+    #: Rows for which other bytes were acknowledged.
+    lies: set[str] = field(default_factory=set)
     over: bool = False
 
     def now(self) -> int:
@@ -217,8 +219,7 @@ class Writer:
         refused = {one.seq for one in result.conflicts}
         for number in range(first, last + 1):
             if number not in refused:
-                name = row_name(self.name, number)
-                self._traffic.broken.append(("I3", f"other bytes for {name} were acknowledged"))
+                self._traffic.lies.add(row_name(self.name, number))
 
 
 async def agent(traffic: Traffic, name: str, posts: int) -> int:

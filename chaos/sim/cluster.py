@@ -483,6 +483,8 @@ class World:
         history = History(head, tuple(traffic.ops), tuple(self._downtimes), self.unfinished)
         if self.plan.has(HIDES):
             self._judge_hidden(history)
+        for name in sorted(traffic.lies - self.hidden):  # of what is blanked nobody knows the bytes
+            self.broken.append(("I3", f"other bytes for {name} were acknowledged"))
         return history
 
     def _judge_hidden(self, history: History) -> None:

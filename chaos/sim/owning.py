@@ -22,15 +22,15 @@ Owners = tuple[str, ...]
 LOOK_SECONDS = 0.2
 #: Looks after which what a node knows must have come to its store.
 LOOKS = 5
-_TABLES: dict[int, tuple[Any, tuple[Owners, ...]]] = {}
+#: The last ring that was looked at, and its rows: mostly the same one is asked for again.
+_LAST: list[tuple[Any, tuple[Owners, ...]]] = [(None, ())]
 
 
 def _table(ring: Any) -> tuple[Owners, ...]:
-    """The rows of a ring as the state keeps it; the last ring is remembered."""
-    known = _TABLES.get(0)
-    if known is None or known[0] is not ring:
-        known = _TABLES[0] = ring, tuple(tuple(row) for row in from_dict(ring).table)
-    return known[1]
+    """The rows of a ring as the state keeps it."""
+    if _LAST[0][0] is not ring:
+        _LAST[0] = ring, tuple(tuple(row) for row in from_dict(ring).table)
+    return _LAST[0][1]
 
 
 def owner_sets(state: ClusterState, shard: int) -> tuple[Owners, ...]:

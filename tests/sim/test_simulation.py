@@ -14,7 +14,7 @@ import pytest
 
 from chaos.mutants import MUTANTS, Mutant, hunt
 from chaos.sim.clock import Dice
-from chaos.sim.plan import KINDS, Plan, draw
+from chaos.sim.plan import HIDES, KINDS, MOVES, Fault, Plan, draw
 from chaos.sim.run import Outcome, shrink, simulate
 from chaos.sim.twins import replaced
 from tests.support.source import ROOT
@@ -41,6 +41,39 @@ def test_a_seed_holds_all_invariants(seed: int) -> None:
     assert outcome.bitten
 
 
+def test_shards_move_while_clients_write_and_the_executor_dies() -> None:
+    """A fourth node takes a third one's place; who moves shards is killed while they are read anew."""
+    faults = (
+        Fault(0.5, "executor kill settling", 0, 0.8),
+        Fault(0.6, "replace", 2, 0.5),
+        Fault(1.5, "quorum", 0, 0.5),
+        Fault(2.0, "return", 2, 0.5),
+    )
+
+    outcome = simulate(7, Plan(loss=0.05, faults=faults))
+
+    assert outcome.broken == []
+    assert outcome.bitten["asked: replace"] == outcome.bitten["asked: add"] == 1
+    assert outcome.bitten["executor kill settling"] == 1
+    assert outcome.bitten["entries let go"] > 0
+
+
+def test_rows_go_while_a_node_is_away() -> None:
+    """Rules pass the rows of some clients, and a delete names others, while one node is down."""
+    faults = (
+        Fault(0.8, "power", 1, 3.0),
+        *(Fault(at, "rule", 0, 0.5) for at in (1.0, 1.2, 1.4)),
+        Fault(1.6, "delete", 0, 0.5),
+        Fault(2.6, "delete", 0, 0.5),
+    )
+
+    outcome = simulate(11, Plan(faults=faults))
+
+    assert outcome.broken == []
+    assert outcome.bitten["rows hidden"] > 10
+    assert outcome.bitten["entries expired"] > 0
+
+
 def test_the_same_seed_gives_the_same_trace_under_any_hash_seed() -> None:
     """Twice in this process, once in others that order sets and dicts of texts otherwise."""
     code = "from chaos.sim.run import simulate; print(simulate(1003).trace)"
@@ -58,11 +91,14 @@ def test_the_same_seed_gives_the_same_trace_under_any_hash_seed() -> None:
 
 def test_plans_differ_and_every_kind_of_fault_is_drawn() -> None:
     """Swarm: no seed has all kinds, all seeds together have each."""
-    plans = [draw(Dice("plan", seed), 3) for seed in range(200)]
+    plans = [draw(Dice("plan", seed), 3) for seed in range(500)]
 
     kinds = [{fault.kind for fault in plan.faults} for plan in plans]
-    assert set().union(*kinds) == set(KINDS)
+    assert set().union(*kinds) >= {*KINDS, *MOVES, *HIDES}
     assert max(map(len, kinds)) < len(KINDS)
+    assert (
+        {plan.has(MOVES) for plan in plans} == {plan.has(HIDES) for plan in plans} == {True, False}
+    )
     assert {plan.loss > 0 for plan in plans} == {True, False}
 
 
