@@ -7,7 +7,10 @@
     twins      what else a node has of its machine, replaced where the product uses it
     node       the product's store, write path and read path, put together on these
     plan       which troubles a seed has (swarm), as data · clients  what is asked of the cluster
-    taps       what stores did, seen from beside · checks, chaos.checkers  the invariants
+    election   who leads the agreed log · steering  the product's leases, executor of changes, retention
+    operating  the operator · moving  changes of the ring · hiding  retention, deletes, what is hidden
+    owning     who owns what, what may be let go of: the checks' own reckoning
+    taps       what stores did, seen from beside · checks, judging, chaos.checkers  the invariants
     cluster    one run from founding to verdict · run  seeds, replay, shrinking · command  `chaos sim`
 
 One seed is one run: the same trace each time, on each machine, under each hash seed. So a failing seed is

@@ -113,17 +113,16 @@ class World:
         self.removals = Removals(self.log, self.nodes, self.broken, self.bitten)
         self.election = Election(self.dice.fork("election"), MANAGERS, self._able)
         hands = Hands(self._crash, self._revive, self._arrive)
-        operator = Operator(self.nodes, self.dice.fork("operator"), self.bitten)
+        dice = self.dice.fork("operator")
+        operator = Operator(self.nodes, dice, self.bitten, self.broken)
         self.mover = Mover(
             self.nodes, SPARES, self.log, self.network, self.election, operator, hands
         )  # fmt: skip
         self.hider = Hider(operator, self.log)
         if steered:
             self.log.election = self.election
-            self._background = [
-                asyncio.create_task(self.election.run()),
-                asyncio.create_task(self.removals.run()),
-            ]
+            loops = self.election.run(), self.removals.run()
+            self._background = [asyncio.create_task(one) for one in loops]
 
     def _able(self, node: str) -> bool:
         """Whether a node can lead the log."""

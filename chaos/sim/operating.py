@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from chaos.sim.clock import Dice
+from chaos.sim.network import judge_end
 from chaos.sim.node import SimNode
-from cluster.consensus import CommandRefused, NotCommitted, OutcomeUnknown
-from records.errors import InvalidRequest, NotFound, QuorumlogError
+from cluster.consensus import CommandRefused, OutcomeUnknown
+from records.errors import InvalidRequest, NotFound
 
 #: Virtual seconds that he goes on asking; that one answer may take.
 ASK_SECONDS, ANSWER_SECONDS = 8.0, 3.0
@@ -20,11 +21,12 @@ Handler = Callable[[SimNode], Any]
 
 @dataclass(slots=True)
 class Operator:
-    """One per run. What he was told goes into `bitten`."""
+    """One per run. What he was told goes into `bitten`; what is no answer, into `broken`."""
 
     nodes: dict[str, SimNode]
     dice: Dice
     bitten: Counter[str]
+    broken: list[tuple[str, str]]
 
     async def ask(self, name: str, handler: Handler, body: dict[str, Any], **match: str) -> bool:
         """Whether it was accepted; False also if nobody could say."""
@@ -35,6 +37,7 @@ class Operator:
             if up:
                 node = self.dice.pick(up)
                 work = node.spawn(node.asked(handler(node), body, **match))
+                work.add_done_callback(self._ended)
                 await asyncio.wait([work], timeout=ANSWER_SECONDS)
                 error = _error_of(work)
                 if error is None:
@@ -45,6 +48,10 @@ class Operator:
                     return False
             await asyncio.sleep(self.dice.uniform(0.1, 0.4))
         return False
+
+    def _ended(self, work: "asyncio.Task[None]") -> None:
+        """Also if he does not wait for it any more."""
+        judge_end(work, "a request of the operator", self.broken)
 
 
 def _error_of(work: "asyncio.Task[None]") -> BaseException | None:
@@ -58,8 +65,4 @@ def _error_of(work: "asyncio.Task[None]") -> BaseException | None:
 def _again(error: BaseException) -> bool:
     if isinstance(error, CommandRefused):
         return error.reason in _BUSY
-    if isinstance(error, InvalidRequest | NotFound):
-        return False
-    if isinstance(error, NotCommitted | OutcomeUnknown | QuorumlogError):
-        return True
-    raise error
+    return not isinstance(error, InvalidRequest | NotFound)
