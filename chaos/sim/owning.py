@@ -111,7 +111,8 @@ class Removals:
                 self._judge_new(node, [held[one] for one in held.keys() - seen[3].keys()])
             else:
                 self._known[id] = deque(maxlen=LOOKS)
-            self._known[id].append(node.applied)
+            if node.steering.registered:  # from then on its store is told
+                self._known[id].append(node.applied)
             self._seen[id] = node.life, index, aside, held
 
     @staticmethod

@@ -89,6 +89,7 @@ class Node:
         self.id, self.up, self.life, self.applied, self.held = "c", True, 1, 0, held
         table = SimpleNamespace(find=self._find)
         engine = SimpleNamespace(holdings=SimpleNamespace(table=table))
+        self.steering = SimpleNamespace(registered=True)
         self.storage = SimpleNamespace(_engine=engine, blocks_set_aside=0)
         written = SimpleNamespace(entries=list(held), rotten=False)
         self.disk = SimpleNamespace(written=[written])
