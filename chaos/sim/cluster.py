@@ -149,7 +149,8 @@ class World:
         posts = {f"agent{i}": asyncio.create_task(agent(traffic, f"agent{i}", 6)) for i in range(2)}
         reader = asyncio.create_task(self._read(dice.fork("reader")))
         troubles = [asyncio.create_task(self._inflict(one)) for one in self.plan.faults]
-        if self.plan.skew == 0 and dice.chance(0.4):
+        rots = any(one.kind in ROTS for one in self.plan.faults)  # who lost a row takes a lie for it
+        if self.plan.skew == 0 and dice.chance(0.4) and not rots:
             troubles.append(asyncio.create_task(self._lie(dice.uniform(1.0, SECONDS))))
         await asyncio.sleep(SECONDS)
         for task in troubles:
@@ -210,7 +211,7 @@ class World:
             await asyncio.sleep(fault.seconds)
             node.disk.cut_in = ""
         elif kind in (*ROTS, HINTS_LOST):
-            bit = lose_hints(node.disk) if kind == HINTS_LOST else rot(node.disk, kind, self.dice)
+            bit = lose_hints(node.disk) if kind == HINTS_LOST else rot(node, self.nodes.values(), kind, self.dice)
             self.bitten[kind] += bit
         elif kind in ("leader", "ring", "leaderless"):
             self._decide(kind, fault)
@@ -360,8 +361,8 @@ class World:
             node.disk.free_bytes = 1 << 40
         await self._revive()
         for node in self.nodes.values():
-            wal: Any = node.storage._wal
-            if node.up and wal.failure is not None and not wal.failed_for_space:
+            wal: Any = node.storage._wal if node.up else None
+            if wal is not None and wal.failure is not None and not wal.failed_for_space:
                 self._crash(node, power=False)  # it stopped at a bad disk, as it should: a new disk
                 await self._revive()
 
@@ -400,7 +401,7 @@ class World:
         nodes = [node for node in self.nodes.values() if node.up]
         found = await self._until(lambda: [one for node in nodes for one in damaged_in_use(node)])
         for one in found:
-            self.broken.append(("I14", f"damage in {one.name} was not found by the scrub"))
+            self.broken.append(("I14", f"damage in {one} was not found by the scrub"))
         if ANTI_ENTROPY in self.plan.parts:
             left = await self._until(lambda: equal_owners(nodes, SHARDS))
             self.broken += [("I14", f"what the scrub set aside did not heal: {one}") for one in left]

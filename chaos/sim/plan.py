@@ -90,9 +90,9 @@ def draw(dice: Dice, nodes: int) -> Plan:
 def _at_rest(dice: Dice, nodes: int, parts: tuple[str, ...]) -> list[Fault]:
     """Faults of what lies on disks, and of what works on it."""
     kinds: list[tuple[str, int]] = []
-    if dice.chance(0.35):
+    if dice.chance(0.4):
         where = dice.number(0, nodes - 1)
-        kinds += [(dice.pick(ROTS), where) for _ in range(dice.number(1, 3))]
+        kinds += [(dice.pick(ROTS), where) for _ in range(dice.number(1, 4))]
     if HINTS in parts and dice.chance(0.3):
         kinds.append(("hints lost", dice.number(0, nodes - 1)))
     if COMPACTION in parts and dice.chance(0.6):
