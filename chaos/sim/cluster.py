@@ -27,7 +27,7 @@ from chaos.sim.looks import LOOK_SECONDS, Looks
 from chaos.sim.network import SimNetwork
 from chaos.sim.node import OWNER, SimNode, Tasks
 from chaos.sim.plan import ROTS, SECONDS, Fault, Plan
-from chaos.sim.rot import HINTS_LOST, damaged_in_use, lose_hints, rot
+from chaos.sim.rot import HINTS_LOST, altered_rows, damaged_in_use, lose_hints, rot
 from cluster.consensus import CommandRefused
 from cluster.lease_founding import first_ring
 from records.errors import QuorumlogError
@@ -86,6 +86,9 @@ class World:
             self.nodes, self.network, corpus, dice.fork("clients"), [], {}, [], self.broken, self._acked
         )  # fmt: skip
         looking = asyncio.create_task(self._look())
+        if any(one.kind in ROTS for one in self.plan.faults):
+            for node in self.nodes.values():
+                node.altered = lambda block: altered_rows(block, corpus, self.traffic.services)
         await self._work()
         history = await self._finish()
         looking.cancel()
@@ -149,7 +152,9 @@ class World:
         posts = {f"agent{i}": asyncio.create_task(agent(traffic, f"agent{i}", 6)) for i in range(2)}
         reader = asyncio.create_task(self._read(dice.fork("reader")))
         troubles = [asyncio.create_task(self._inflict(one)) for one in self.plan.faults]
-        rots = any(one.kind in ROTS for one in self.plan.faults)  # who lost a row takes a lie for it
+        rots = any(
+            one.kind in ROTS for one in self.plan.faults
+        )  # who lost a row takes a lie for it
         if self.plan.skew == 0 and dice.chance(0.4) and not rots:
             troubles.append(asyncio.create_task(self._lie(dice.uniform(1.0, SECONDS))))
         await asyncio.sleep(SECONDS)
@@ -211,7 +216,11 @@ class World:
             await asyncio.sleep(fault.seconds)
             node.disk.cut_in = ""
         elif kind in (*ROTS, HINTS_LOST):
-            bit = lose_hints(node.disk) if kind == HINTS_LOST else rot(node, self.nodes.values(), kind, self.dice)
+            bit = (
+                lose_hints(node.disk)
+                if kind == HINTS_LOST
+                else rot(node, self.nodes.values(), kind, self.dice)
+            )
             self.bitten[kind] += bit
         elif kind in ("leader", "ring", "leaderless"):
             self._decide(kind, fault)
@@ -404,7 +413,9 @@ class World:
             self.broken.append(("I14", f"damage in {one} was not found by the scrub"))
         if ANTI_ENTROPY in self.plan.parts:
             left = await self._until(lambda: equal_owners(nodes, SHARDS))
-            self.broken += [("I14", f"what the scrub set aside did not heal: {one}") for one in left]
+            self.broken += [
+                ("I14", f"what the scrub set aside did not heal: {one}") for one in left
+            ]
 
     async def _finish(self) -> History:
         traffic, different = self.traffic, []

@@ -19,7 +19,13 @@ KINDS = (
 )  # fmt: skip
 #: What goes wrong at rest (always on the same node of a run), and in the middle of what heals.
 ROTS = ("rot bit", "rot page", "rot file")
-MERGE_KINDS = ("cut in rename", "cut in draft", "cut in unlink", "kill in rename", "kill in sync directory")
+MERGE_KINDS = (
+    "cut in rename",
+    "cut in draft",
+    "cut in unlink",
+    "kill in rename",
+    "kill in sync directory",
+)
 #: Numbers of a plan that a shrinking may set to nothing.
 WEATHER = ("loss", "repeat", "corrupt", "delay", "lose_answers", "skew", "sync")
 
@@ -98,4 +104,6 @@ def _at_rest(dice: Dice, nodes: int, parts: tuple[str, ...]) -> list[Fault]:
     if COMPACTION in parts and dice.chance(0.6):
         kinds += [(dice.pick(MERGE_KINDS), dice.number(0, nodes - 1)) for _ in range(2)]
     times = ((dice.uniform(1.0, SECONDS), dice.uniform(0.2, 1.5)) for _ in kinds)
-    return [Fault(at, kind, who, for_) for (kind, who), (at, for_) in zip(kinds, times, strict=True)]
+    return [
+        Fault(at, kind, who, for_) for (kind, who), (at, for_) in zip(kinds, times, strict=True)
+    ]

@@ -5,12 +5,14 @@ fewer the invariants of reads do not hold until the copy is healed (docs/reliabi
 the time the page cache still has the sound bytes, so that only a reader who asks the disk meets the damage.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from chaos.sim.clock import Dice
+from chaos.sim.corpus import SimCorpus
 from chaos.sim.disk import PAGE, SimFile
 from chaos.sim.node import SimNode
 from chaos.sim.taps import TappedDisk, Written
+from records.block_codec import EncodedBlock, open_body, parse_prefix
 from storage.blocks import BlockPlace
 from storage.segment_file import segment_path
 from storage.wal import file_name
@@ -88,3 +90,17 @@ def _file_of(disk: TappedDisk, place: BlockPlace) -> SimFile | None:
     if place.file < 0:
         name = f"store/segments/{segment_path(-place.file, place.min_ts, place.max_ts)}"
     return disk.names.get(name)
+
+
+def altered_rows(block: EncodedBlock, corpus: SimCorpus, services: Mapping[str, str]) -> str:
+    """What is wrong with the rows of a block: "" if each is what its client sends under its number."""
+    if not block.header.rows:
+        return ""
+    body = memoryview(block.data)[parse_prefix(block.data).body[0] :]
+    table = open_body(body, block.header.columns).read()
+    names = ("chaos_client", "chaos_number", "message")
+    for client, number, message in zip(*(table[name].to_pylist() for name in names), strict=True):
+        sent = client in services and corpus.row(client, number, services[client])
+        if not sent or sent["message"] != message:
+            return f"an altered row, {client}:{number}"
+    return ""
