@@ -1,9 +1,9 @@
 """Reading the log at start: file after file, damage set aside, torn ends cut. Nothing vanishes silently.
 
 Damaged ranges are copied to `quarantine/` before anything is truncated, logged, and reported to the
-caller, which counts them; where they cannot be copied (the disk is full) nothing is truncated, and the
-next log file says where this one ended. A file that the disk cannot read is read page by page, unreadable pages as zeros:
-the records on the other pages survive.
+caller, which counts them. Where they cannot be copied (the disk is full) nothing is truncated; the next log
+file says where this one ended. A file that the disk cannot read is read page by page, unreadable pages as
+zeros: the records on the other pages survive.
 """
 
 import os

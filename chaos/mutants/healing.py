@@ -1,4 +1,4 @@
-"""Planted bugs of what heals a node: merging, hints, scrub, anti-entropy, and reading from a disk that rots."""
+"""Planted bugs of what heals a node: merging, hints, scrub, anti-entropy, reading from a disk that rots."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -163,7 +163,7 @@ def _other(entry_id: bytes) -> EntryId:
     return EntryId(hashlib.sha256(entry_id).digest()[:ID_BYTES])
 
 
-@mutant("hints above their cap are kept", "I16", parts=(HINTS,), faults=("partition",) * 4)
+@mutant("hints above their cap are kept", "I16", parts=(HINTS,), faults=("kill",) * 4)
 def _() -> Sequence[Place]:
     return [(storage.hints.HintLog, "trim", lambda *_: [])]
 

@@ -1,7 +1,7 @@
 """One simulated run: a cluster of real nodes, its clients, its troubles, and what was found in the end.
 
-    found · start nodes · clients and faults together · heal · clients finish · read through each node with
-    all owners, so that read repair evens them out · last reads · judge
+    found · start nodes · clients and faults together · heal · clients finish · owners become equal, by
+    themselves if the seed has anti-entropy, else by reads of all owners through each node · last reads · judge
 
 Liveness is judged too: after the heal no client may have rows left within HEAL_SECONDS (L2), and the owners
 of each shard must become equal (I8).
@@ -11,8 +11,8 @@ import asyncio
 import contextvars
 import errno
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 from chaos.checkers import CHECKERS, VIOLATED
 from chaos.history import FINAL, FaultRecord, Head, History, Op
@@ -23,11 +23,11 @@ from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import SERVICES, SimCorpus, SimFacts
 from chaos.sim.healing import ANTI_ENTROPY, SCRUB
-from chaos.sim.looks import LOOK_SECONDS, Looks
+from chaos.sim.looks import CONVERGE_SECONDS, Looks, check_equal_unread, check_scrubbed
 from chaos.sim.network import SimNetwork
 from chaos.sim.node import OWNER, SimNode, Tasks
 from chaos.sim.plan import ROTS, SECONDS, Fault, Plan
-from chaos.sim.rot import HINTS_LOST, altered_rows, damaged_in_use, lose_hints, rot
+from chaos.sim.rot import HINTS_LOST, altered_rows, lose_hints, rot
 from cluster.consensus import CommandRefused
 from cluster.lease_founding import first_ring
 from records.errors import QuorumlogError
@@ -35,9 +35,8 @@ from records.ids import digest_id
 from ring.serde import from_dict, to_dict
 from runtime.deadline import Deadline
 
-T = TypeVar("T")
-#: Virtual seconds after the heal in which all clients finish, and in which owners become equal.
-HEAL_SECONDS, CONVERGE_SECONDS = 20.0, 20.0
+#: Virtual seconds after the heal in which all clients finish.
+HEAL_SECONDS = 20.0
 #: Reads of everything, with repair, that may be needed to make owners equal.
 CONVERGE_READS = 10
 N, W, R, SHARDS = 3, 2, 2, 3
@@ -74,7 +73,6 @@ class World:
             id: SimNode(id, self.network, self.log, self.tasks, dice, skews[id], self.plan.parts)
             for id in NODES
         }
-        self.looks = Looks(self.broken)
         for node in self.nodes.values():
             node.broken = self.broken
             node.fences.broken = self.broken
@@ -85,7 +83,7 @@ class World:
         self.traffic = Traffic(
             self.nodes, self.network, corpus, dice.fork("clients"), [], {}, [], self.broken, self._acked
         )  # fmt: skip
-        looking = asyncio.create_task(self._look())
+        looking = asyncio.create_task(Looks(self.broken).run(self.nodes.values()))
         if any(one.kind in ROTS for one in self.plan.faults):
             for node in self.nodes.values():
                 node.altered = lambda block: altered_rows(block, corpus, self.traffic.services)
@@ -94,13 +92,6 @@ class World:
         looking.cancel()
         await self._end()
         return history
-
-    async def _look(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            for node in self.nodes.values():
-                if node.up:
-                    self.looks.look(node)
 
     async def _end(self) -> None:
         """Ends everything that still runs; a task may need to be told more than once."""
@@ -397,31 +388,11 @@ class World:
             text = f"a batch of {client} was acknowledged, {count} of {W} owners have it"
             self.broken.append(("I9", text))
 
-    async def _until(self, differences: Callable[[], list[T]]) -> list[T]:
-        """Waits until there are none any more; those that are left after CONVERGE_SECONDS."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + CONVERGE_SECONDS
-        while (found := differences()) and loop.time() < until:
-            await asyncio.sleep(0.5)
-        return found
-
-    async def _scrubbed(self) -> None:
-        """I14: what rotted is found by reading back, and healed: no damaged block stays in use."""
-        nodes = [node for node in self.nodes.values() if node.up]
-        found = await self._until(lambda: [one for node in nodes for one in damaged_in_use(node)])
-        for one in found:
-            self.broken.append(("I14", f"damage in {one} was not found by the scrub"))
-        if ANTI_ENTROPY in self.plan.parts:
-            left = await self._until(lambda: equal_owners(nodes, SHARDS))
-            self.broken += [
-                ("I14", f"what the scrub set aside did not heal: {one}") for one in left
-            ]
-
     async def _finish(self) -> History:
         traffic, different = self.traffic, []
-        if ANTI_ENTROPY in self.plan.parts:
-            different = await self._until(lambda: equal_owners(self.nodes.values(), SHARDS))
-            self.broken += [("I8", f"without any read, {text}") for text in different]
+        nodes, parts = list(self.nodes.values()), self.plan.parts
+        if ANTI_ENTROPY in parts:
+            await check_equal_unread(nodes, SHARDS, self.broken)
         for turn in range(CONVERGE_READS):
             node = self.nodes[NODES[turn % len(NODES)]]
             await read(traffic, node.id, level="all")
@@ -432,8 +403,8 @@ class World:
                 break
             await asyncio.sleep(CONVERGE_SECONDS / CONVERGE_READS)
         self.broken += [("I8", text) for text in different]
-        if SCRUB in self.plan.parts:
-            await self._scrubbed()
+        if SCRUB in parts:
+            await check_scrubbed(nodes, ANTI_ENTROPY in parts, SHARDS, self.broken)
         for id in NODES:
             for _ in range(5):
                 if await read(traffic, id, kind=FINAL):

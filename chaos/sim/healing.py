@@ -26,7 +26,7 @@ REPAIR = RepairSettings(
     interval_seconds=1.0, wait_seconds_max=3.0, settled_after_seconds=0.6, second_look_seconds=0.3
 )
 #: Bytes of hints for each target: a few hints, so that the cap is met.
-HINT_BYTES_MAX = 1024
+HINT_BYTES_MAX = 512
 #: Seconds of virtual time in which a scrub reads everything.
 SCRUB_SECONDS = 2.0
 

@@ -1,15 +1,22 @@
 """Looks at the nodes while they run: what a store holds only grows, hints stay below their cap.
 
-I12: between two looks at a store nothing leaves it but what rotted there. I16: hints.
+I12: between two looks at a store nothing leaves it but what rotted there. I16: hints. After the heal: I8
+without any read, and I14, that all damage is found and healed.
 """
 
-from chaos.sim.checks import Broken, present, unexcused
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from chaos.sim.checks import Broken, equal_owners, present, unexcused
 from chaos.sim.disk import SimDisk
 from chaos.sim.healing import HINT_BYTES_MAX
 from chaos.sim.node import SimNode
+from chaos.sim.rot import damaged_in_use
 
 #: Virtual seconds between two looks.
 LOOK_SECONDS = 0.4
+#: Virtual seconds in which owners become equal, and all damage is found.
+CONVERGE_SECONDS = 20.0
 
 
 class Looks:
@@ -19,6 +26,14 @@ class Looks:
         self._broken = broken
         self._seen: dict[str, set[bytes]] = {}
         self._over: set[tuple[str, str]] = set()
+
+    async def run(self, nodes: Iterable[SimNode]) -> None:
+        """Looks at all that are up, again and again, until it is cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for node in nodes:
+                if node.up:
+                    self.look(node)
 
     def look(self, node: SimNode) -> None:
         """Compares a node that is up with the last look at it."""
@@ -53,3 +68,32 @@ def hint_bytes(disk: SimDisk) -> dict[str, int]:
             target = name.split("/")[2]
             found[target] = found.get(target, 0) + len(file.cache)
     return found
+
+
+async def check_equal_unread(nodes: Sequence[SimNode], shards: int, broken: Broken) -> None:
+    """I8: owners become equal although nobody reads."""
+    different = await _left(lambda: equal_owners(nodes, shards))
+    broken += [("I8", f"without any read, {text}") for text in different]
+
+
+async def check_scrubbed(
+    nodes: Sequence[SimNode], healing: bool, shards: int, broken: Broken
+) -> None:
+    """I14: the scrub finds all damage; with anti-entropy (`healing`) what it sets aside comes back."""
+    up = [node for node in nodes if node.up]
+    found = await _left(lambda: [one for node in up for one in damaged_in_use(node)])
+    broken += [("I14", f"damage in {one} was not found by the scrub") for one in found]
+    if healing:
+        different = await _left(lambda: equal_owners(up, shards))
+        broken += [("I14", f"what was set aside did not come back: {one}") for one in different]
+
+
+async def _left(differences: Callable[[], list[str]]) -> list[str]:
+    """Waits until there are none any more; those that are left after CONVERGE_SECONDS."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + CONVERGE_SECONDS
+    while True:
+        found = differences()
+        if not found or loop.time() >= until:
+            return found
+        await asyncio.sleep(0.5)

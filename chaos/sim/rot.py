@@ -1,6 +1,6 @@
-"""Damage at rest on one node's disk: flipped bits, zeroed pages, lost segments, lost hints; and where it is left.
+"""Damage at rest on one node's disk: flipped bits, zeroed pages, lost segments, lost hints; where it is left.
 
-Only blocks that were synced on all owners are damaged, and on one node of a run (N - W): W copies are left. With
+Only blocks that were synced on all owners are damaged, on one node of a run (N - W): W copies are left. With
 fewer the invariants of reads do not hold until the copy is healed (docs/reliability.md, "Not yet"). Half of
 the time the page cache still has the sound bytes, so that only a reader who asks the disk meets the damage.
 """
