@@ -1,7 +1,7 @@
 """One simulated run: a cluster of real nodes, its clients, its troubles, and what was found in the end.
 
-    found · start nodes · clients and faults together · heal · clients finish · owners become equal, by
-    themselves if the seed has anti-entropy, else by reads of all owners through each node · last reads · judge
+    found · start nodes · clients and faults together · heal · clients finish · owners become equal,
+    alone if the seed has anti-entropy, else by reads of all owners through each node · last reads · judge
 
 Liveness is judged too: after the heal no client may have rows left within HEAL_SECONDS (L2), and the owners
 of each shard must become equal (I8).

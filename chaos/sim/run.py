@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from chaos.facts import Facts
 from chaos.sim.clock import Dice, Stuck, VirtualLoop
 from chaos.sim.cluster import World, judge, line
-from chaos.sim.healing import COMPACTION
+from chaos.sim.healing import COMPACTION, healed
 from chaos.sim.plan import WEATHER, Plan, draw
 from chaos.sim.twins import installed
 
@@ -57,7 +57,7 @@ def simulate(seed: int, plan: Plan | None = None) -> Outcome:
     facts = Facts(history)
     bitten = world.bitten + world.network.counts
     for node in world.nodes.values():
-        bitten += node.disk.counts
+        bitten += node.disk.counts + healed(node.metrics.counts)
     text = "\n".join([*map(line, history.ops), str(sorted(bitten.items())), *map(str, broken)])
     trace = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     return Outcome(
