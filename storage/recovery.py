@@ -42,7 +42,7 @@ def log_files(directory: Path) -> dict[int, Path]:
 def read_log(directory: Path, quarantine: Path, start: Position) -> Iterator[RecoveredFile]:
     """Reads the log from `start` on, one file in memory at a time."""
     files = {n: path for n, path in log_files(directory).items() if n >= start.file}
-    limits = _limits(files)
+    limits = durable_ends(files)
     for sequence, path in files.items():
         data = _read_all(path)
         offset = start.offset if sequence == start.file else 0
@@ -53,8 +53,8 @@ def read_log(directory: Path, quarantine: Path, start: Position) -> Iterator[Rec
             _truncate(path, max([scan.end, *(d.end for d in scan.damages if d.corrupt)]))
 
 
-def _limits(files: dict[int, Path]) -> dict[int, int]:
-    """Where files ended durably, as the first record of the file after each says."""
+def durable_ends(files: dict[int, Path]) -> dict[int, int]:
+    """Where files ended durably, as the first record of the file after each says. What follows is nothing."""
     limits: dict[int, int] = {}
     for sequence, path in files.items():
         with path.open("rb") as file:
