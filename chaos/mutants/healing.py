@@ -94,8 +94,9 @@ def _() -> Sequence[Place]:
 
 
 @mutant(
-    "hash not checked on disk read", "I3", "I14", "I1", "I4", parts=(COMPACTION,), faults=ROTTING
-)
+    "hash not checked on disk read", "I3", "I14", "I1", "I4", parts=(COMPACTION,),
+    faults=("rot bit",) * 12 + ("kill",) * 3,
+)  # fmt: skip
 def _() -> Sequence[Place]:
     return [(storage.hot, "decode_block", lambda _data: None)]
 

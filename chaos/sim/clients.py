@@ -27,7 +27,14 @@ from chaos.sim.node import SimNode
 from ingestor.batch import Batch, Identity
 from ingestor.batch import Sequence as Numbered
 from query.plan import plan_rows
-from records.errors import ConnectionLost, DeadlineExceeded, Fenced, NotLeader, QuorumlogError, Unknown
+from records.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    Fenced,
+    NotLeader,
+    QuorumlogError,
+    Unknown,
+)
 from runtime.deadline import Deadline
 
 T = TypeVar("T")

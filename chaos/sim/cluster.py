@@ -26,8 +26,8 @@ from chaos.sim.healing import ANTI_ENTROPY, SCRUB
 from chaos.sim.looks import CONVERGE_SECONDS, Looks, check_equal_unread, check_scrubbed
 from chaos.sim.network import SimNetwork
 from chaos.sim.node import OWNER, SimNode, Tasks
-from chaos.sim.plan import ROTS, SECONDS, Fault, Plan
-from chaos.sim.rot import HINTS_LOST, altered_rows, lose_hints, rot
+from chaos.sim.plan import HINTS_LOST, ROTS, SECONDS, Fault, Plan
+from chaos.sim.rot import altered_rows, lose_hints, rot
 from cluster.consensus import CommandRefused
 from cluster.lease_founding import first_ring
 from records.errors import QuorumlogError

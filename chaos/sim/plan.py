@@ -26,6 +26,7 @@ MERGE_KINDS = (
     "kill in rename",
     "kill in sync directory",
 )
+HINTS_LOST = "hints lost"
 #: Numbers of a plan that a shrinking may set to nothing.
 WEATHER = ("loss", "repeat", "corrupt", "delay", "lose_answers", "skew", "sync")
 
@@ -100,7 +101,7 @@ def _at_rest(dice: Dice, nodes: int, parts: tuple[str, ...]) -> list[Fault]:
         where = dice.number(0, nodes - 1)
         kinds += [(dice.pick(ROTS), where) for _ in range(dice.number(1, 4))]
     if HINTS in parts and dice.chance(0.3):
-        kinds.append(("hints lost", dice.number(0, nodes - 1)))
+        kinds.append((HINTS_LOST, dice.number(0, nodes - 1)))
     if COMPACTION in parts and dice.chance(0.6):
         kinds += [(dice.pick(MERGE_KINDS), dice.number(0, nodes - 1)) for _ in range(2)]
     times = ((dice.uniform(1.0, SECONDS), dice.uniform(0.2, 1.5)) for _ in kinds)

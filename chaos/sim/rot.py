@@ -18,7 +18,6 @@ from storage.segment_file import segment_path
 from storage.wal import file_name
 
 PAGE_LOST, FILE_LOST = "rot page", "rot file"
-HINTS_LOST = "hints lost"
 
 
 def rot(node: SimNode, nodes: Iterable[SimNode], kind: str, dice: Dice) -> bool:

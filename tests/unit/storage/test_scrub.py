@@ -101,7 +101,9 @@ def part(block: EncodedBlock, name: str) -> int:
     return (start + end) // 2
 
 
-async def test_what_stands_behind_the_durable_end_of_a_log_file_is_no_damage(tmp_path: Path) -> None:
+async def test_what_stands_behind_the_durable_end_of_a_log_file_is_no_damage(
+    tmp_path: Path,
+) -> None:
     """A power cut may leave torn bytes behind the end that the next file tells; nobody was promised them."""
     service = await running(tmp_path)
     await service.put(BLOCKS[0], OPTIONS)
