@@ -27,7 +27,14 @@ from chaos.sim.node import SimNode
 from ingestor.batch import Batch, Identity
 from ingestor.batch import Sequence as Numbered
 from query.plan import plan_rows
-from records.errors import ConnectionLost, DeadlineExceeded, Fenced, NotLeader, QuorumlogError
+from records.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    Fenced,
+    NotLeader,
+    QuorumlogError,
+    Unknown,
+)
 from runtime.deadline import Deadline
 
 T = TypeVar("T")
@@ -93,8 +100,10 @@ class Traffic:
         error = task.exception()
         if network.dice.chance(network.weather.loss / 2):
             raise ConnectionLost("the answer is lost")
-        if error is not None:
+        if isinstance(error, QuorumlogError):
             raise error
+        if error is not None:  # a bug, and noted as one when the task ended
+            raise Unknown(f"an unexpected error: {error!r}")
         await asyncio.sleep(network.delay(node, "client"))
         return task.result()
 

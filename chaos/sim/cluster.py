@@ -1,7 +1,7 @@
 """One simulated run: a cluster of real nodes, its clients, its troubles, and what was found in the end.
 
-    found · start nodes · clients and faults together · heal · clients finish · read through each node with
-    all owners, so that read repair evens them out · last reads · judge
+    found · start nodes · clients and faults together · heal · clients finish · owners become equal,
+    alone if the seed has anti-entropy, else by reads of all owners through each node · last reads · judge
 
 Liveness is judged too: after the heal no client may have rows left within HEAL_SECONDS (L2), and the owners
 of each shard must become equal (I8).
@@ -11,37 +11,36 @@ import asyncio
 import contextvars
 import errno
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 from chaos.history import FINAL, FaultRecord, Head, History
 from chaos.sim import twins
-from chaos.sim.checks import check_control, check_order, check_restart, equal_owners
+from chaos.sim.checks import check_control, check_order, check_restart
 from chaos.sim.clients import Traffic, Writer, agent, read, read_pages
 from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import SERVICES, SimCorpus, SimFacts
 from chaos.sim.election import Election
 from chaos.sim.healing import ANTI_ENTROPY, SCRUB
-from chaos.sim.hiding import Hidden, Hider, check_watermarks, left_over
+from chaos.sim.hiding import Hidden, Hider, check_watermarks
 from chaos.sim.judging import Acks
-from chaos.sim.looks import LOOK_SECONDS, Looks
+from chaos.sim.looks import CONVERGE_SECONDS, Looks, check_equal_unread, check_scrubbed, unequal
 from chaos.sim.moving import Hands, Mover
 from chaos.sim.network import SimNetwork
 from chaos.sim.node import OWNER, SimNode, Tasks
 from chaos.sim.operating import Operator
 from chaos.sim.owning import Removals
-from chaos.sim.plan import HIDES, MOVES, ROTS, SECONDS, Fault, Plan
-from chaos.sim.rot import HINTS_LOST, damaged_in_use, lose_hints, rot
+from chaos.sim.plan import HIDES, HINTS_LOST, MOVES, ROTS, SECONDS, Fault, Plan
+from chaos.sim.rot import altered_rows, lose_hints, rot
 from chaos.sim.steering import MANAGERS, conduct, found
 from cluster.consensus import CommandRefused
 from records.errors import QuorumlogError
 from ring.serde import from_dict, to_dict
 from runtime.deadline import Deadline
 
-T = TypeVar("T")
-#: Virtual seconds after the heal in which all clients finish, and in which owners become equal.
-HEAL_SECONDS, CONVERGE_SECONDS = 20.0, 20.0
+#: Virtual seconds after the heal in which all clients finish.
+HEAL_SECONDS = 20.0
 #: Reads of everything, with repair, that may be needed to make owners equal.
 CONVERGE_READS = 10
 N, W, R, SHARDS = 3, 2, 2, 3
@@ -84,7 +83,6 @@ class World:
             for id in ids
         }
         self._steer()
-        self.looks = Looks(self.log, self.broken)
         for node in self.nodes.values():
             node.broken = self.broken
             node.fences.broken = self.broken
@@ -98,7 +96,10 @@ class World:
             self.nodes, self.network, corpus, dice.fork("clients"), [], {}, [], self.broken, self.acks.acked
         )  # fmt: skip
         self.acks.begin(self.traffic)
-        looking = asyncio.create_task(self._look())
+        looking = asyncio.create_task(Looks(self.log, self.broken).run(self.nodes.values()))
+        if self.plan.has(ROTS):
+            for node in self.nodes.values():
+                node.altered = lambda block: altered_rows(block, corpus, self.traffic.services)
         await self._work()
         history = await self._finish()
         looking.cancel()
@@ -142,13 +143,6 @@ class World:
         """Nodes that have begun."""
         return [node.id for node in self.nodes.values() if node.life]
 
-    async def _look(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            for node in self.nodes.values():
-                if node.up:
-                    self.looks.look(node)
-
     async def _end(self) -> None:
         """Ends everything that still runs; a task may need to be told more than once."""
         for node in self.nodes.values():
@@ -183,7 +177,8 @@ class World:
         reader = asyncio.create_task(self._read(dice.fork("reader")))
         watcher = asyncio.create_task(self._look_again(dice.fork("watcher")))
         troubles = [asyncio.create_task(self._inflict(one)) for one in self.plan.faults]
-        if self.plan.skew == 0 and dice.chance(0.4):
+        rots = self.plan.has(ROTS)  # who lost a row takes a lie for it
+        if self.plan.skew == 0 and dice.chance(0.4) and not rots:
             troubles.append(asyncio.create_task(self._lie(dice.uniform(1.0, SECONDS))))
         await asyncio.sleep(SECONDS)
         for task in troubles:
@@ -257,7 +252,11 @@ class World:
             await asyncio.sleep(fault.seconds)
             node.disk.cut_in = ""
         elif kind in (*ROTS, HINTS_LOST):
-            bit = lose_hints(node.disk) if kind == HINTS_LOST else rot(node.disk, kind, self.dice)
+            bit = (
+                lose_hints(node.disk)
+                if kind == HINTS_LOST
+                else rot(node, self.nodes.values(), kind, self.dice)
+            )
             self.bitten[kind] += bit
         elif kind in ("leader", "ring", "leaderless"):
             self._decide(kind, fault)
@@ -415,56 +414,29 @@ class World:
         await self._revive()
         for node in self.nodes.values():
             wal: Any = node.storage._wal if node.up else None
-            if node.up and wal.failure is not None and not wal.failed_for_space:
+            if wal is not None and wal.failure is not None and not wal.failed_for_space:
                 self._crash(node, power=False)  # it stopped at a bad disk, as it should: a new disk
                 await self._revive()
 
     # -- judging
 
-    async def _until(self, differences: Callable[[], list[T]]) -> list[T]:
-        """Waits until there are none any more; those that are left after CONVERGE_SECONDS."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + CONVERGE_SECONDS
-        while (found := differences()) and loop.time() < until:
-            await asyncio.sleep(0.5)
-        return found
-
-    async def _scrubbed(self) -> None:
-        """I14: what rotted is found by reading back, and healed: no damaged block stays in use."""
-        nodes = [node for node in self.nodes.values() if node.up]
-        found = await self._until(lambda: [one for node in nodes for one in damaged_in_use(node)])
-        for one in found:
-            self.broken.append(("I14", f"damage in {one.name} was not found by the scrub"))
-        if ANTI_ENTROPY in self.plan.parts:
-            left = await self._until(lambda: equal_owners(nodes, self.log.newest))
-            self.broken += [
-                ("I14", f"what the scrub set aside did not heal: {one}") for one in left
-            ]
-
-    def _unequal(self) -> list[tuple[str, str]]:
-        """I8, and I7 of what lies below the watermarks; what differs."""
-        nodes, state = self.nodes.values(), self.log.newest
-        found = [("I8", one) for one in equal_owners(nodes, state)]
-        return [*found, *left_over(nodes, state)]
-
     async def _finish(self) -> History:
-        traffic, present = self.traffic, self._present
-        if ANTI_ENTROPY in self.plan.parts:
-            left = await self._until(self._unequal)
-            self.broken += [(name, f"without any read, {text}") for name, text in left]
-        different = list[tuple[str, str]]()
+        traffic, present, different = self.traffic, self._present, list[tuple[str, str]]()
+        nodes, parts = list(self.nodes.values()), self.plan.parts
+        if ANTI_ENTROPY in parts:
+            await check_equal_unread(nodes, self.log, self.broken)
         for turn in range(CONVERGE_READS):
             node = self.nodes[present[turn % len(present)]]
             await read(traffic, node.id, level="all")
             if node.up:
                 await asyncio.wait([node.spawn(node.reader.repair.idle())], timeout=5.0)
-            different = self._unequal()
+            different = unequal(nodes, self.log.newest)
             if not different:
                 break
             await asyncio.sleep(CONVERGE_SECONDS / CONVERGE_READS)
         self.broken += different
-        if SCRUB in self.plan.parts:
-            await self._scrubbed()
+        if SCRUB in parts:
+            await check_scrubbed(nodes, ANTI_ENTROPY in parts, self.log, self.broken)
         for id in present:
             for _ in range(5):
                 if await read(traffic, id, kind=FINAL):

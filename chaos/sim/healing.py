@@ -3,6 +3,7 @@
 A seed has some of these parts (swarm), so that what one mends does not hide that another does not.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,10 +26,28 @@ PARTS = {ANTI_ENTROPY: 0.6, HINTS: 0.5, COMPACTION: 0.4, SCRUB: 0.4}
 REPAIR = RepairSettings(
     interval_seconds=1.0, wait_seconds_max=3.0, settled_after_seconds=0.6, second_look_seconds=0.3
 )
-#: Bytes of hints for each target: a dozen hints, so that the cap is met.
-HINT_BYTES_MAX = 2048
+#: Bytes of hints for each target: a few hints, so that the cap is met.
+HINT_BYTES_MAX = 512
 #: Seconds of virtual time in which a scrub reads everything.
 SCRUB_SECONDS = 2.0
+
+
+#: What is told of a run, by metric.
+HEALED = {
+    "quorumlog_sync_entries_total stored": "entries healed by anti-entropy",
+    "quorumlog_handoff_entries_total": "entries healed by hints",
+    "quorumlog_hints_dropped_total": "hints dropped",
+    "quorumlog_compaction_merges_total": "merges",
+    "quorumlog_scrub_damaged_total": "damages found by scrub",
+}
+
+
+def healed(counts: Counter[str]) -> Counter[str]:
+    """How often what healed, from a node's metrics."""
+    found = Counter[str]()
+    for metric, what in HEALED.items():
+        found[what] = sum(n for name, n in counts.items() if f"{name} ".startswith(f"{metric} "))
+    return +found
 
 
 def storage_settings(base: StorageSettings, parts: Sequence[str]) -> StorageSettings:

@@ -6,7 +6,7 @@ the order they were made: no task of a dead life runs on.
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from chaos.sim.clock import Dice, SimClock
@@ -23,6 +23,7 @@ from ingestor.coordinator import WriteCoordinator
 from ingestor.write_settings import WriteSettings
 from query.coordinator import ReadCoordinator
 from query.settings import QuerySettings
+from records.block_codec import EncodedBlock
 from records.errors import NotFound
 from runtime.entropy import SeededEntropy
 from storage.settings import StorageSettings
@@ -114,6 +115,8 @@ class SimNode:
         self._settings = storage_settings(STORAGE, parts)
         self.broken: list[tuple[str, str]] = []
         self.fences = Fences(id, self.broken)
+        #: See TappedStorage.
+        self.altered: Callable[[EncodedBlock], str] = lambda _block: ""
         self.metrics = SimMetrics()
         self.life = 0
         self.up = False
@@ -161,6 +164,7 @@ class SimNode:
             hooks=hooks(self.disk), free=lambda _: self.disk.free_bytes,
         )  # fmt: skip
         self.storage.fences = self.fences
+        self.storage.altered = self.altered
         await self.storage.start()
         check_promises(self.storage)
         tap_moves(self.storage)

@@ -39,6 +39,7 @@ MERGE_KINDS = (
     "kill in rename",
     "kill in sync directory",
 )
+HINTS_LOST = "hints lost"
 #: Numbers of a plan that a shrinking may set to nothing.
 WEATHER = ("loss", "repeat", "corrupt", "delay", "lose_answers", "skew", "sync")
 
@@ -117,11 +118,11 @@ def draw(dice: Dice, nodes: int) -> Plan:
 def _at_rest(dice: Dice, nodes: int, parts: tuple[str, ...]) -> list[Fault]:
     """Faults of what lies on disks, and of what works on it."""
     kinds: list[tuple[str, int]] = []
-    if dice.chance(0.35):
+    if dice.chance(0.4):
         where = dice.number(0, nodes - 1)
-        kinds += [(dice.pick(ROTS), where) for _ in range(dice.number(1, 3))]
+        kinds += [(dice.pick(ROTS), where) for _ in range(dice.number(1, 4))]
     if HINTS in parts and dice.chance(0.3):
-        kinds.append(("hints lost", dice.number(0, nodes - 1)))
+        kinds.append((HINTS_LOST, dice.number(0, nodes - 1)))
     if COMPACTION in parts and dice.chance(0.6):
         kinds += [(dice.pick(MERGE_KINDS), dice.number(0, nodes - 1)) for _ in range(2)]
     times = ((dice.uniform(1.0, SECONDS), dice.uniform(0.2, 1.5)) for _ in kinds)

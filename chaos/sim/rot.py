@@ -1,26 +1,35 @@
-"""Damage at rest on one node's disk: flipped bits, zeroed pages, lost segments, lost hints; and where it is left.
+"""Damage at rest on one node's disk: flipped bits, zeroed pages, lost segments, lost hints; where it is left.
 
-Only what was synced, and is a block, is damaged, and on one node of a run at most (N - W): the copies that
-other owners were asked to keep stay. Half of the time the page cache still has the sound bytes, so that only
-a reader who asks the disk meets the damage.
+Only blocks that were synced on all owners are damaged, on one node of a run (N - W): W copies are left. With
+fewer the invariants of reads do not hold until the copy is healed (docs/reliability.md, "Not yet"). Half of
+the time the page cache still has the sound bytes, so that only a reader who asks the disk meets the damage.
 """
 
+from collections.abc import Iterable, Mapping
+
 from chaos.sim.clock import Dice
+from chaos.sim.corpus import SimCorpus
 from chaos.sim.disk import PAGE, SimFile
 from chaos.sim.node import SimNode
 from chaos.sim.taps import TappedDisk, Written
+from records.block_codec import EncodedBlock, open_body, parse_prefix
+from records.columns import ERASED_COLUMN
 from storage.blocks import BlockPlace
+from storage.segment_file import segment_path
 from storage.wal import file_name
 
 PAGE_LOST, FILE_LOST = "rot page", "rot file"
-HINTS_LOST = "hints lost"
 
 
-def rot(disk: TappedDisk, kind: str, dice: Dice) -> bool:
-    """Damages a block by lot; whether there was one."""
-    sound = [one for one in disk.on_platter() if one.synced and one.whole and not one.rotten]
-    if kind == FILE_LOST:
-        sound = [one for one in sound if one.segment]
+def rot(node: SimNode, nodes: Iterable[SimNode], kind: str, dice: Dice) -> bool:
+    """Damages a block by lot, one that all owners have; whether there was one."""
+    disk = node.disk
+    kept = [_ids(_sound(one.disk)) for one in nodes if one is not node]
+    sound = [
+        one
+        for one in _sound(disk)
+        if all(_ids([one]) <= ids for ids in kept) and (one.segment or kind != FILE_LOST)
+    ]
     if not sound:
         return False
     chosen = dice.pick(sound)
@@ -42,6 +51,14 @@ def rot(disk: TappedDisk, kind: str, dice: Dice) -> bool:
     return chosen.rotten
 
 
+def _sound(disk: TappedDisk) -> list[Written]:
+    return [one for one in disk.on_platter() if one.synced and one.whole and not one.rotten]
+
+
+def _ids(blocks: Iterable[Written]) -> set[bytes]:
+    return {bytes(entry.entry_id) for one in blocks for entry in one.entries}
+
+
 def _contents(file: SimFile, cached: bool) -> list[bytearray]:
     return [file.platter] if cached else [file.platter, file.cache]
 
@@ -56,25 +73,41 @@ def lose_hints(disk: TappedDisk) -> bool:
     return found
 
 
-def damaged_in_use(node: SimNode) -> list[Written]:
-    """Damaged blocks that the node still takes for its copy of some entries."""
-    places = {_where(place) for place in node.storage._engine.holdings.blocks}
-    names = {id(file): name for name, file in node.disk.names.items()}
-    return [
-        one
-        for one in node.disk.written
-        if one.rotten
-        and (not one.whole or id(one.file) not in names)
-        and (_name(one, names), one.start) in places
-    ]
+def damaged_in_use(node: SimNode) -> list[str]:
+    """Damaged or vanished blocks that the node still takes for its copy of some entries."""
+    found: list[str] = []
+    damaged = [one for one in node.disk.written if one.rotten and not one.whole]
+    for place in node.storage._engine.holdings.blocks:
+        file = _file_of(node.disk, place)
+        same = [one for one in damaged if one.file is file and one.start == place.offset]
+        if file is None or same:
+            found.append(f"block {place.ordinal} of {node.id}")
+    return found
 
 
-def _where(place: BlockPlace) -> tuple[str, int]:
+def _file_of(disk: TappedDisk, place: BlockPlace) -> SimFile | None:
+    name = f"store/log/{file_name(place.file)}"
     if place.file < 0:
-        return f"{-place.file:08d}", 0
-    return file_name(place.file), place.offset
+        name = f"store/segments/{segment_path(-place.file, place.min_ts, place.max_ts)}"
+    return disk.names.get(name)
 
 
-def _name(one: Written, names: dict[int, str]) -> str:
-    name = names.get(id(one.file), one.name).rpartition("/")[2]
-    return name.partition(".")[0] if one.segment else name
+def altered_rows(block: EncodedBlock, corpus: SimCorpus, services: Mapping[str, str]) -> str:
+    """What is wrong with the rows of a block: "" if each is what its client sends under its number.
+
+    Rows that were blanked, as a watermark or a delete hides them, have no client any more.
+    """
+    if not block.header.rows:
+        return ""
+    body = memoryview(block.data)[parse_prefix(block.data).body[0] :]
+    table = open_body(body, block.header.columns).read()
+    names = ("chaos_client", "chaos_number", "message", ERASED_COLUMN)
+    nothing = [None] * table.num_rows
+    columns = [table[one].to_pylist() if one in table.schema.names else nothing for one in names]
+    for client, number, message, erased in zip(*columns, strict=True):
+        if erased is not None:
+            continue
+        sent = client in services and corpus.row(client, number, services[client])
+        if not sent or sent["message"] != message:
+            return f"an altered row, {client}:{number}"
+    return ""

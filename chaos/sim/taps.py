@@ -4,14 +4,14 @@ The taps keep their own books and ask nothing of the code under test: a fence co
 given, a block is durable when the platter holds its bytes and its name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from chaos.sim.disk import SimDisk, SimFile
 from records import envelope
 from records.block import BlockHeader, EntryHeader
-from records.block_codec import decode_header
+from records.block_codec import EncodedBlock, decode_header
 from records.handover import Handover
 from records.intervals import SeqIntervals
 from records.messages import EntryStatus, PutOptions, PutReply, SealRequest
@@ -193,12 +193,16 @@ class TappedStorage(StorageService):
     """The real storage service; what it answers is held against the fences it has promised."""
 
     fences: Fences
+    #: Says what is wrong with the rows of a block that comes as a repair; "" if they are what was sent.
+    altered: Callable[[EncodedBlock], str] = staticmethod(lambda _block: "")
 
     async def put(self, block: Any, options: PutOptions) -> PutReply:
         """See StorageService."""
         before = self.fences.at_put(block.header)
         reply = await super().put(block, options)
         self.fences.judge(before, block.header, options, reply)
+        if options.repair and EntryStatus.STORED in reply.statuses and (why := self.altered(block)):
+            self.fences.broken.append(("I14", f"{self.node_id} took as a repair {why}"))
         return reply
 
     async def seal(self, request: SealRequest) -> None:

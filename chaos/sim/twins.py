@@ -99,9 +99,9 @@ class _Metric:
     def __init__(self, counts: Counter[str], name: str) -> None:
         self._counts, self._name = counts, name
 
-    def labels(self, *_: object, **__: object) -> "_Metric":
-        """The same for all labels."""
-        return self
+    def labels(self, *values: object) -> "_Metric":
+        """A count of its own."""
+        return _Metric(self._counts, " ".join(map(str, (self._name, *values))))
 
     def inc(self, amount: float = 1, **_: object) -> None:
         """Counts."""

@@ -14,7 +14,8 @@ import pytest
 
 from chaos.mutants import MUTANTS, Mutant, hunt
 from chaos.sim.clock import Dice
-from chaos.sim.plan import HIDES, KINDS, MOVES, Fault, Plan, draw
+from chaos.sim.healing import PARTS
+from chaos.sim.plan import HIDES, HINTS_LOST, KINDS, MERGE_KINDS, MOVES, ROTS, Fault, Plan, draw
 from chaos.sim.run import Outcome, shrink, simulate
 from chaos.sim.twins import replaced
 from tests.support.source import ROOT
@@ -88,12 +89,14 @@ def test_the_same_seed_gives_the_same_trace_under_any_hash_seed() -> None:
 
 
 def test_plans_differ_and_every_kind_of_fault_is_drawn() -> None:
-    """Swarm: no seed has all kinds, all seeds together have each."""
+    """Swarm: no seed has all kinds, all seeds together have each; what rots is on one node."""
     plans = [draw(Dice("plan", seed), 3) for seed in range(500)]
 
     kinds = [{fault.kind for fault in plan.faults} for plan in plans]
-    assert set().union(*kinds) >= {*KINDS, *MOVES, *HIDES}
+    assert set().union(*kinds) == {*KINDS, *ROTS, *MERGE_KINDS, HINTS_LOST, *MOVES, *HIDES}
     assert max(map(len, kinds)) < len(KINDS)
+    assert {frozenset(plan.parts) for plan in plans} >= {frozenset(), frozenset(PARTS)}
+    assert all(len({one.who for one in plan.faults if one.kind in ROTS}) < 2 for plan in plans)
     assert (
         {plan.has(MOVES) for plan in plans} == {plan.has(HIDES) for plan in plans} == {True, False}
     )

@@ -101,6 +101,25 @@ def part(block: EncodedBlock, name: str) -> int:
     return (start + end) // 2
 
 
+async def test_what_stands_behind_the_durable_end_of_a_log_file_is_no_damage(
+    tmp_path: Path,
+) -> None:
+    """A power cut may leave torn bytes behind the end that the next file tells; nobody was promised them."""
+    service = await running(tmp_path)
+    await service.put(BLOCKS[0], OPTIONS)
+    await service.stop()
+    service = await running(tmp_path)
+    await service.put(BLOCKS[1], OPTIONS)
+    with log_file(tmp_path).open("ab") as first:
+        first.write(b"torn" * 100)
+
+    assert await whole_pass(service) == 0
+
+    flip(log_file(tmp_path), place_in_log(tmp_path, BLOCKS[0]) + part(BLOCKS[0], "body"))
+    assert await whole_pass(service) == 1
+    await service.stop()
+
+
 # -- damage in the log ----------------------------------------------------------------------------
 
 
@@ -479,7 +498,7 @@ async def test_a_pass_that_cannot_be_planned_has_not_begun(
         def vanished(_: Path) -> dict[int, int]:
             raise FileNotFoundError("00000001.qlog")
 
-        patch.setattr(scrub, "_log_sizes", vanished)
+        patch.setattr(scrub, "_log_ends", vanished)
         with pytest.raises(FileNotFoundError):
             await service._scrub.step()
     flip(log_file(tmp_path), place_in_log(tmp_path, BLOCKS[0]) + part(BLOCKS[0], "body"))
