@@ -34,7 +34,7 @@ def _() -> Sequence[Place]:
     return [(cluster.lease_table, "median_low", max)]
 
 
-@mutant("delete predicate forgotten by time", "I7", quick=True, faults=("delete",) * 3)
+@mutant("delete predicate forgotten by time", "I7", faults=("delete",) * 3)
 def _() -> Sequence[Place]:
     return [
         (cluster.state_ops, "below_watermarks", lambda *_: True),
