@@ -17,8 +17,8 @@ One seed is one run: the same trace each time, on each machine, under each hash 
 a bug report that can be run again, and its plan can be made smaller while the same invariant breaks.
 
 What runs is the real code: log, recovery, engine, catalog, batching, quorum calls, leases, takeover, ack
-arithmetic, scans, comparing, read repair, and all that heals. Not simulated: Raft itself (PySyncObj has threads and a clock
-of its own), HTTP, parsers, and disks that lie about what they have synced before.
+arithmetic, scans, comparing, read repair, and all that heals. Not simulated: Raft itself (PySyncObj has
+threads and a clock of its own), HTTP, parsers, and disks that lie about what they have synced before.
 
 Why not simulate the cores alone, which is faster? The bugs are mostly between them: an await too many, a
 put that is not waited for, a state read before a restart and used after it. So a seed costs 0.2 to 1 s of
