@@ -90,7 +90,7 @@ class SyncLoop:
         peer = self._turns.due(alive, now)
         if peer is None:
             return
-        report, error = await self._session(view, peer, _shards_with(shared, peer))
+        report, error = await self._session(peer, _shards_with(shared, peer))
         self._take_turn(peer, report, error)
 
     def _take_turn(self, peer: str, report: SyncReport, error: Exception | None) -> None:
@@ -113,8 +113,12 @@ class SyncLoop:
         me = self._node_id
         return {s: tuple(n for n in names if n != me) for s, names in owners.items() if me in names}
 
+    def _both_own(self, shard: int, peer: str) -> bool:
+        """Whether this node and the peer are owners, by the ring of now."""
+        return {self._node_id, peer} <= set(self._views.current().owners(shard))
+
     async def _session(
-        self, view: ClusterView, peer: str, shards: Sequence[int]
+        self, peer: str, shards: Sequence[int]
     ) -> tuple[SyncReport, Exception | None]:
         """One call of sync_shards; never raises but for being cancelled."""
         report, failure = SyncReport(), None
@@ -123,9 +127,10 @@ class SyncLoop:
                 self._replicas.get(peer),
                 self._store,
                 shards,
-                ring_epoch=view.ring_epoch,
+                ring_epoch=lambda: self._views.current().ring_epoch,
                 clock=self._clock,
                 pace=self._pace,
+                shares=lambda shard: self._both_own(shard, peer),
                 limits=self._limits,
                 admit=self._admit,
                 report=report,
@@ -186,9 +191,9 @@ class SyncLoop:
         for peer in peers:
             more = True
             while more:
-                view = self._views.current()
-                shards = [s for s in _shards_with(self._shared(view), peer) if one.takes(s)]
-                report, error = await self._session(view, peer, shards)
+                shared = self._shared(self._views.current())
+                shards = [s for s in _shards_with(shared, peer) if one.takes(s)]
+                report, error = await self._session(peer, shards)
                 more = one.note(peer, report, None if error is None else _text_of(error))
         one.finished_at = self._clock.wall_micros()
         log.info("repair has ended", found=one.found, repaired=one.repaired, failures=one.failures)

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from cluster import sync_shards
 from cluster.http_front import front_middleware
 from cluster.repair_http import RepairApi, repair_operations
 from cluster.replica_client import LocalReplica
@@ -110,6 +111,12 @@ class Cluster:
     def counted(self, node: str, name: str) -> float:
         """A metric of a node."""
         return self.metrics[node].snapshot().get(name, 0.0)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer ring is looked for at once, and not for long."""
+    monkeypatch.setattr(sync_shards, "RING_LOOK_SECONDS", 0.0)
 
 
 @pytest.fixture
