@@ -60,12 +60,15 @@ class Portion:
         """Within which the request must be answered."""
         return self.call_seconds * self.patience
 
-    def came(self, things: int, size: int, seconds: float) -> None:
-        """A request brought so many things, of `size` bytes in all, within `seconds`."""
+    def came(self, things: int, size: int, seconds: float, bytes_max: int = ASK_BYTES_MAX) -> None:
+        """A request brought so many things, of `size` bytes in all, within `seconds`.
+
+        The next one asks for no more than about `bytes_max`.
+        """
         if not things:
             return
         by_time = things * ASK_SECONDS / max(seconds, 1e-3)
-        by_size = things * ASK_BYTES_MAX / max(size, 1)
+        by_size = things * min(bytes_max, ASK_BYTES_MAX) / max(size, 1)
         wanted = int(min(by_time, by_size, 4 * things, self.things_max))
         self.things, self.patience = max(1, wanted), max(1, self.patience // 2)
 

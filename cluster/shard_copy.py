@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from cluster.move_calls import ENTRY_ID
-from cluster.pace import LEAST_BYTES_PER_SECOND, Pace, Portion
+from cluster.pace import ASK_BYTES_MAX, LEAST_BYTES_PER_SECOND, Pace, Portion
 from cluster.replica_client import Replicas
 from records.block_codec import EncodedBlock
 from records.errors import DeadlineExceeded, QuorumlogError, QuorumUnavailable, Unknown
@@ -235,7 +235,8 @@ class ShardCopier:
             return None
         size = sum(len(block.data) for block in blocks)
         came = sum(len(block.header.entries) for block in blocks)
-        portion.came(came, size, self.clock.monotonic() - begun)
+        most = task.bytes_per_second or ASK_BYTES_MAX
+        portion.came(came, size, self.clock.monotonic() - begun, most)
         await self.pace.spend(size, task.bytes_per_second)
         return blocks
 

@@ -21,7 +21,7 @@ from cluster.sync_shards import Store, SyncLimits, SyncReport, admit_all, sync_s
 from cluster.sync_turns import PeerTurns
 from cluster.view import ClusterView, ViewSource
 from records.block import EntryHeader
-from records.errors import NotReady, Overloaded, QuorumlogError, StaleRingEpoch
+from records.errors import NotReady, QuorumlogError, StaleRingEpoch
 from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
@@ -61,6 +61,8 @@ class SyncLoop:
         self._pace = Pace(clock, settings.bytes_per_second)
         self._book = SyncBook()
         self._pass: Pass | None = None
+        #: A pass that was asked for while one ran.
+        self._next: Pass | None = None
         self._passes = 0
         self._since = clock.wall_micros()
         self._set_aside = 0
@@ -81,6 +83,7 @@ class SyncLoop:
         self._book.keep(shared)
         if self._pass is not None and self._pass.running:
             await self._run_pass(self._pass)
+            self._pass, self._next = self._next or self._pass, None
             return
         alive = {peer: view.is_alive(peer) for peers in shared.values() for peer in peers}
         now = self._clock.monotonic()
@@ -167,24 +170,31 @@ class SyncLoop:
     def start_pass(self, shards: Sequence[int] | None = None) -> int:
         """Compares everything (or `shards`) with every peer, from now on; the number of the pass.
 
+        While one runs, another is made after it: what that has compared already may differ since. Who asks
+        while one waits gets that one, made larger if need be.
+
         Raises:
             NotReady: there is no ring yet.
-            Overloaded: another pass runs that does not hold these shards.
         """
         if not self._views.current().ready:
             raise NotReady("there is no ring yet", retry_after_seconds=1.0)
         wanted = None if shards is None else tuple(sorted(set(shards)))
-        running = self._pass
-        if running is not None and running.running:
-            if running.shards is None or running.shards == wanted:
-                return running.number
-            raise Overloaded("a repair of other shards is running", retry_after_seconds=5.0)
+        running = self._pass is not None and self._pass.running
+        waiting = self._next if running and self._pass and self._pass.begun else self._pass
+        if waiting is not None and waiting.running:
+            waiting.widen(wanted)
+            return waiting.number
         self._passes += 1
-        self._pass = Pass(self._passes, wanted, self._clock.wall_micros())
-        return self._passes
+        made = Pass(self._passes, wanted, self._clock.wall_micros())
+        if running:
+            self._next = made
+        else:
+            self._pass = made
+        return made.number
 
     async def _run_pass(self, one: Pass) -> None:
         view = self._views.current()
+        one.begun, one.started_at = True, self._clock.wall_micros()
         shared = {s: peers for s, peers in self._shared(view).items() if one.takes(s)}
         peers = sorted({peer for found in shared.values() for peer in found})
         one.peers_total = len(peers)
@@ -207,6 +217,7 @@ class SyncLoop:
             "lacking": self._book.lacking(),
             "compared_at": self._book.compared_at(self._shared(view)),
             "pass": None if self._pass is None else self._pass.to_dict(),
+            "next_pass": None if self._next is None else self._next.number,
             "shards": self._book.listed(),
         }
 

@@ -220,9 +220,7 @@ class _Sync:
         return session
 
     async def _own(self, asked: tuple[Question, ...], until: int) -> list[bytes]:
-        return await self._by_ring(
-            lambda epoch: self.store.tree(TreeRequest(asked, until, epoch))
-        )
+        return await self._by_ring(lambda epoch: self.store.tree(TreeRequest(asked, until, epoch)))
 
     async def _theirs(self, asked: tuple[Question, ...], until: int) -> list[bytes]:
         def ask(epoch: int) -> Awaitable[list[bytes]]:

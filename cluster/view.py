@@ -14,7 +14,7 @@ from cluster.state_moves import write_groups
 from cluster.state_types import ClusterState, Member
 from records.consistency import QuorumPolicy
 from ring.ring import Ring
-from ring.serde import from_dict
+from ring.serde import ring_of
 from ring.shards import shard_of, shards_of_service, shards_of_services
 
 
@@ -33,7 +33,7 @@ class ClusterView:
         self.state = state
         self.hidden_index = hidden_index
         self._alive = alive
-        self.ring: Ring | None = from_dict(state.ring) if state.ring is not None else None
+        self.ring: Ring | None = ring_of(state.ring) if state.ring is not None else None
         self.shard_count = state.shard_count
         self._owners: dict[int, tuple[str, ...]] = {}  # asked for a hundred times a read
 

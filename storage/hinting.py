@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+from prometheus_client import Counter
+
 from records.hint import Hint
 from runtime.clock import Clock
 from runtime.logs import get_logger
@@ -28,6 +30,15 @@ TARGETS_MAX = 256
 #: Free bytes above the floor below which no hint is taken.
 SPARE_BYTES = 64 << 20
 _HINT_BYTES = 200
+
+
+def dropped_counter(metrics: Metrics) -> Counter:
+    """What was dropped, by reason: here, and by who leaves and delivers hints (cluster.handoff)."""
+    return metrics.counter(
+        "quorumlog_hints_dropped_total",
+        "Entries of hints that were not kept or not delivered, by reason",
+        ("reason",),
+    )
 
 
 class Hints:
@@ -51,11 +62,7 @@ class Hints:
         self._written = metrics.counter(
             "quorumlog_hint_entries_total", "Entries noted for an absent owner", ("target",)
         )
-        self.dropped = metrics.counter(
-            "quorumlog_hints_dropped_total",
-            "Entries of hints that were not kept or not delivered, by reason",
-            ("reason",),
-        )
+        self.dropped = dropped_counter(metrics)
         self._failures = metrics.counter(
             "quorumlog_hint_failures_total", "Writes of hints that failed, and hints unreadable"
         )

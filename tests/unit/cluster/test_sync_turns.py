@@ -155,6 +155,8 @@ def test_a_portion_grows_to_what_the_link_carries_and_shrinks_after_time_outs() 
     for _ in range(20):
         fast.came(fast.things, (1 << 20) * fast.things, 0.001)
     assert fast.things == 4  # 4 MiB
+    fast.came(4, 4 << 20, 0.001, 2 << 20)
+    assert fast.things == 2  # a bound by the caller
 
 
 def report(**more: object) -> SyncReport:
