@@ -6,7 +6,7 @@ not hold, it was not seen. Each checker is tested against a planted violation.
 
 I1 durability · I2 exactly once · I3 integrity · I4 ack visibility · I5 ack arithmetic · I6 honest
 partial · I9 no ack without a quorum (as seen from outside) · L2 service returns. Those about nodes, I7 I8
-I14 I15 S6, stand in `checkers_nodes`; those about hiding and moving, I7 I13 R1, in `checkers_moves`.
+I14 I15 S6, stand in `checkers_nodes`; those about hiding and moving, I7r I13 R1, in `checkers_moves`.
 """
 
 from bisect import bisect_left

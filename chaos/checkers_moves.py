@@ -1,6 +1,6 @@
 """Invariants about hiding rows and changing the ring. Pure.
 
-I7 no resurrection · I13 deletion safety · R1 one change at a time, each to its end
+I7r no resurrection · I13 deletion safety · R1 one change at a time, each to its end
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ CHANGES = ("join", "drain", "replace")
 
 
 def no_resurrection(facts: Facts) -> Verdict:
-    """I7: a row that is hidden is in no later read, whoever was away when it was hidden."""
+    """I7r: a row that is hidden is in no later read, whoever was away when it was hidden."""
     gone: list[tuple[Hide, set[str]]] = []
     for hide in facts.hides:
         acked = facts.acked.get(hide.client, {})
@@ -33,7 +33,7 @@ def no_resurrection(facts: Facts) -> Verdict:
         ]
     rows = len({name for _, names in gone for name in names})
     return verdict(
-        "I7", "no resurrection", bad, "rows that were hidden are read", judged,
+        "I7r", "no resurrection", bad, "rows that were hidden are read", judged,
         f"none of {rows:,} hidden rows is in any of {judged:,} later reads",
         "nothing was hidden, or nothing read after it",
     )  # fmt: skip

@@ -1,9 +1,9 @@
 """What a run asked to be hidden: deletes and watermarks, as the proofs of faults tell of them. Pure.
 
-A row *may* be hidden from the moment at which a hide that covers it was asked for, whatever the answer. It *must*
-be, if it was acknowledged before that: in reads through nodes that were there from GRACE_SECONDS after the
-answer, through the one that was away from when all nodes had said so (docs/consistency.md, "When"). Rows sent
-later under a delete show; those under a watermark do not.
+A row *may* be hidden from the moment at which a hide that covers it was asked for, whatever the answer. It
+*must* be, if it was acknowledged before that: in reads through nodes that were there from GRACE_SECONDS
+after the answer, through the one that was away from when all nodes had said so (docs/consistency.md,
+"When"). Rows sent later under a delete show; those under a watermark do not.
 """
 
 from dataclasses import dataclass

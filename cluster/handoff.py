@@ -7,13 +7,13 @@
 
 A hint is never an ack, and nothing waits for one. Delivery is put-if-absent like every repair: cut off
 anywhere, the file is delivered again, and costs bytes only. Whatever a hint cannot do is left to
-anti-entropy and counted: entries that the keeper no longer holds, and shards that have left the target. These
-need no delivery: whoever took the shard over holds what N-W+1 owners listed, so all that was
+anti-entropy and counted: entries that the keeper no longer holds, and shards that have left the target.
+These need no delivery: whoever took the shard over holds what N-W+1 owners listed, so all that was
 acknowledged (cluster.shard_copy); to send entries to the owners of now would bring them what they have.
-Rows under a watermark leave the keeper's store by themselves, and the target refuses them like any repair. An owner is
-whom a write of now would be sent to, so the new one of a shard that moves is one already. One target at a
-time, and after each put a rest in proportion to the time it took: with a share of 0.25 the handoff uses a
-quarter of the link, however fast that is.
+Rows under a watermark leave the keeper's store by themselves, and the target refuses them like any repair.
+An owner is whom a write of now would be sent to, so the new one of a shard that moves is one already. One
+target at a time, and after each put a rest in proportion to the time it took: with a share of 0.25 the
+handoff uses a quarter of the link, however fast that is.
 
 Source: DeCandia et al., "Dynamo" (SOSP 2007), section 4.6; why hints name entries: docs/adr/0022.
 """

@@ -2,9 +2,9 @@
 
 It is shut from each start until the registration of this start is committed, so until the replicated state
 has said that it knows this store under this node's name. A disk that was replaced, and is plugged in once
-more, lacks what was promised since; like an empty one it must answer neither puts nor what is sealed or told of
-producers, and it cannot know by itself which of the two it is. So a node that starts while the Raft group has
-no majority waits; those that serve already go on. Whoever asks meanwhile is told NOT_READY.
+more, lacks what was promised since; like an empty one it must answer neither puts nor what is sealed or
+told of producers, and it cannot know by itself which of the two it is. So a node that starts while the Raft
+group has no majority waits; those that serve already go on. Whoever asks meanwhile is told NOT_READY.
 """
 
 from typing import Any

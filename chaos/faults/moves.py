@@ -1,15 +1,15 @@
 """Faults in the midst of a change of the ring: a node joins, is drained or replaced, and another one fails.
 
-A target is `trouble:role:stage`, such as `kill:new-node:copying`. The change is begun; a second one must
-be refused; when a shard is seen in that stage, whoever has the role for that shard is struck. It counts only if
-the very same stage of that shard is still told afterwards, or the change waits for the one that is away.
+A target is `trouble:role:stage`, such as `kill:new-node:copying`. The change is begun; a second one must be
+refused; when a shard is seen in that stage, whoever has the role for that shard is struck. It counts only
+if the change still runs after the blow; `still_in_stage` tells whether that shard was in its stage even then.
 
     trouble  kill (-9), pause (SIGSTOP), cut (all wires of the node; needs a network of its own)
     role     new-node (takes the shard over), raft-leader (carries the change out), old-owner
     stage    copying (written to both, read from the old owners), settling (read from the new ones)
 
-The heal ends the trouble and waits until the change has ended: who is stuck fails the run (L2). Copies are made
-slow enough for their stage to be met. Between faults the ring is put back without trouble.
+The heal ends the trouble and waits until the change has ended: who is stuck fails the run (L2). Copies are
+made slow enough for their stage to be met. Between faults the ring is put back without trouble.
 """
 
 import contextlib

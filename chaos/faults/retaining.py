@@ -1,8 +1,8 @@
 """Rows are hidden while a node is away: it must bring nothing back. Deletes by group, watermarks by service.
 
 A target is `trouble:how`: `kill:delete` kills a node by lot, hides a group of rows that is stored already,
-and lets the node come back. The proof names each hide with its times, from which the checkers know what must be
-gone (`chaos.hides`); it is told also when the answer was lost.
+and lets the node come back. The proof names each hide with its times, from which the checkers know what
+must be gone (`chaos.hides`); it is told also when the answer was lost.
 """
 
 import contextlib
