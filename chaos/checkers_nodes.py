@@ -113,9 +113,9 @@ def crash_consistency(facts: Facts) -> Verdict:
     ]
     longest = max(
         (
-            (one.t_healed - one.t_heal) / 1e9
+            one.proof.get("ready_seconds", (one.t_healed - one.t_heal) / 1e9)
             for one in crashes
-            if one.t_healed is not None and one.what in CRASHES  # else a heal is more than a start
+            if one.t_healed is not None
         ),
         default=0.0,
     )

@@ -69,9 +69,9 @@ def begin_change(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
 
     While it runs W and R are the greater of before and after, so old and new quorums meet.
     """
-    expect("ring epoch", count(args, "expected_ring_epoch"), state.ring_epoch)
-    if state.change is not None:
+    if state.change is not None:  # first: the ring steps on meanwhile, and who asks need not hear of that
         raise CommandError("CHANGE_RUNNING", f"change {state.change.id} is running")
+    expect("ring epoch", count(args, "expected_ring_epoch"), state.ring_epoch)
     if state.moves:
         raise CommandError("MOVE_RUNNING", f"shard {min(state.moves)} is being moved")
     ring, target = _ring(state), _target(state, args.get("map"))

@@ -24,7 +24,7 @@ from chaos.processes import FaultDidNotBite
 from node.cli_errors import CliError
 
 #: Bytes per second of a change that is to be met while it copies, and shards that move at once.
-RATE, PARALLEL = 150_000, 4
+RATE, PARALLEL = 400_000, 4
 #: Seconds in which a change must begin, reach a stage, and end once all is well again.
 BEGIN_SECONDS, STAGE_SECONDS, END_SECONDS = 20.0, 30.0, 60.0
 
@@ -79,8 +79,10 @@ class Move(Kind):
         trouble = targets[0].split(":")[0]
         begun = time.monotonic()
         _end_of_trouble(site, trouble)
+        ready = time.monotonic() - begun
         ended = _wait_for_end(site)
-        proof = {"ended_seconds": round(time.monotonic() - begun, 1), "ring_epoch": ended}
+        over = time.monotonic() - begun
+        proof = {"ready_seconds": round(ready, 2), "ended_seconds": round(over, 1), "ring_epoch": ended}
         self.settled(site, proof)
         return proof
 

@@ -49,7 +49,9 @@ class Hide(Kind):
 
     def heal(self, site: Site, targets: Targets) -> Proof:
         """The node is back, and all nodes have removed what is deleted."""
+        begun = _now()
         _revive(site)
+        ready = round((_now() - begun) / 1e9, 2)
 
         def all_say(*wanted: str) -> bool | None:
             states = [_state(site, one["id"]) for one in told(site.cluster, "/delete")["deletes"]]
@@ -59,7 +61,7 @@ class Hide(Kind):
         time.sleep(GRACE_SECONDS)  # of a watermark no node says that it knows it
         hidden_at = _now()
         until("removal on all nodes", lambda: all_say("removed"), REMOVED_SECONDS, 0.2)
-        return {"hidden_at": hidden_at}
+        return {"hidden_at": hidden_at, "ready_seconds": ready}
 
     def undo(self, site: Site, targets: Targets) -> None:
         """Nobody stays away."""

@@ -16,7 +16,7 @@ SCENARIO = Scenario(
     name="join",
     title="a node joins; it, the Raft leader or an old owner is killed or stopped meanwhile",
     aim="I1 I4 I8 I9: shards move with all that was acknowledged, whoever fails in whatever stage",
-    recipe=Recipe("join", BLOWS, ((0.3, 2.0),), waits=(0.2, 0.5), recovery=8.0),
+    recipe=Recipe("join", BLOWS, ((0.3, 2.0),), waits=(0.2, 0.5), recovery=14.0),
     spare=1,
     settings=SETTINGS,
 )

@@ -8,7 +8,7 @@ import pytest
 from chaos.checkers import HOLDS, UNSEEN, VIOLATED, check
 from chaos.corpus import moment_micros
 from chaos.hides import GRACE_SECONDS
-from chaos.history import FINAL, FaultRecord, History, NodeState, Op
+from chaos.history import FaultRecord, History, NodeState, Op
 from tests.unit.chaos.histories import (
     CORPUS,
     HEAD,
@@ -135,7 +135,8 @@ def test_below_a_watermark_nothing_shows_and_above_it_all_does() -> None:
     before = HEAD.start_micros - 2 * 3_600_000_000
     under = [n for n, at in times.items() if at < before]
     above = [n for n, at in times.items() if at >= before + run]
-    assert under and above
+    assert under
+    assert above
     fault = hide(how="watermark", first=1, last=1, before=before)
     gone = {f"agent1:{n}" for n, at in times.items() if at < before + run}
 
