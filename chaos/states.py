@@ -63,6 +63,8 @@ def _look(cluster: LocalCluster, now: Callable[[], int]) -> list[NodeState]:
     states = []
     for one in answer["nodes"]:
         storage = (one.get("status") or {}).get("storage")
+        if storage is None and cluster.spares and one["id"] not in cluster.running:
+            continue  # it was replaced, and ended on purpose
         if storage is None:
             return []  # this look is not whole
         shards = {

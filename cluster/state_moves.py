@@ -69,7 +69,9 @@ def begin_change(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
 
     While it runs W and R are the greater of before and after, so old and new quorums meet.
     """
-    if state.change is not None:  # first: the ring steps on meanwhile, and who asks need not hear of that
+    if (
+        state.change is not None
+    ):  # first: the ring steps on meanwhile, and who asks need not hear of that
         raise CommandError("CHANGE_RUNNING", f"change {state.change.id} is running")
     expect("ring epoch", count(args, "expected_ring_epoch"), state.ring_epoch)
     if state.moves:

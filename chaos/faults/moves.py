@@ -82,7 +82,11 @@ class Move(Kind):
         ready = time.monotonic() - begun
         ended = _wait_for_end(site)
         over = time.monotonic() - begun
-        proof = {"ready_seconds": round(ready, 2), "ended_seconds": round(over, 1), "ring_epoch": ended}
+        proof = {
+            "ready_seconds": round(ready, 2),
+            "ended_seconds": round(over, 1),
+            "ring_epoch": ended,
+        }
         self.settled(site, proof)
         return proof
 
