@@ -32,7 +32,7 @@ _HINT_BYTES = 200
 
 
 def dropped_counter(metrics: Metrics) -> Any:
-    """The counter of what was dropped, by reason: here, and by who leaves and delivers hints (cluster.handoff)."""
+    """The counter of what was dropped: here, and where hints are left and delivered (cluster.handoff)."""
     return metrics.counter(
         "quorumlog_hints_dropped_total",
         "Entries of hints that were not kept or not delivered, by reason",

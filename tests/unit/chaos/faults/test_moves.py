@@ -84,7 +84,7 @@ def test_a_change_that_is_over_by_then_was_not_met(monkeypatch: pytest.MonkeyPat
     """Before the stage was seen, and between the look and the blow."""
     for looks in ((change(), OVER), (change(MOVE), OVER)):
         made = script(monkeypatch, *looks)
-        with pytest.raises(FaultDidNotBite, match="ended before|was over"):
+        with pytest.raises(FaultDidNotBite, match=r"ended before|was over"):
             Asked().bite(made.site(), ("pause:new-node:copying",))
 
 
