@@ -10,6 +10,7 @@ what is acknowledged meanwhile is on W of both sets; from the moment it is read 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from cluster.pace import Pace
@@ -21,7 +22,7 @@ from cluster.sync_shards import Store, SyncLimits, SyncReport, admit_all, sync_s
 from cluster.sync_turns import PeerTurns
 from cluster.view import ClusterView, ViewSource
 from records.block import EntryHeader
-from records.errors import NotReady, QuorumlogError, StaleRingEpoch
+from records.errors import DeadlineExceeded, NotReady, QuorumlogError, StaleRingEpoch
 from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
@@ -29,6 +30,8 @@ from runtime.metrics import Metrics
 log = get_logger(__name__)
 #: Seconds between two looks at who is due.
 STEP_SECONDS = 0.25
+#: By how much the time for an answer grows at most: 4 MiB in 8 minutes is 9 kB/s.
+PATIENCE_MAX = 16
 Shared = dict[int, tuple[str, ...]]
 
 
@@ -68,6 +71,8 @@ class SyncLoop:
         self._set_aside = 0
         #: By peer: places that seemed to be in conflict in the last session.
         self._suspected: dict[str, set[bytes]] = {}
+        #: By peer: how many times longer than usual it is given for an answer, after time-outs.
+        self._patience: dict[str, int] = {}
         self._counters = _Counters(metrics)
         self._counters.lacking.set_function(self._book.lacking)
         self._counters.age.set_function(self._age_seconds)
@@ -116,6 +121,15 @@ class SyncLoop:
         me = self._node_id
         return {s: tuple(n for n in names if n != me) for s, names in owners.items() if me in names}
 
+    def _limits_of(self, peer: str) -> SyncLimits:
+        """Those of the settings, with more time for a peer behind a slow link: a block comes whole or not."""
+        times = self._patience.get(peer, 1)
+        return replace(
+            self._limits,
+            answer_seconds=self._limits.answer_seconds * times,
+            fetch_seconds=self._limits.fetch_seconds * times,
+        )
+
     def _both_own(self, shard: int, peer: str) -> bool:
         """Whether this node and the peer are owners, by the ring of now."""
         return {self._node_id, peer} <= set(self._views.current().owners(shard))
@@ -134,12 +148,14 @@ class SyncLoop:
                 clock=self._clock,
                 pace=self._pace,
                 shares=lambda shard: self._both_own(shard, peer),
-                limits=self._limits,
+                limits=self._limits_of(peer),
                 admit=self._admit,
                 report=report,
             )
         except QuorumlogError as error:
             failure = error
+            if isinstance(error, DeadlineExceeded):
+                self._patience[peer] = min(2 * self._patience.get(peer, 1), PATIENCE_MAX)
             self._counters.failures.labels(error.code).inc()
             tell = log.debug if isinstance(error, StaleRingEpoch) else log.warning
             tell("comparing with an owner failed", target=peer, error=error)

@@ -16,7 +16,13 @@ from cluster.repair_http import RepairApi, repair_operations
 from cluster.replica_client import LocalReplica
 from cluster.sync_loop import SyncLoop
 from cluster.sync_settings import RepairSettings
-from records.errors import ConnectionLost, InvalidSettings, NotReady, QuorumlogError
+from records.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    InvalidSettings,
+    NotReady,
+    QuorumlogError,
+)
 from records.sync import Level, TreeRequest
 from runtime.clock import SystemClock
 from runtime.deadline import Deadline
@@ -346,6 +352,33 @@ async def test_a_pass_asked_for_while_one_runs_comes_after_it(cluster: Cluster) 
     assert loop.status()["pass"]["number"] == 2
     assert loop.status()["pass"]["state"] == "done"
     assert loop.status()["pass"]["repaired"] == 10
+
+
+async def test_a_peer_behind_a_slow_link_gets_longer_until_a_block_comes_through(
+    cluster: Cluster,
+) -> None:
+    """A fetch that takes 100 s: after 30 and 60 s without an answer it is given 120."""
+    await cluster.write(1, 0, "n0")
+    given: list[float] = []
+    for node in NODES[1:]:
+        fetch = cluster.replicas[node].fetch
+
+        async def slow(ids: Any, deadline: Deadline, fetch: Any = fetch) -> Any:
+            given.append(deadline.remaining())
+            if given[-1] < 100.0:
+                raise DeadlineExceeded("no answer in time")
+            return await fetch(ids, deadline)
+
+        cluster.replicas[node].fetch = slow  # type: ignore[method-assign]
+
+    for _ in range(100):
+        await cluster.rounds(4, "n0")
+        if cluster.equal():
+            break
+
+    assert cluster.equal()
+    assert max(given) == 120.0
+    assert min(given) == 30.0
 
 
 async def test_without_a_ring_nothing_happens(cluster: Cluster) -> None:
