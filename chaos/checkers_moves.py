@@ -60,7 +60,7 @@ def deletion_safety(facts: Facts) -> Verdict:
 
 
 def one_change(facts: Facts) -> Verdict:
-    """R1: a second change of the ring is refused while one runs, and each one ends."""
+    """R1: a second change is refused while one runs, each ends, and who is read has been filled before."""
     changes = [
         one for one in facts.history.faults if one.what in CHANGES and one.t_bitten is not None
     ]
@@ -73,6 +73,12 @@ def one_change(facts: Facts) -> Verdict:
         f"change {one.proof.get('change')} did not end after {', '.join(one.targets)}"
         for one in changes
         if one.t_healed is None
+    ]
+    bad += [
+        f"shard {one.proof.get('shard')} is read from a node with {one.proof['new_node_holds']} entries;"
+        f" a quorum held {one.proof['must_hold']} before change {one.proof.get('change')}"
+        for one in changes
+        if one.proof.get("new_node_holds", 0) < one.proof.get("must_hold", 0)
     ]
     stages = sorted({f"{one.proof.get('stage')}" for one in changes})
     return verdict(

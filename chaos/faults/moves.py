@@ -56,6 +56,7 @@ class Move(Kind):
         trouble, role, stage = targets[0].split(":")
         _wait_for_end(site)
         change = self.prepared(site)
+        held = entries_held(site)
         number = begin(site, change)
         second = _second(site)
         before = _in_stage(site, number, stage, role)
@@ -71,7 +72,7 @@ class Move(Kind):
         return {
             "change": number, "asked": change.path, "second": second, "struck": node,
             "trouble": trouble, "stage": stage, "shard": before["shard"], "still_in_stage": same,
-            "crashed": trouble == "kill", **blow,
+            "crashed": trouble == "kill", **blow, **_taken_over(site, before, node, held),
         }  # fmt: skip
 
     def heal(self, site: Site, targets: Targets) -> Proof:
@@ -149,6 +150,34 @@ class Replace(Move):
             if node in site.cluster.running:
                 site.cluster.retire(node)
         proof["left"] = left
+
+
+def entries_held(site: Site) -> dict[str, dict[int, int]]:
+    """How many entries each node that answers holds, by shard."""
+    nodes = told(site.cluster, "/cluster")["nodes"]
+    stores = {one["id"]: (one.get("status") or {}).get("storage") for one in nodes}
+    return {
+        node: {int(shard): held["entries"] for shard, held in store["shards"].items()}
+        for node, store in stores.items()
+        if store
+    }
+
+
+def _taken_over(
+    site: Site, move: dict[str, Any], struck: str, held: dict[str, dict[int, int]]
+) -> Proof:
+    """For a shard that is read from its new node already: what this holds, what it must at least.
+
+    It was filled from two of three owners or more, so it holds no less than the second of them did before.
+    """
+    if move["stage"] != "settling" or not move["to"] or move["to"] == struck:
+        return {}
+    old = [node for node in _writers(site, move) if node != move["to"]]
+    before = sorted(held[node].get(move["shard"], 0) for node in old if node in held)
+    now = entries_held(site).get(move["to"])
+    if now is None or len(before) < 2:
+        return {}
+    return {"new_node_holds": now.get(move["shard"], 0), "must_hold": before[-2]}
 
 
 # -- the cluster ---------------------------------------------------------------------------------
@@ -236,12 +265,17 @@ def _who(site: Site, role: str, move: dict[str, Any]) -> str:
         if leader not in site.cluster.running:
             raise FaultDidNotBite("nobody knows a Raft leader")
         return leader
-    shards = told(site.cluster, "/cluster/shards")["shards"]
-    (row,) = [one for one in shards if one["shard"] == move["shard"]]
-    groups = {node for group in row["writes_to"] for node in group}
-    old = sorted((groups | {move["from"]}) - {move["to"], None})
+    old = sorted(_writers(site, move) - {move["to"]})
     others = [node for node in old if node != leader] or old
     return others[site.pick(0, len(others) - 1)]
+
+
+def _writers(site: Site, move: dict[str, Any]) -> set[str]:
+    """Owners of a shard that moves, old and new."""
+    shards = told(site.cluster, "/cluster/shards")["shards"]
+    (row,) = [one for one in shards if one["shard"] == move["shard"]]
+    named = {node for group in row["writes_to"] for node in group}
+    return named | {move["from"]} - {None}
 
 
 def _strike(site: Site, trouble: str, node: str) -> Proof:

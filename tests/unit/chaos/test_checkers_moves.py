@@ -169,6 +169,14 @@ def test_a_second_change_that_is_taken_and_one_that_does_not_end_are_caught() ->
     assert {stuck["R1"], stuck["L2"], stuck["I15"]} == {VIOLATED}
 
 
+def test_a_new_owner_that_is_read_before_it_was_filled_is_caught() -> None:
+    """It holds less than the second of three owners did before the change."""
+    for holds, status in ((80, HOLDS), (79, VIOLATED)):
+        fault = joined()
+        proof = {**fault.proof, "shard": 3, "new_node_holds": holds, "must_hold": 80}
+        assert verdicts(with_faults(clean(), replace(fault, proof=proof)))["R1"] == status
+
+
 def test_owners_that_differ_and_strangers_that_hold_are_caught() -> None:
     """I8 where not every node owns every shard: planted are a difference, and a copy too many."""
 

@@ -21,6 +21,8 @@ class Script:
         monkeypatch.setattr(moves, "ask", lambda _, path, *a, **k: self.look(path))
         monkeypatch.setattr(moves, "told", lambda _, path, **k: self.look(path)[1])
         monkeypatch.setattr(moves, "_wait_for_end", lambda site: 1)
+        self.held = [{"node1": {3: 80}, "node2": {3: 82}, "node3": {3: 81}}, {"node4": {3: 85}}]
+        monkeypatch.setattr(moves, "entries_held", lambda site: self.held.pop(0))
 
     def look(self, path: str) -> Any:
         """(status, JSON)."""
@@ -86,6 +88,16 @@ def test_a_change_that_is_over_by_then_was_not_met(monkeypatch: pytest.MonkeyPat
         made = script(monkeypatch, *looks)
         with pytest.raises(FaultDidNotBite, match=r"ended before|was over"):
             Asked().bite(made.site(), ("pause:new-node:copying",))
+
+
+def test_what_the_new_owner_holds_when_it_is_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the second of what its old owners held before: those of node1 and node2."""
+    settling = {**MOVE, "stage": "settling"}
+    made = script(monkeypatch, change(settling), change(settling))
+
+    proof = Asked().bite(made.site(), ("pause:old-owner:settling",))
+
+    assert (proof["new_node_holds"], proof["must_hold"]) == (85, 80)
 
 
 def test_a_shard_that_went_on_at_the_same_moment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
