@@ -59,7 +59,7 @@ class Move(Kind):
         held = entries_held(site)
         number = begin(site, change)
         second = _second(site)
-        before = _in_stage(site, number, stage, role)
+        before = _in_stage(site, number, stage, role, {s for one in held.values() for s in one})
         node = _who(site, role, before)
         blow = _strike(site, trouble, node)
         after = told(site.cluster, "/cluster/moves", avoid=node)
@@ -157,7 +157,7 @@ def entries_held(site: Site) -> dict[str, dict[int, int]]:
     nodes = told(site.cluster, "/cluster")["nodes"]
     stores = {one["id"]: (one.get("status") or {}).get("storage") for one in nodes}
     return {
-        node: {int(shard): held["entries"] for shard, held in store["shards"].items()}
+        node: {int(s): held["entries"] for s, held in store["shards"].items() if held["entries"]}
         for node, store in stores.items()
         if store
     }
@@ -239,8 +239,10 @@ def _reason(value: Any) -> str:
     return str(detail.get("reason", detail.get("code", "")) if isinstance(detail, dict) else detail)
 
 
-def _in_stage(site: Site, number: int, stage: str, role: str) -> dict[str, Any]:
-    """A move of the change that is in that stage, and has somebody in that role."""
+def _in_stage(
+    site: Site, number: int, stage: str, role: str, stored: set[int]
+) -> dict[str, Any]:  # fmt: skip
+    """A move of the change that is in that stage, of a shard with rows, and has somebody in that role."""
 
     def look() -> dict[str, Any] | None:
         answer = ask(site.cluster, "/cluster/moves")
@@ -250,7 +252,8 @@ def _in_stage(site: Site, number: int, stage: str, role: str) -> dict[str, Any]:
         if answer is not None and change is None:
             raise FaultDidNotBite(f"change {number} ended before it was seen {stage}")
         for one in (change or {}).get("moving", []):
-            if one["stage"] == stage and (one["to"] or role != "new-node"):
+            cast = one["to"] or role != "new-node"
+            if one["stage"] == stage and one["shard"] in stored and cast:
                 return one
         return None
 
