@@ -8,10 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from chaos.acks import NEVER
 from chaos.corpus import Corpus, group_range
 from chaos.history import (
     APPEND,
     AT_REST,
+    BULK,
+    BULK_FINAL,
+    BULK_READ,
     COUNT,
     CUTS,
     FAIL,
@@ -22,9 +26,6 @@ from chaos.history import (
     History,
     Op,
 )
-
-#: Time of what never happened.
-NEVER = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,17 @@ class Facts:
     def reads(self) -> list[Op]:
         """Reads of rows that were answered, the last ones included."""
         return [op for op in self.history.ops if op.kind in (READ, FINAL) and op.outcome == OK]
+
+    @cached_property
+    def bulk_appends(self) -> list[Op]:
+        """Requests that carried bulk rows."""
+        return [op for op in self.history.ops if op.kind == BULK]
+
+    @cached_property
+    def bulk_reads(self) -> list[Op]:
+        """Reads of bulk rows that were answered, the last ones included."""
+        kinds = (BULK_READ, BULK_FINAL)
+        return [op for op in self.history.ops if op.kind in kinds and op.outcome == OK]
 
     @cached_property
     def finals(self) -> list[Op]:
