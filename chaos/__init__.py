@@ -17,7 +17,8 @@ net.py        links through a server that speaks Toxiproxy's API, where there is
 failover.py   how long shards have no leader · remote.py  a cluster that is not ours · ledger.py  sums
 toxid.py      a server with Toxiproxy's API · conformance.py  whether a server has it
 local_cluster.py  real nodes on loopback · deadman.py  ends them if the run itself is killed
-checkers.py   the named invariants · bulk_checkers.py  over spans of numbers · report.py  the verdict in words, the ledger · runner.py  one run
+checkers.py   the named invariants · bulk_checkers.py  over spans of numbers · runner.py  one run
+report.py     the verdict in words, the ledger
 scenarios/    what is broken in which
 
 Why not simply count the rows? A lost row and a doubled one cancel out; and a count cannot say which

@@ -155,8 +155,16 @@ class Facts:
         }
 
     def out_of_reach(self, node: str, start: int, end: int) -> set[str]:
-        """Nodes that `node` surely could not ask from `start` to `end`: they are away, or cut off from it."""
+        """Nodes that `node` surely could not ask from `start` to `end`: they are away, or cut off from it.
+
+        A client that asks whom it likes (`library`) may have asked the node with the fewest such.
+        """
         found = self.away_throughout(start, end)
+        if node not in self.history.head.nodes:
+            there = [one for one in self.history.head.nodes if one not in found]
+            return min(
+                (self.out_of_reach(one, start, end) for one in there), key=len, default=found
+            )
         for fault in self.history.faults:
             if _covers(fault, start, end, CUTS):
                 here = set(fault.targets)

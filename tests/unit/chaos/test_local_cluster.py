@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
+from chaos.breaking import Breaker
+from chaos.faults import KINDS, Site
 from chaos.local_cluster import LocalCluster, _is_free
+from chaos.nemesis import Fault
+from chaos.processes import FaultDidNotBite
 from node import up_process
 from node.cli_errors import CliError
 
@@ -61,3 +65,18 @@ def test_ports_that_are_taken_are_not_chosen() -> None:
         taken.bind(("127.0.0.1", 0))
 
         assert not _is_free(taken.getsockname()[1])
+
+
+def test_a_node_that_does_not_run_cannot_be_broken(tmp_path: Path) -> None:
+    """It was not started again after an earlier fault: the next one did not bite, and says so."""
+    cluster = LocalCluster(tmp_path / "c", 2)
+    site = Site(cluster)
+
+    for kind in ("kill", "pause", "restart", "failpoint"):
+        with pytest.raises(FaultDidNotBite, match="node1 does not run"):
+            KINDS[kind].bite(site, ("node1",))
+
+    cluster.start = lambda: None  # type: ignore[method-assign] - what undoes it is not looked at
+    record = Breaker(cluster, lambda: 1).inject(Fault("kill", ("node1",), 0.0, 0.0))
+    assert record.t_bitten is None
+    assert record.error == "node1 does not run"
