@@ -6,7 +6,7 @@ not hold, it was not seen. Each checker is tested against a planted violation.
 
 I1 durability · I2 exactly once · I3 integrity · I4 ack visibility · I5 ack arithmetic · I6 honest
 partial · I9 no ack without a quorum (as seen from outside) · L2 service returns. Those about nodes, I7 I8
-I14 I15 S6, stand in `checkers_nodes`.
+I14 I15 S6, stand in `checkers_nodes`, those about time, L1 L3, in `checkers_time`.
 """
 
 from bisect import bisect_left
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from chaos import bulk_checkers, checkers_nodes
+from chaos import bulk_checkers, checkers_nodes, checkers_time
 from chaos.acks import contradictions, refusals
 from chaos.bulk_facts import BulkFacts
 from chaos.corpus import row_name, split_name
@@ -245,7 +245,7 @@ def service_returns(facts: Facts) -> Verdict:
 
 CHECKERS: tuple[Callable[[Facts], Verdict], ...] = (
     durability, exactly_once, integrity, ack_visibility, ack_arithmetic, honest_partial,
-    quorum_at_ack, *checkers_nodes.CHECKERS, service_returns,
+    quorum_at_ack, *checkers_nodes.CHECKERS, *checkers_time.CHECKERS, service_returns,
 )  # fmt: skip
 
 
