@@ -12,7 +12,8 @@ bulk.py       the same by thousands of rows a batch · bulk_corpus.py  their row
 nemesis.py    which faults come when: pure, from the seed · breaking.py  carries the plan out
 faults/       what each kind of fault does, by what it is proven · processes.py  kill, pause, and the proof
 lab.py        namespaces for what needs them · disks.py  file systems that lose power, fill up, freeze
-lab_net.py    wires between nodes that can be cut · lab_loss.py  packets lost by lot · ground.py  what a scenario stands on
+lab_net.py    wires between nodes that can be cut · lab_loss.py  packets lost by lot
+ground.py     what a scenario stands on
 net.py        links through a server that speaks Toxiproxy's API, where there is one
 failover.py   how long shards have no leader · remote.py  a cluster that is not ours · ledger.py  sums
 toxid.py      a server with Toxiproxy's API · conformance.py  whether a server has it
