@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install native up test fuzz chaos lint types format bench ci lock clean help
+.PHONY: install native up test fuzz chaos soak lint types format bench ci lock clean help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -44,6 +44,10 @@ chaos: install  ## SEEDS (100) simulations, all planted bugs, every scenario for
 	$(BIN)/quorumlog chaos sim --seeds $(SEEDS)
 	$(BIN)/quorumlog chaos sim --mutants --seeds 40 --seed 0
 	$(BIN)/quorumlog chaos run --seconds $(SECONDS_EACH) $(ARGS); status=$$?; $(BIN)/quorumlog chaos ledger; exit $$status
+
+soak: install  ## MINUTES (5) of managers killed while they agree, then of everything at once
+	$(BIN)/python -m tests.soak.raft_kills --seconds $$(( $(MINUTES) * 60 ))
+	$(BIN)/quorumlog chaos run mix --seconds $$(( $(MINUTES) * 60 ))
 
 lint: install  ## style, types, import contracts
 	$(BIN)/ruff format --check .

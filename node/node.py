@@ -6,12 +6,11 @@ A node answers /health as soon as its HTTP port is open and /ready when it can s
 """
 
 import asyncio
-import contextlib
 import gc
 import os
-import signal
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from cluster.cluster_http import status_operation
 from cluster.consensus import ConsensusSettings
@@ -39,7 +38,7 @@ from ingestor.listeners.http import HttpIngest
 from ingestor.listeners.replay_http import ReplayApi
 from ingestor.write_settings import WriteSettings
 from node import joining
-from node.http_port import HttpPort, node_routes
+from node.http_port import HttpPort, Routes
 from node.moving import Moving
 from node.retaining import NodeRetention, spawn_keeper
 from node.settings import Settings
@@ -48,7 +47,6 @@ from query.coordinator import ReadCoordinator
 from query.settings import QuerySettings
 from query.sql import SqlRunner
 from records.errors import InvalidSettings
-from runtime import failpoints
 from runtime.clock import clock_of
 from runtime.entropy import SystemEntropy
 from runtime.logs import get_logger
@@ -287,8 +285,8 @@ class Node:
 
     # -- life ----------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Starts everything. Raises what a part refuses to start with."""
+    async def start(self, routes_of: Callable[[Self], Routes]) -> None:
+        """Starts everything, and serves `routes_of` it. Raises what a part refuses to start with."""
         loop = asyncio.get_running_loop()
         self.metrics.gauge(
             "quorumlog_tasks", "Tasks of the event loop: one for each connection, and our own"
@@ -313,7 +311,7 @@ class Node:
         self.moving.start(self.supervisor)
         if self.writer is not None:
             await self.writer.start()
-        await self.http.start(node_routes(self), self.supervisor)
+        await self.http.start(routes_of(self), self.supervisor)
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
         log.info("started", http=self.settings.node.http_port)
@@ -402,20 +400,3 @@ class Node:
             await self.storage.stop()
         self.write_workers.close()
         self.query_workers.close()
-
-
-async def run_node(settings: Settings, bootstrap: bool = False, join: bool = False) -> None:
-    """Runs a node until SIGTERM or SIGINT."""
-    failpoints.arm(os.environ)
-    node = Node(settings, bootstrap, join)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    await node.start()
-    try:
-        await stopping.wait()
-    finally:
-        log.info("stopping")
-        with contextlib.suppress(asyncio.CancelledError):
-            await node.stop()

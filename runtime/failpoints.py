@@ -30,7 +30,10 @@ POINTS = (
     "wal.before-write", "wal.after-write", "wal.after-sync", "wal.roll", "put.before-ack",
     "compact.write", "compact.sync", "compact.rename", "compact.sync-folders", "compact.apply",
     "compact.flush", "compact.flushed", "compact.unlink", "compact.remove-log",
-    "catalog.before-flush", "catalog.after-flush", "seal.before", "seal.after",
+    "catalog.before-flush", "catalog.after-flush", "seal.before", "seal.after", "seal.producer",
+    "hint.before-sync", "hint.after-sync", "hint.delivered", "repair.before-ack",
+    "move.hand-over", "move.take-over", "move.raise-ring", "move.let-go",
+    "retire.observed", "retire.drop", "retire.erased",
 )  # fmt: skip
 _ERRORS = {"eio": errno.EIO, "enospc": errno.ENOSPC}
 EXIT_CODE = 70

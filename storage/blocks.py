@@ -40,6 +40,14 @@ class BlockPlace:
         return cls(ordinal, header.block_id, file, offset, length, header.rows, *times)
 
 
+@dataclass(frozen=True, slots=True)
+class GroupPlace(BlockPlace):
+    """One row group of a block: `rows` are its own, the first of them is row `first_row` of the block."""
+
+    group: int
+    first_row: int
+
+
 class Blocks:
     """Present blocks, ascending. `end` is the next ordinal; `len` counts those that are present."""
 

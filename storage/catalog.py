@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from records import envelope
-from records.errors import EnvelopeCorrupt
+from records.errors import EnvelopeCorrupt, Overloaded
 from records.ids import BlockId
 from runtime.logs import get_logger
 from storage.engine import Engine
@@ -36,6 +36,13 @@ from storage.wal import Position
 
 log = get_logger(__name__)
 VERSION = 3
+#: Primary result codes of SQLite that tell of the process, not of the file.
+_SCARCE = (
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+)
 #: Ordinals without a block, beside one for each block, above which blocks are numbered anew at start.
 GAPS_MAX = 4096
 _SCHEMA = """
@@ -343,12 +350,18 @@ class Catalog:
         engine.load_fences(self._rows("SELECT shard, epoch, leader FROM fences"))
 
     def damage(self) -> str:
-        """What SQLite finds wrong with the file as it is on disk; empty if nothing. Reads all of it."""
+        """What SQLite finds wrong with the file as it is on disk; empty if nothing. Reads all of it.
+
+        Raises:
+            Overloaded: it cannot be read now (no file descriptors, no memory), which says nothing about it.
+        """
         try:
             name = f"{self.path.absolute().as_uri()}?mode=ro"
             with closing(sqlite3.connect(name, uri=True)) as db:
                 found = db.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.Error as error:
+            if self.path.exists() and error.sqlite_errorcode & 0xFF in _SCARCE:
+                raise Overloaded(f"the catalog cannot be read now: {error}") from error
             return repr(error)
         return "" if found and found[0] == "ok" else str(found and found[0])
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from records.hint import Hint
 from runtime.clock import Clock
+from runtime.failpoints import failpoint
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
 from runtime.tasks import Workers
@@ -128,7 +129,9 @@ class Hints:
             if known is None:
                 known = self._logs[target] = HintLog(self._directory, target)
             known.append(hints, now)
+            failpoint("hint.before-sync")
             known.sync()
+            failpoint("hint.after-sync")
         except OSError as error:
             self._failures.inc()
             log.error("hints could not be written", target=target, error=error)
@@ -164,6 +167,7 @@ class Hints:
     async def done(self, target: str, sequence: int) -> None:
         """The hints of this file are delivered, or of no use."""
         if target in self._logs:
+            failpoint("hint.delivered")
             await self._pool.run(self._logs[target].remove, sequence)
             self._show()
 

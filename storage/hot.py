@@ -36,9 +36,9 @@ from records.sidecar import Sidecar
 from records.token_filter import BLOCK_BYTES
 from runtime.metrics import Metrics
 from storage.block_files import BlockFiles
+from storage.blocks import BlockPlace, GroupPlace
 from storage.filter_index import FilterIndex
 from storage.fold_tree import FoldCache
-from storage.holdings import BlockPlace
 from storage.lru import Lru
 from storage.match_cache import MatchCache
 from storage.rollup_index import RollupIndex
@@ -62,14 +62,6 @@ def use_steady_memory() -> None:
     """
     with contextlib.suppress(NotImplementedError):
         pa.set_memory_pool(pa.jemalloc_memory_pool())
-
-
-@dataclass(frozen=True, slots=True)
-class GroupPlace(BlockPlace):
-    """One row group of a block: `rows` are its own, the first of them is row `first_row` of the block."""
-
-    group: int
-    first_row: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 from records.handover import Handover
+from runtime.failpoints import failpoint
 from runtime.logs import get_logger
 from storage.engine import Engine
 from storage.handing import give, ids_of, raise_ring_epoch, shed, take
@@ -48,6 +49,7 @@ class ShardMoves:
         self._check_readable()
         self._check_log()
         await self._append([raise_ring_epoch(self._engine, ring_epoch)])
+        failpoint("move.hand-over")
         return give(self._engine, shard)
 
     async def raise_ring(self, ring_epoch: int) -> None:
@@ -58,6 +60,7 @@ class ShardMoves:
         """
         self._check_log()
         await self._append([raise_ring_epoch(self._engine, ring_epoch)])
+        failpoint("move.raise-ring")
 
     def entry_ids(self, shard: int) -> bytes:
         """The 16-byte ids of the entries held of `shard`, in the order of their blocks.
@@ -77,6 +80,7 @@ class ShardMoves:
         self._check_writable()
         record = raise_ring_epoch(self._engine, ring_epoch)
         await self._append([record, *take(self._engine, handed)])
+        failpoint("move.take-over")
 
     def let_go(self, shards: Collection[int], ring_epoch: int) -> int:
         """Forgets the entries of `shards`, none of which this node owns under ring `ring_epoch`; how many.
@@ -90,5 +94,6 @@ class ShardMoves:
         entries, ordinals = shed(self._engine, shards, ring_epoch)
         self._thinned(ordinals)
         if entries:
+            failpoint("move.let-go")
             log.info("copies of shards that left were let go", shards=len(shards), entries=entries)
         return entries

@@ -74,6 +74,8 @@ class Puts:
         if verdict.accepted or verdict.records:
             await self._write(block, verdict)
             failpoint("put.before-ack")
+            if options.repair:
+                failpoint("repair.before-ack")
         self._gauges.put_seconds.observe(self._clock.monotonic() - started)
         self._gauges.count_put(block.header, verdict)
         return verdict.reply(self._engine.producer_replies(block.header))

@@ -11,6 +11,7 @@ from typing import Any
 from records.errors import NotReady
 from records.timestamps import MIN_MICROS
 from runtime.clock import Clock
+from runtime.failpoints import failpoint
 from storage.compaction import Compactor
 from storage.engine import Engine
 from storage.entry_table import GONE
@@ -48,7 +49,9 @@ class Retiring:
         self.seen(retention.index)
         if retention.index < holdings.retention.index:
             return
-        holdings.retention = retention
+        before, holdings.retention = holdings.retention, retention
+        if (retention.marks, retention.deletes) != (before.marks, before.deletes):
+            failpoint("retire.observed")
         names = {rule.name for rule in retention.all_rules}
         for name in [one for one in holdings.clean if one not in names]:
             del holdings.clean[name]
@@ -115,7 +118,9 @@ class Retiring:
         # A shard may have been let go, or a block set aside, meanwhile.
         numbers = numbers[(holdings.table.rows["flags"][numbers] & GONE) == 0]
         rows = int(holdings.table.rows["row_count"][numbers].sum())
-        await self._compactor.give_up(holdings.expire(numbers))
+        expired = holdings.expire(numbers)
+        failpoint("retire.drop")
+        await self._compactor.give_up(expired)
         self._gauges.dropped.inc(rows)
         return True
 
@@ -129,6 +134,7 @@ class Retiring:
             return True
         how = erasing(rules, self._gauges.erased.inc)
         written = await self._compactor.merge(ordinals, how, patient=True)
+        failpoint("retire.erased")
         for rule in rules:
             for ordinal in (*ordinals, *(place.ordinal for place in written)):
                 holdings.mark_clean(rule.name, ordinal)

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from records.predicates import TRUE, Aggregate, Filter, Fold, fields_of
+from storage.blocks import GroupPlace
 from storage.fold_part import SUM_LIMIT, Histogram, Part, Rows, Unfit, counted, merged, narrowed
 from storage.fold_tree import fold_runs
-from storage.hot import GroupPlace
 from storage.scan_batch import Batch, cut, in_batches
 from storage.scan_filter import BlockView, evaluate, only_over
 from storage.scan_select import BlockSlice

@@ -14,7 +14,7 @@ from records.errors import BlockCorrupt
 from records.predicates import Filter
 from records.sidecar import Rollup
 from records.timestamps import MICROS_PER_MINUTE
-from storage.hot import GroupPlace
+from storage.blocks import GroupPlace
 from storage.scan_filter import BlockView, evaluate, only_over
 from storage.scan_rollup import KEYS
 from storage.scan_select import BlockSlice

@@ -17,12 +17,11 @@ from records.ids import EntryId
 from records.messages import ScanRequest
 from records.predicates import ScanPlan
 from records.timestamps import TimeRange
-from storage.blocks import Blocks
+from storage.blocks import Blocks, GroupPlace
 from storage.digest_as_of import digests_as_of
 from storage.entry_table import ERASED, GONE, HIDDEN, HIDDEN_ANY
 from storage.filter_index import Survivors
 from storage.holdings import BlockPlace, Holdings
-from storage.hot import GroupPlace
 from storage.merkle import Digest
 from storage.retention import Rule, touched
 

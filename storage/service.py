@@ -427,6 +427,7 @@ class StorageService(RetentionDoor, WriteDoor):
         self._check_writable()
         record = self._engine.seal_producer(shard, producer, epoch)
         await self._puts.append([record])
+        failpoint("seal.producer")
         return self._engine.holdings.producers.newest_epoch(shard, producer)
 
     def observe_epochs(self, ring_epoch: int, shard_epochs: dict[int, int]) -> None:

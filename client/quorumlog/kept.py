@@ -12,9 +12,15 @@ from itertools import islice, takewhile
 
 from .groups import Group
 
+#: Bytes that a group of its own takes in memory, whatever its rows: a row a group is the usual case.
+GROUP_COST = 400
+
 
 class KeptGroups:
-    """Groups of acked rows, ascending by seq. Times are seconds of one monotonic clock."""
+    """Groups of acked rows, ascending by seq. Times are seconds of one monotonic clock.
+
+    `bytes_max` bounds rows and what keeping track of them takes (GROUP_COST each).
+    """
 
     def __init__(self, bytes_max: int, seconds_max: float) -> None:
         self._bytes_max = bytes_max
@@ -33,12 +39,15 @@ class KeptGroups:
         gone: list[Group] = []
         while self._groups:
             since, group = self._groups[0]
-            if self.size_bytes <= self._bytes_max and now - since <= self._seconds_max:
+            if self._cost() <= self._bytes_max and now - since <= self._seconds_max:
                 break
             self._groups.popleft()
             self.size_bytes -= group.size_bytes
             gone.append(group)
         return gone
+
+    def _cost(self) -> int:
+        return self.size_bytes + GROUP_COST * len(self._groups)
 
     def groups(self) -> list[Group]:
         """All that is kept, ascending."""

@@ -29,7 +29,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         epilog="example: quorumlog chaos run kill-one pause --seconds 60 --seed 7",
     )
     run.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="default: all")
-    run.add_argument("--seconds", type=float, default=30.0, help="of traffic, each (default 30)")
+    length = run.add_mutually_exclusive_group()
+    length.add_argument("--seconds", type=float, default=30.0, help="of traffic, each (default 30)")
+    length.add_argument(
+        "--minutes", type=minutes, dest="seconds", metavar="MINUTES", help="the same, in minutes"
+    )
     run.add_argument("--seed", type=int, help="the same seed gives the same faults and rows")
     run.add_argument("--data", default=DEFAULT_DATA, metavar="DIR", help="where runs are kept")
     run.add_argument("--keep", action="store_true", help="keep the nodes' data of passed runs too")
@@ -57,6 +61,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     ledger.add_argument("--data", default=DEFAULT_DATA, metavar="DIR", help="where runs are kept")
     ledger.set_defaults(run=lambda options: _command("run_ledger", options))
     _add_sim(kinds, common)
+
+
+def minutes(text: str) -> float:
+    """Seconds."""
+    return 60 * float(text)
 
 
 def _add_sim(kinds: Any, common: argparse.ArgumentParser) -> None:

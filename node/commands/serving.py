@@ -85,7 +85,7 @@ def run_node_command(options: argparse.Namespace) -> int:
     import uvloop
 
     from cluster.consensus import StartRefused
-    from node.node import run_node
+    from node.run import run_node
     from node.settings import load_settings
     from runtime.logs import configure
     from runtime.memory import keep_freed_memory

@@ -43,6 +43,7 @@ HOMES = {
         "query/tail.py",
         "dashboard/*.py",
         "node/http_port.py",
+        "node/routes.py",
         "node/cli_api.py",
         "node/files_http.py",
         "node/retaining.py",

@@ -1,11 +1,15 @@
 """The catalog's ordinals: those of blocks that are gone leave nothing behind, and never run out."""
 
+import contextlib
+import os
+import resource
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from records.errors import Overloaded
 from storage import catalog
 from storage.blocks import BlockPlace, Blocks
 from storage.catalog import Catalog, CatalogUnusable
@@ -111,3 +115,28 @@ def test_a_sound_catalog_is_found_so_whatever_its_folder_is_called(tmp_path: Pat
 
     made.path.write_bytes(b"no database" * 1000)
     assert "not a database" in made.damage()
+
+
+def test_want_of_descriptors_is_no_damage_of_the_catalog(tmp_path: Path) -> None:
+    """SQLite says that it cannot open the file; one that is not there is damage."""
+    made = Catalog(tmp_path / "catalog.sqlite")
+    made.create()
+    made.close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(name) for name in os.listdir("/proc/self/fd"))
+    taken = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(Overloaded):
+            made.damage()
+    finally:
+        for handle in taken:
+            os.close(handle)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert made.damage() == ""
+    made.path.unlink()
+    assert "unable to open" in made.damage()

@@ -157,7 +157,8 @@ async def reopened(
 ) -> StorageService:
     """The node after a restart, or as a kill -9 now would leave it; with or without its catalog."""
     if how == "crash":
-        shutil.copytree(service.directory, directory)
+        # The scrub may rename the file of its progress just then; a start begins without it.
+        shutil.copytree(service.directory, directory, ignore=shutil.ignore_patterns("scrub.new"))
         await service.stop()
     else:
         await service.stop()

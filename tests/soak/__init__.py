@@ -1,0 +1,1 @@
+"""Long runs by hand; the tests run each for a few seconds."""
