@@ -1,7 +1,8 @@
 """`python -m bench heal`: how soon and for how many bytes a node catches up that was away.
 
 Three nodes on this machine, rows at a steady rate, the third node killed for a while. It is started again
-while rows still come: until it has found itself equal to each other owner is one figure, the other one is,
+while rows still come: until it has compared each shard with each other owner and lacks nothing that it knows
+of is one figure, the other one is,
 after the last row, until the digests of all three are the same. Nothing is read meanwhile, and no hints are
 kept, so nothing else repairs. The bytes copied stand beside those that a peer's store grew by: blocks
 travel as they are.
@@ -111,7 +112,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
         began = time.monotonic()
         cluster.start_one(away)
         ready = time.monotonic()
-        caught_up = _until(lambda: _counted(cluster)["equal"] >= 2, ready, plan.wait_seconds)
+        caught_up = _until(lambda: caught_up_with(_repair(cluster), 2), ready, plan.wait_seconds)
         time.sleep(plan.after_seconds)
         load.stop()
         stopped = time.monotonic()
@@ -154,6 +155,20 @@ def _stored(cluster: LocalCluster, node: int) -> int:
 def _equal(cluster: LocalCluster) -> bool:
     shards = [_storage(cluster, node)["shards"] for node in range(3)]
     return bool(shards[0]) and shards[0] == shards[1] == shards[2]
+
+
+def _repair(cluster: LocalCluster) -> dict[str, Any]:
+    """What the node that was away says of its comparisons since it is back."""
+    answer = cluster.get("/cluster/repair", 2)
+    return answer["nodes"].get(cluster.ids[2], {})
+
+
+def caught_up_with(repair: dict[str, Any], peers: int) -> bool:
+    """Whether each shard was compared with so many other owners, and nothing is known to lack."""
+    shards = repair.get("shards", [])
+    return bool(shards) and all(
+        len(one["compared_at"]) == peers and not one["lacking"] for one in shards
+    )
 
 
 def _counted(cluster: LocalCluster) -> dict[str, int]:

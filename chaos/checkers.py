@@ -6,7 +6,8 @@ not hold, it was not seen. Each checker is tested against a planted violation.
 
 I1 durability · I2 exactly once · I3 integrity · I4 ack visibility · I5 ack arithmetic · I6 honest
 partial · I9 no ack without a quorum (as seen from outside) · L2 service returns. Those about nodes, I7 I8
-I14 I15 S6, stand in `checkers_nodes`; those about hiding and moving, I7r I13 R1, in `checkers_moves`.
+I14 I15 S6, stand in `checkers_nodes`; those about hiding and moving, I7r I13 R1, in `checkers_moves`;
+those about time, L1 L3, in `checkers_time`.
 """
 
 from bisect import bisect_left
@@ -14,11 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from chaos import checkers_moves, checkers_nodes
+from chaos import bulk_checkers, checkers_moves, checkers_nodes, checkers_time
+from chaos.acks import contradictions, refusals
+from chaos.bulk_facts import BulkFacts
 from chaos.corpus import row_name, split_name
 from chaos.facts import NEVER, Facts
 from chaos.history import APPEND, OK, READ, History, Op
-from chaos.verdicts import HOLDS, UNSEEN, VIOLATED, Verdict, verdict
+from chaos.verdicts import HOLDS, UNSEEN, VIOLATED, Verdict, merged, verdict
 
 __all__ = ["HOLDS", "UNSEEN", "VIOLATED", "Verdict", "check", "worth"]
 
@@ -146,46 +149,17 @@ def ack_arithmetic(facts: Facts) -> Verdict:
     told = [op for op in facts.appends if op.outcome == OK and "ack_till" in op.resp]
     for client in sorted({op.client for op in told}):
         answers = [op for op in told if op.client == client]
-        bad += _falling(client, answers)
-        for op in answers:
-            till = op.resp["ack_till"]
-            gaps = [(a, b) for a, b in op.resp.get("missing", ()) if a <= till]
-            bad += [
-                f"{client}: missing {a}-{b} lies under ackTill {till} (op {op.id})" for a, b in gaps
-            ]
-            if client in facts.history.head.sequenced:
-                bad += _stored_but_absent(facts, op)
+        bad += contradictions(client, answers)
         if client in facts.history.head.sequenced:
+            for op in answers:
+                bad += _stored_but_absent(facts, op)
             bad += _acks_of_unsent(facts, client, answers)
-    for op in facts.appends:
-        for number in op.resp.get("rejected", ()):
-            bad.append(f"{row_name(op.client, number)} is a good row and was refused (op {op.id})")
-        if op.resp.get("conflict"):
-            bad.append(f"{op.client}: CONFLICT although the same bytes were sent (op {op.id})")
+    bad += refusals(facts.appends)
     return verdict(
         "I5", "ack arithmetic", bad, "acknowledgements contradict each other", len(told),
         f"{len(told):,} answers to numbered rows agree with each other and with what is stored",
         "no numbered rows were answered",
     )  # fmt: skip
-
-
-def _falling(client: str, answers: list[Op]) -> list[str]:
-    """ackTill (within an epoch), and the epoch itself, never fall from one answer to a later request."""
-    bad = []
-    best, told_by = (0, 0), 0
-    ends = sorted(answers, key=lambda op: op.t_ret or NEVER)
-    at = 0
-    for op in sorted(answers, key=lambda op: op.t_inv):
-        while at < len(ends) and (ends[at].t_ret or NEVER) < op.t_inv:
-            mark = (ends[at].resp.get("epoch", 0), ends[at].resp["ack_till"])
-            if mark > best:
-                best, told_by = mark, ends[at].id
-            at += 1
-        mark = (op.resp.get("epoch", 0), op.resp["ack_till"])
-        if mark < best:
-            was = f"epoch {best[0]}, ackTill {best[1]} (op {told_by})"
-            bad.append(f"{client}: {was} fell to epoch {mark[0]}, ackTill {mark[1]} (op {op.id})")
-    return bad
 
 
 def _acks_of_unsent(facts: Facts, client: str, answers: list[Op]) -> list[str]:
@@ -217,7 +191,7 @@ def _stored_but_absent(facts: Facts, op: Op) -> list[str]:
 def honest_partial(facts: Facts) -> Verdict:
     """I6: who cannot reach R owners says `complete: false` and names what is missing."""
     head, bad, judged = facts.history.head, [], 0
-    for op in (*facts.reads, *facts.counts):
+    for op in (*facts.reads, *facts.counts, *facts.bulk_reads):
         complete, missing = op.resp["complete"], op.resp.get("missing", [])
         if not complete:
             judged += 1
@@ -244,7 +218,7 @@ def quorum_at_ack(facts: Facts) -> Verdict:
     """I9, from outside: nothing is acknowledged while fewer than W nodes are there to store it."""
     head, bad, judged = facts.history.head, [], 0
     if len(head.nodes) == head.n:
-        for op in facts.appends:
+        for op in (*facts.appends, *facts.bulk_appends):
             if op.t_ret is None:
                 continue
             away = facts.out_of_reach(op.node, op.t_inv, op.t_ret)
@@ -282,14 +256,19 @@ def service_returns(facts: Facts) -> Verdict:
 
 CHECKERS: tuple[Callable[[Facts], Verdict], ...] = (
     durability, exactly_once, integrity, ack_visibility, ack_arithmetic, honest_partial,
-    quorum_at_ack, *checkers_nodes.CHECKERS, *checkers_moves.CHECKERS, service_returns,
+    quorum_at_ack, *checkers_nodes.CHECKERS, *checkers_moves.CHECKERS, *checkers_time.CHECKERS,
+    service_returns,
 )  # fmt: skip
 
 
 def check(history: History) -> list[Verdict]:
     """The verdicts of all checkers."""
     facts = Facts(history)
-    return [checker(facts) for checker in CHECKERS]
+    found = [checker(facts) for checker in CHECKERS]
+    if not history.head.bulk:
+        return found
+    bulk = {one.id: one for one in bulk_checkers.check(BulkFacts(history))}
+    return [merged(one, bulk[one.id]) if one.id in bulk else one for one in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +286,8 @@ def worth(history: History, acked_min: int, faults_min: int = 1) -> Worth:
     reasons = []
     if len(bitten) < faults_min:
         reasons.append(f"{len(bitten)} faults bit, {faults_min} are needed")
+    if history.head.bulk:
+        reasons += bulk_checkers.reasons_against(BulkFacts(history))
     if facts.acked_count < acked_min:
         reasons.append(f"{facts.acked_count:,} rows were acknowledged, {acked_min:,} are needed")
     met = {one.what for one in bitten if _overlaps(history.ops, one.t_begin, one.t_heal)}

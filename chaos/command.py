@@ -105,6 +105,7 @@ def _in_lab(scenario: Scenario, seed: int, options: argparse.Namespace) -> dict[
     words = ["chaos", "run", scenario.name, "--seed", str(seed), "--seconds", str(options.seconds)]
     words += ["--data", str(Path(options.data).resolve()), "--json"]
     words += ["--keep"] if options.keep else []
+    words += ["--bulk"] if options.bulk else []
     limit = LAB_SECONDS + 4 * options.seconds
     try:
         child = subprocess.run(  # noqa: S603 - our own command
@@ -181,7 +182,9 @@ def _one(scenario: Scenario, seed: int, options: argparse.Namespace) -> Run:
     note(f"{scenario.name}: seed {seed}, {options.seconds:g} s, in {folder}")
     with _client_log(folder / "clients.log"):
         say = lambda text: note(f"  {text}")  # noqa: E731
-        work = run(scenario, seed, options.seconds, folder, say, options.named_servers)
+        work = run(
+            scenario, seed, options.seconds, folder, say, options.named_servers, options.bulk
+        )
         try:
             done = asyncio.run(work)
         except (DiskFailed, LinkFailed) as error:

@@ -8,11 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from chaos.acks import NEVER
 from chaos.corpus import Corpus, group_range
 from chaos.hides import Hide, hides_of
 from chaos.history import (
     APPEND,
     AT_REST,
+    BULK,
+    BULK_FINAL,
+    BULK_READ,
     COUNT,
     CUTS,
     FAIL,
@@ -23,9 +27,6 @@ from chaos.history import (
     History,
     Op,
 )
-
-#: Time of what never happened.
-NEVER = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,17 @@ class Facts:
     def reads(self) -> list[Op]:
         """Reads of rows that were answered, the last ones included."""
         return [op for op in self.history.ops if op.kind in (READ, FINAL) and op.outcome == OK]
+
+    @cached_property
+    def bulk_appends(self) -> list[Op]:
+        """Requests that carried bulk rows."""
+        return [op for op in self.history.ops if op.kind == BULK]
+
+    @cached_property
+    def bulk_reads(self) -> list[Op]:
+        """Reads of bulk rows that were answered, the last ones included."""
+        kinds = (BULK_READ, BULK_FINAL)
+        return [op for op in self.history.ops if op.kind in kinds and op.outcome == OK]
 
     @cached_property
     def finals(self) -> list[Op]:
@@ -174,8 +186,16 @@ class Facts:
         }
 
     def out_of_reach(self, node: str, start: int, end: int) -> set[str]:
-        """Nodes that `node` surely could not ask from `start` to `end`: they are away, or cut off from it."""
+        """Nodes that `node` surely could not ask from `start` to `end`: they are away, or cut off from it.
+
+        A client that asks whom it likes (`library`) may have asked the node with the fewest such.
+        """
         found = self.away_throughout(start, end)
+        if node not in self.history.head.nodes:
+            there = [one for one in self.history.head.nodes if one not in found]
+            return min(
+                (self.out_of_reach(one, start, end) for one in there), key=len, default=found
+            )
         for fault in self.history.faults:
             if _covers(fault, start, end, CUTS):
                 here = set(fault.targets)

@@ -19,6 +19,8 @@ from runtime.clock import Clock
 OK, FAIL, UNKNOWN = "ok", "fail", "unknown"
 #: Kinds of operations: rows sent; rows read; rows of each client counted; the last reads of all rows.
 APPEND, READ, COUNT, FINAL = "append", "read", "count", "final"
+#: The same of `chaos.bulk`: their rows are noted as spans of numbers, in answers too.
+BULK, BULK_READ, BULK_FINAL = "bulk", "bulk-read", "bulk-final"
 
 #: Faults during which their targets surely do nothing, from the bite to the heal.
 AT_REST = frozenset(
@@ -36,7 +38,8 @@ class Op:
 
     `covers`: what a read asked for: `""` all rows, a client's name, or a group's. `resp`: for appends
     `ack_till`, `epoch`, `missing`, `rejected`, `conflict`; for reads `rows` as [name, digest],
-    `complete`, `missing`; for counts `counts` by client. `t_ret` is None if it never returned.
+    `complete`, `missing`; for counts `counts` by client. `t_ret` is None if it never returned. Bulk reads:
+    `rows` is the span asked for, `resp` has `found` (spans), `doubled`, `altered`, `strangers` and `order`.
     """
 
     id: int
@@ -78,7 +81,8 @@ class Head:
     """What the run was: where its numbers came from, and the quorum it ran with.
 
     `services` is the service of each writing client; `sequenced` are those that number their rows
-    towards the server by the same numbers. `converges`: whether nodes were asked what they hold in the end.
+    towards the server by the same numbers. `bulk`: the service of each bulk client, if there are any.
+    `converges`: whether nodes were asked what they hold in the end.
     """
 
     scenario: str
@@ -91,6 +95,7 @@ class Head:
     services: dict[str, str]
     sequenced: tuple[str, ...] = ()
     converges: bool = True
+    bulk: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

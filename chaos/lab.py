@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from chaos import disks, lab_net
+from chaos import disks, lab_loss, lab_net
 
 INSIDE = "QUORUMLOG_CHAOS_LAB"
 #: What a scenario may need.
-DISK, NETWORK, STRACE = "disk", "network", "strace"
+DISK, NETWORK, STRACE, LOSS, MEMORY = "disk", "network", "strace", "loss", "memory"
 
 
 def inside() -> bool:
@@ -66,12 +66,19 @@ def open_loopback() -> None:
 def reason_against(needs: Sequence[str]) -> str:
     """Why one of these cannot be had, tried in the laboratory; empty if all can."""
     tries = {DISK: disks.reason_against, NETWORK: lab_net.reason_against, STRACE: _strace}
+    tries |= {LOSS: lab_loss.reason_against, MEMORY: _memory}
     for need in needs:
         with tempfile.TemporaryDirectory() as folder:
             reason = tries[need](Path(folder))
         if reason:
             return reason
     return ""
+
+
+def _memory(folder: Path) -> str:
+    from chaos.faults import memory  # it stands upon what stands upon this
+
+    return memory.reason_against(folder)
 
 
 def _strace(folder: Path) -> str:

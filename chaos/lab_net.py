@@ -84,6 +84,22 @@ class LabNet:
         )
         return done.returncode == 0
 
+    def lose(self, node: str, one_in: int) -> None:
+        """One in so many packets that arrive at a node from others is lost."""
+        self._loss(node, "put", str(one_in), self.addresses[node])
+
+    def lost(self, node: str) -> tuple[int, int]:
+        """Packets that arrived there since, and how many of them were lost."""
+        met, dropped = self._loss(node, "count").split()
+        return int(met), int(dropped)
+
+    def lose_nothing(self, node: str) -> None:
+        """As if nothing had been."""
+        self._loss(node, "remove")
+
+    def _loss(self, node: str, *words: str) -> str:
+        return command(*self.within(node), sys.executable, "-P", "-m", "chaos.lab_loss", *words)
+
     def close(self) -> None:
         """Ends the namespaces, and with them their wires."""
         for holder in self._holders.values():

@@ -106,6 +106,16 @@ class LocalCluster:
         """The HTTP addresses of all nodes."""
         return [node.url for node in self.plan.nodes]
 
+    def process(self, node_id: str) -> NodeProcess:
+        """The process of a node.
+
+        Raises:
+            FaultDidNotBite: it was not started again after something earlier: nothing is there to break.
+        """
+        if node_id not in self.running:
+            raise processes.FaultDidNotBite(f"{node_id} does not run")
+        return self.running[node_id]
+
     def node(self, node_id: str) -> NodePlan:
         """A node by id."""
         return next(node for node in (*self.plan.nodes, *self.spares) if node.id == node_id)
@@ -178,9 +188,10 @@ class LocalCluster:
         Raises:
             CliError: as `start`.
         """
-        gone = [one for one in node_ids if not self.running[one].running]
+        gone = [one for one in node_ids if one in self.running and not self.running[one].running]
         if if_read_only:
-            gone += [one for one in node_ids if one not in gone and self._read_only(one)]
+            live = [one for one in node_ids if one in self.running and one not in gone]
+            gone += [one for one in live if self._read_only(one)]
         self.end_somehow(*gone)
         self.start()
         wait_ready([self.running[one] for one in node_ids], READY_SECONDS)
@@ -198,7 +209,7 @@ class LocalCluster:
         """Ends processes at once, also those that are ending by themselves; the ids they had."""
         pids = {}
         for node_id in node_ids:
-            child = self.running[node_id].child
+            child = self.process(node_id).child
             assert child is not None, "started here"
             child.kill()  # sends nothing if it has ended
             pids[node_id] = child.pid
@@ -214,7 +225,7 @@ class LocalCluster:
         Raises:
             FaultDidNotBite: one had to be killed, or ended with an error.
         """
-        ending = {node_id: self.running[node_id] for node_id in node_ids}
+        ending = {node_id: self.process(node_id) for node_id in node_ids}
         killed = up_process.stop(list(ending.values()))
         codes = {node_id: one.exit_code for node_id, one in ending.items()}
         for node_id in node_ids:
@@ -229,7 +240,7 @@ class LocalCluster:
         Raises:
             FaultDidNotBite: one ended otherwise.
         """
-        pids = processes.kill([self.running[node_id] for node_id in node_ids])
+        pids = processes.kill([self.process(node_id) for node_id in node_ids])
         for node_id in node_ids:
             del self.running[node_id]
         return dict(zip(node_ids, pids, strict=True))
@@ -240,7 +251,7 @@ class LocalCluster:
         Raises:
             FaultDidNotBite: one could not be stopped.
         """
-        paused = [self.running[node_id] for node_id in node_ids]
+        paused = [self.process(node_id) for node_id in node_ids]
         return dict(zip(node_ids, processes.pause(paused), strict=True))
 
     def is_stopped(self, node_id: str) -> bool:
@@ -258,7 +269,7 @@ class LocalCluster:
         Raises:
             CliError: as `start`.
         """
-        paused = [self.running[node_id] for node_id in node_ids]
+        paused = [self.process(node_id) for node_id in node_ids]
         processes.resume(paused)
         wait_ready(paused, READY_SECONDS)
 

@@ -26,11 +26,13 @@ def as_text(run: Run) -> str:
         f"  seed {head.seed}, {run.seconds:.0f} s, {len(head.nodes)} nodes, N={head.n} W={head.w} R={head.r}",
         f"  faults    {bitten} of {len(run.history.faults)} bit",
         *(f"            {describe(fault)}" for fault in run.history.faults),
-        f"  writes    {figures['rows_acked']:,} of {figures['rows_sent']:,} rows acknowledged in"
-        f" {figures['requests']:,} requests; {figures['resends']} resent on doubt,"
+        f"  writes    {figures['rows_acked']:,} of {figures['rows_sent']:,} rows acknowledged"
+        f" ({figures['rows_in_bulk']:,} in bulk) in {figures['requests']:,} requests;"
+        f" {figures['resends']} resent on doubt,"
         f" {figures['repeats']} repeated on purpose; the longest wait {figures['longest_ack_seconds']} s",
         f"  reads     {figures['reads']:,}: {figures['reads_complete']:,} complete,"
-        f" {figures['reads_partial']} partial, {figures['reads_unanswered']} without an answer",
+        f" {figures['reads_partial']} partial, {figures['reads_unanswered']} without an answer;"
+        f" all read back in {figures['read_back_seconds']} s, judged in {figures['judged_seconds']} s",
     ]
     for one in run.verdicts:
         mark = _MARKS.get(one.status, "not seen")
@@ -93,6 +95,7 @@ def ledger_line(run: Run, commit: str, now_micros: int) -> str:
         "seconds": round(run.seconds, 1),
         "faults_bitten": sum(one.t_bitten is not None for one in run.history.faults),
         "rows_acked": run.figures["rows_acked"],
+        "rows_in_bulk": run.figures["rows_in_bulk"],
         "rows_lost": run.figures["rows_lost"],
         "rows_doubled": run.figures["rows_doubled"],
         "resends": run.figures["resends"] + run.figures["repeats"],

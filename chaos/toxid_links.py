@@ -22,6 +22,8 @@ from chaos.toxics import Stream, Toxic
 from runtime.entropy import Entropy
 
 CHUNK_BYTES = 32 * 1024
+#: Seconds for what was written to leave, once a connection is over; then it is dropped.
+LINGER_SECONDS = 1.0
 #: Pieces that wait for a link's worker; then the sender is no longer read from.
 QUEUE_CHUNKS = 1024
 _RESET = struct.pack("ii", 1, 0)
@@ -285,12 +287,17 @@ class Connection:
             await self.close()
 
     async def close(self) -> None:
-        """Closes both sockets."""
+        """Closes both sockets. Whoever does not take the rest of its data in time does not get it."""
         for writer in self._writers:
             writer.close()
-        for writer in self._writers:
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                for writer in self._writers:
+                    with contextlib.suppress(OSError):
+                        await writer.wait_closed()
+        except TimeoutError:
+            for writer in self._writers:
+                writer.transport.abort()
 
 
 async def _carry(link: Link, writer: asyncio.StreamWriter) -> None:

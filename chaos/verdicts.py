@@ -28,3 +28,15 @@ def verdict(
     if not evidence:
         return Verdict(id, name, UNSEEN, if_none)
     return Verdict(id, name, HOLDS, if_good)
+
+
+def merged(one: Verdict, more: Verdict) -> Verdict:
+    """What became of an invariant that was looked at in two ways."""
+    if more.status == UNSEEN or (one.status == VIOLATED != more.status):
+        return one
+    if one.status == UNSEEN or (more.status == VIOLATED != one.status):
+        return more
+    if one.status == HOLDS:
+        return Verdict(one.id, one.name, HOLDS, f"{one.text}; {more.text}")
+    examples = (*one.examples, *more.examples)[:EXAMPLES_MAX]
+    return Verdict(one.id, one.name, VIOLATED, one.text, one.count + more.count, examples)

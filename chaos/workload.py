@@ -41,6 +41,7 @@ NDJSON = "application/x-ndjson"
 class Traffic:
     """What the clients of a run share. `urls` by node id. `written`: highest number sent, by client.
 
+    `bulk_services`: of the clients in `chaos.bulk`, whose rows are counted by the same requests.
     `keys`: agents name each batch (`Idempotency-Key`). Without, a repeat is known by its bytes, and only as
     long as the wall clocks of both nodes are within the window that docs/consistency.md tells.
     """
@@ -52,12 +53,14 @@ class Traffic:
     services: Mapping[str, str]
     pause: float = 0.05
     keys: bool = False
+    bulk_services: Mapping[str, str] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     give_up: asyncio.Event = field(default_factory=asyncio.Event)
     written: dict[str, int] = field(default_factory=dict)
     resends: int = 0
     repeats: int = 0
     acks: list[float] = field(default_factory=list)
+    read_back_seconds: float = 0.0
 
     def node(self, turn: int) -> str:
         """The node whose turn it is."""
@@ -74,8 +77,8 @@ class Traffic:
         return rows
 
 
-class _Client:
-    """A client with its own connections and its own lot."""
+class Client:
+    """One client: its own connections, its own lot, its turn among the nodes."""
 
     def __init__(self, traffic: Traffic, name: str, seed: int, turn: int) -> None:
         self.traffic = traffic
@@ -141,7 +144,7 @@ def says_definite(body: bytes) -> bool:
 
 async def agent(traffic: Traffic, name: str, seed: int, turn: int) -> None:
     """Writes unnumbered batches until told to stop; then until its last one is acknowledged."""
-    client = _Client(traffic, name, seed, turn)
+    client = Client(traffic, name, seed, turn)
     next_number = 1
     try:
         while not traffic.stopping.is_set():
@@ -164,27 +167,30 @@ async def agent(traffic: Traffic, name: str, seed: int, turn: int) -> None:
         await client.wire.close()
 
 
-async def _send_lines(client: _Client, node: str, body: bytes, batch: Range) -> bool:
-    recorder = client.traffic.recorder
-    op = recorder.invoke(client.name, APPEND, node, [batch])
+async def _send_lines(client: Client, node: str, body: bytes, batch: Range) -> bool:
+    op = client.traffic.recorder.invoke(client.name, APPEND, node, [batch])
     key = f"{client.name}-{batch[0]}-{batch[1]}" if client.traffic.keys else ""
-    reply = await client.post(op, node, "/logs", body, NDJSON, key)
+    return took_lines(client, op, await client.post(op, node, "/logs", body, NDJSON, key), batch)
+
+
+def took_lines(client: Client, op: int, reply: Reply | None, batch: Range) -> bool:
+    """Whether an answer to unnumbered rows acknowledges them; notes it, if there is one."""
     if reply is None:
         return False
     if reply.status != 200:
         client.refused(op, reply)
         return False
     rejected = [batch[0] + item["row"] - 1 for item in json.loads(reply.body).get("rejected", [])]
-    recorder.returned(op, OK, {"rejected": rejected} if rejected else None)
+    client.traffic.recorder.returned(op, OK, {"rejected": rejected} if rejected else None)
     return True
 
 
 async def numbered(traffic: Traffic, name: str, seed: int, turn: int) -> None:
     """Writes batches numbered by itself: in order, out of order, overlapping, twice."""
-    client = _Client(traffic, name, seed, turn)
+    client = Client(traffic, name, seed, turn)
     next_number = 1
     try:
-        epoch = await _ask_epoch(client)
+        epoch = await ask_epoch(client, traffic.services[name])
         while epoch and not traffic.stopping.is_set():
             first, last = next_number, next_number + client.size() - 1
             next_number = last + 1
@@ -216,10 +222,10 @@ def _ack_body(traffic: Traffic, name: str, epoch: int, part: Range) -> bytes:
     return json.dumps({**head, "logs": rows}, ensure_ascii=False).encode()
 
 
-async def _ask_epoch(client: _Client) -> int:
+async def ask_epoch(client: Client, service: str) -> int:
     """An epoch for the writer's numbers; 0 if it could not be had before the end."""
     traffic = client.traffic
-    body = json.dumps({"service": traffic.services[client.name], "producer": client.name}).encode()
+    body = json.dumps({"service": service, "producer": client.name}).encode()
     while not traffic.stopping.is_set():
         url = traffic.urls[traffic.node(client.turn)] + "/ingest/epoch"
         headers = {"Content-Type": "application/json"}
@@ -235,11 +241,15 @@ async def _ask_epoch(client: _Client) -> int:
 
 
 async def _send_numbered(
-    client: _Client, node: str, body: bytes, part: Range, epoch: int
+    client: Client, node: str, body: bytes, part: Range, epoch: int
 ) -> bool:  # fmt: skip
-    recorder = client.traffic.recorder
-    op = recorder.invoke(client.name, APPEND, node, [part])
+    op = client.traffic.recorder.invoke(client.name, APPEND, node, [part])
     reply = await client.post(op, node, "/ingest", body, "application/json")
+    return took_numbered(client, op, reply, part, epoch)
+
+
+def took_numbered(client: Client, op: int, reply: Reply | None, part: Range, epoch: int) -> bool:
+    """Whether an answer to numbered rows is one of the ACK protocol; notes it, if there is one."""
     if reply is None:
         return False
     try:
@@ -254,7 +264,7 @@ async def _send_numbered(
         resp["rejected"] = [item.seq or part[0] + item.row - 1 for item in answer.rejected]
     if answer.conflict:
         resp["conflict"] = True
-    recorder.returned(op, OK, resp)
+    client.traffic.recorder.returned(op, OK, resp)
     return True
 
 
@@ -300,7 +310,7 @@ async def producer(traffic: Traffic, name: str, seed: int, folder: Path) -> None
 
 async def reader(traffic: Traffic, name: str, seed: int, turn: int) -> None:
     """Reads through all nodes in turn until told to stop."""
-    client = _Client(traffic, name, seed, turn)
+    client = Client(traffic, name, seed, turn)
     try:
         while not traffic.stopping.is_set():
             client.turn += 1
@@ -317,7 +327,7 @@ async def reader(traffic: Traffic, name: str, seed: int, turn: int) -> None:
         await client.wire.close()
 
 
-async def _read(client: _Client, node: str, covers: str) -> None:
+async def _read(client: Client, node: str, covers: str) -> None:
     recorder = client.traffic.recorder
     op = recorder.invoke(client.name, READ, node, covers=covers)
     field = "chaos_group" if ":" in covers else "chaos_client"
@@ -362,7 +372,7 @@ async def _stream(
     }
 
 
-async def _count(client: _Client, node: str) -> None:
+async def _count(client: Client, node: str) -> None:
     traffic = client.traffic
     op = traffic.recorder.invoke(client.name, COUNT, node)
     url, params = traffic.urls[node] + "/query/stats", {"by": "chaos_client", "agg": "count"}
@@ -377,7 +387,9 @@ async def _count(client: _Client, node: str) -> None:
     body = json.loads(reply.body)
     found = {str(row["chaos_client"]): row["count"] for row in body["rows"]}
     counts = {name: count for name, count in found.items() if name in traffic.services}
+    bulk = {name: count for name, count in found.items() if name in traffic.bulk_services}
     resp = {"complete": body["complete"], "missing": body["missing"], "counts": counts}
+    resp |= {"bulk": bulk} if traffic.bulk_services else {}
     traffic.recorder.returned(op, OK, resp)
 
 
@@ -387,7 +399,8 @@ async def final_reads(traffic: Traffic, tries: int = 5, by_client: bool = False)
     `by_client`: those of this run's clients, one after the other, where others have rows as well.
     """
     wire = Wire(WireSettings(request_timeout_seconds=FINAL_SECONDS))
-    parts = [{"chaos_client": name} for name in traffic.services] if by_client else [{}]
+    own = [{"service": of, "chaos_client": name} for name, of in traffic.services.items()]
+    parts = own if by_client else [{}]
     try:
         for node in traffic.urls:
             for _ in range(tries):

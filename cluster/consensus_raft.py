@@ -26,12 +26,14 @@ from cluster.consensus_dump import (
     sync_file_and_directory,
     write_dump,
 )
+from cluster.consensus_election import election_seconds
 from cluster.consensus_failstop import EXIT_DUMP, EXIT_STATE, FailStop
 from cluster.consensus_journal import DurableJournal
 from cluster.consensus_transport import SafeTransport
 from cluster.consensus_wire import PeerNode
 from cluster.state import BinaryTooOld, ClusterState
 from cluster.state import apply as apply_command
+from runtime.entropy import SystemEntropy
 from runtime.logs import get_logger
 
 log = get_logger(__name__)
@@ -173,6 +175,8 @@ class RaftNode(SyncObj):
         self._seen_leader: str | None = None
         self._peer_checks: dict[str, tuple[int, bytes]] = {}
         self._own_address = address
+        self._managers = sorted({address, *others})
+        self._entropy = SystemEntropy()
         conf.onStateChanged = self._on_role
         super().__init__(
             address,
@@ -193,6 +197,13 @@ class RaftNode(SyncObj):
     def role(self) -> int:
         """FOLLOWER, CANDIDATE or LEADER, as this node believes."""
         return self._SyncObj__raftState  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _SyncObj__generateRaftTimeout(self) -> float:
+        """The time of one wait for the leader; see `consensus_election`."""
+        conf, managers = self.conf, self._managers
+        rank, lot = managers.index(self._own_address), self._entropy.uniform(0, 1)
+        low, high = conf.raftMinTimeout, conf.raftMaxTimeout
+        return election_seconds(low, high, rank, len(managers), self.raftCurrentTerm, lot)
 
     def _onTick(self, timeToWait: float = 0.0) -> None:
         """One tick: what was added is durable before this node may count itself."""

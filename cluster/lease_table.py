@@ -227,7 +227,7 @@ class LeaseTable:
         """At most one shard, for drain or balance; never soon after a takeover."""
         if now - self._last_move < self.rules.move_interval:
             return None
-        targets = self._targets(live, counts)
+        targets = [node for node in self._targets(live, counts) if self._heard_lately(node, now)]
         if not targets:
             return None
         to = min(targets, key=lambda n: self._rank(counts, n))
@@ -239,6 +239,10 @@ class LeaseTable:
         if settled and counts[source] - counts[to] > 1:
             return self._one_of(state, source, to)
         return None
+
+    def _heard_lately(self, node: str, now: float) -> bool:
+        """A shard that is led moves to nobody who may be dying: in half a TTL there are two heartbeats."""
+        return now - self._pulses[node].at <= self.rules.ttl / 2
 
     def _one_of(self, state: ClusterState, source: str, to: str) -> Assignment:
         shard = min(state.shards_of(source))

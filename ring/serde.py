@@ -14,6 +14,7 @@ form that would be written differently is refused, so bytes may be compared, or 
 import json
 import reprlib
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 from records.errors import InvalidRequest
@@ -66,11 +67,11 @@ def from_dict(value: Any) -> Ring:
 
 
 #: Values read last, with their rings: (value, ring). Replaced as a whole, so threads may share it.
-_read: tuple[tuple[dict[str, Any], Ring], ...] = ()
+_read: tuple[tuple[Mapping[str, Any], Ring], ...] = ()
 _READ_MAX = 8
 
 
-def ring_of(value: dict[str, Any]) -> Ring:
+def ring_of(value: Mapping[str, Any]) -> Ring:
     """`from_dict` of a value that nobody ever changes, as those of the replicated state: read once.
 
     A ring of 4096 shards takes 10 ms to read, and a change of the ring looks at the same one many times.

@@ -33,7 +33,7 @@ class FewFds(Kind):
             before, _ = ask(f"{node.host}:{node.http_port}", ANSWER_SECONDS)
             if before != "answered":
                 raise FaultDidNotBite(f"{target} {before} before there was a limit")
-            pid = site.cluster.running[target].pid
+            pid = site.cluster.process(target).pid
             used = len(os.listdir(f"/proc/{pid}/fd"))
             soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             self._before[target] = (pid, soft, hard)

@@ -1,11 +1,16 @@
-"""Cuts between nodes: what one sends to another is lost without a word, as by a pulled cable."""
+"""Cuts between nodes, as by a pulled cable, and packets lost by lot: both without a word to the sender."""
 
 import contextlib
 
 from chaos.disks import DiskFailed
-from chaos.faults.base import Kind, Proof, Site, Targets
+from chaos.faults.base import Kind, Proof, Site, Targets, wait_for
 from chaos.lab_net import LabNet
 from chaos.processes import FaultDidNotBite
+
+#: `packet-loss` drops one in so many: 20, 10 or 5 %.
+LOST_ONE_IN = (5, 10, 20)
+#: Seconds in which the first packet must be dropped.
+LOSS_SECONDS = 10.0
 
 
 def _network(site: Site) -> LabNet:
@@ -77,8 +82,46 @@ class PartialCut(Partition):
         return [(a, b), (b, a)]
 
 
+class PacketLoss(Kind):
+    """A share of all packets that arrive at the targets is lost, those of clients and of other nodes."""
+
+    name = "packet-loss"
+
+    def bite(self, site: Site, targets: Targets) -> Proof:
+        """The proof is the kernel's count of packets that it dropped.
+
+        Raises:
+            FaultDidNotBite: none was in time.
+        """
+        network = _network(site)
+        one_in = LOST_ONE_IN[site.pick(0, len(LOST_ONE_IN) - 1)]
+        for target in targets:
+            network.lose(target, one_in)
+        for target in targets:
+            if not wait_for(lambda target=target: network.lost(target)[1], LOSS_SECONDS, 0.2):
+                raise FaultDidNotBite(f"no packet to {target} was dropped")
+        return {"one_in": one_in}
+
+    def heal(self, site: Site, targets: Targets) -> Proof:
+        """All packets arrive again; how many there were, and how many were lost."""
+        network = _network(site)
+        counts = {target: network.lost(target) for target in targets}
+        for target in targets:
+            network.lose_nothing(target)
+        seen = [
+            f"{lost:,} of {met:,} packets to {node} lost" for node, (met, lost) in counts.items()
+        ]
+        return {"seen": seen, **site.cluster.revive(*site.cluster.ids)}
+
+    def undo(self, site: Site, targets: Targets) -> None:
+        """All packets arrive again."""
+        for target in targets:
+            with contextlib.suppress(DiskFailed):  # nothing was lost there
+                _network(site).lose_nothing(target)
+
+
 def _across(site: Site, targets: Targets) -> list[tuple[str, str]]:
     return [(a, b) for a in targets for b in site.cluster.ids if b not in targets]
 
 
-KINDS: tuple[Kind, ...] = (Partition(), OneWay(), PartialCut())
+KINDS: tuple[Kind, ...] = (Partition(), OneWay(), PartialCut(), PacketLoss())

@@ -15,7 +15,7 @@ from chaos.nemesis import Recipe
 class Scenario:
     """`aim`: what it is meant to break. `links`: clients reach the nodes through links.
 
-    `needs`: parts of the laboratory (`chaos.lab`: disk, network, strace); it is skipped, with the reason,
+    `needs`: what `chaos.lab` tries (disk, network, strace, loss, memory); it is skipped, with the reason,
     where one cannot be had. `settings`: TOML for each node. `rows_per_second_min`: fewer acknowledged prove
     too little. `disk_bytes`: of each node, if it has a disk of its own. `clocks`: wall clocks can be moved.
     `spare`: nodes beside `nodes` that are not in the cluster when it starts.
@@ -42,7 +42,7 @@ ORDER = (
     "lost_replies", "cut_answers", "slow_link", "sliced_link", "swizzle",
     "power_cut", "power_cut_all", "disk_full", "sync_errors", "slow_disk", "stalled_disk",
     "corruption", "wiped_disk",
-    "partition", "one_way", "partial_cut", "clock_jumps", "few_fds",
+    "partition", "one_way", "partial_cut", "packet_loss", "clock_jumps", "few_fds", "low_memory",
     "join", "drain", "replace", "move_cut", "retention", "mix",
 )  # fmt: skip
 

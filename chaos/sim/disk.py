@@ -51,9 +51,10 @@ class SimFile:
         self.dirty.update(range(at // PAGE, -(-end // PAGE)))
 
     def resize(self, size: int) -> None:
-        """Cuts or extends with zeros."""
+        """Cuts or extends with zeros. What is cut off is zeros if the file grows again."""
         self.resized = True
         if size < len(self.cache):
+            self.dirty.update(range(size // PAGE, -(-len(self.cache) // PAGE)))
             del self.cache[size:]
         else:
             self.cache.extend(bytes(size - len(self.cache)))
@@ -97,8 +98,8 @@ class SimFile:
         for page in sorted(self.dirty):
             start = page * PAGE
             new, old = self.cache[start : start + PAGE], self.platter[start : start + PAGE]
-            if new == old:
-                continue
+            if new == old or not new:
+                continue  # nothing was written there; a size that was cut has its own lot
             keep = dice.number(0, 3)
             if keep == 0 or start > len(self.platter):
                 lost += 1
@@ -106,7 +107,7 @@ class SimFile:
             if keep == 1:
                 lost += 1
                 torn = dice.number(0, PAGE // SECTOR) * SECTOR
-                new = new[:torn] + old[torn:]
+                new = new[:torn] + old[min(torn, len(new)) :]
             self.platter[start : start + len(new)] = new
         self.cache = bytearray(self.platter)
         self.forget_dirty()
@@ -251,11 +252,11 @@ class SimDisk:
         file.sync()
         self.check("after sync", name)
 
-    def allocate(self, fd: int, _: int, size: int) -> None:
-        """posix_fallocate."""
+    def allocate(self, fd: int, offset: int, size: int) -> None:
+        """posix_fallocate: never cuts."""
         name, file = self.handles[fd]
         self.check("allocate", name)
-        file.resize(size)
+        file.resize(max(len(file.cache), offset + size))
 
 
 class SimWriter:

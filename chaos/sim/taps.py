@@ -174,7 +174,7 @@ class Fences:
         if options.ring_epoch < ring_epoch:
             self._break(f"took ring epoch {options.ring_epoch} after {ring_epoch}")
         self.ring_epoch = max(self.ring_epoch, options.ring_epoch)
-        rows = zip(header.entries, entries, reply.statuses, strict=False)
+        rows = zip(header.entries, entries, reply.statuses, strict=True)
         for entry, (shard_epoch, producer_epoch), status in rows:
             if options.repair or not entry.sequenced or status not in _ACKS:
                 continue

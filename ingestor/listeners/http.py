@@ -61,8 +61,9 @@ PIECES_IN_FLIGHT = 3
 #: What a compressed body is taken to decode to, in times of its wire size, when it asks for admission.
 EXPECTED_RATIO = 6
 _LEAST_TICKET = 16 << 10
-#: Seconds between two tries while a shard has no leader that answers.
-RETRY_SECONDS = 0.1
+#: Seconds between two tries while a shard has no leader that answers, and between two looks meanwhile
+#: whether another leads it by now. A view is read, no network.
+RETRY_SECONDS, LOOK_SECONDS = 0.1, 0.02
 _HEAD_BYTES = 64 << 10
 #: What a line without a row consists of.
 _BLANK = b" \t\r\n"
@@ -411,7 +412,15 @@ class HttpIngest:
                     self._proxied.labels("refused").inc()
             if deadline.remaining() <= RETRY_SECONDS:
                 raise refusal
-            await self._clock.sleep(RETRY_SECONDS)
+            await self._rest(leader)
+
+    async def _rest(self, leader: Mapping[str, Any] | None) -> None:
+        """A pause before the next try, at most until another leader is known than the one that was asked."""
+        until = self._clock.monotonic() + RETRY_SECONDS
+        while (left := until - self._clock.monotonic()) > 0:
+            await self._clock.sleep(min(left, LOOK_SECONDS))
+            if leader and not self._leads(leader):
+                return
 
     def _leads(self, leader: Mapping[str, Any]) -> bool:
         return self._writer.still_leads(leader["shard"], leader["node"], leader["shard_epoch"])

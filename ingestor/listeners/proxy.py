@@ -20,8 +20,9 @@ PROXIED = "X-Quorumlog-Proxied"
 DEADLINE = "X-Quorumlog-Deadline-Ms"
 #: Seconds to reach the leader. A node that takes longer is treated as gone.
 CONNECT_SECONDS = 1.0
-#: Seconds between two looks whether the leader that was asked still leads. A view is read, no network.
-WATCH_SECONDS = 0.2
+#: Seconds between two looks whether the leader that was asked still leads. A view is read, no network. It
+#: is the most that a failover takes longer where a leader hangs than where it died.
+WATCH_SECONDS = 0.05
 _PASSED_ON = (
     "Content-Type",
     "Content-Encoding",

@@ -37,6 +37,9 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     run.add_argument("--seed", type=int, help="the same seed gives the same faults and rows")
     run.add_argument("--data", default=DEFAULT_DATA, metavar="DIR", help="where runs are kept")
     run.add_argument("--keep", action="store_true", help="keep the nodes' data of passed runs too")
+    run.add_argument(
+        "--bulk", action="store_true", help="also clients that send thousands of rows at once"
+    )
     run.set_defaults(run=lambda options: _command("run_scenarios", options))
     failover = kinds.add_parser(
         "failover",

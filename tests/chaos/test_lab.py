@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from chaos import lab
+from chaos.faults import memory
 
 pytestmark = [pytest.mark.chaos]
 
@@ -81,6 +82,46 @@ finally:
 """
 
 
+LOSS = """
+import socket, sys
+from pathlib import Path
+from chaos import lab, lab_loss
+lab.open_loopback()
+if reason := lab_loss.reason_against(Path(sys.argv[1])):
+    print(reason)
+    raise SystemExit
+receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+receiver.bind(("127.0.0.1", 0))
+receiver.settimeout(1)
+def arrive(source):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind((source, 0))
+        count = 0
+        for _ in range(1000):
+            sender.sendto(b"x", receiver.getsockname())
+            if lab_loss.count()[1] == lost[0]:
+                receiver.recv(9)
+                count += 1
+            lost[0] = lab_loss.count()[1]
+        return count
+lost = [0]
+lab_loss.put(5, "127.0.0.2")
+got = arrive("127.0.0.1")
+met, dropped = lab_loss.count()
+assert met == 1000 and dropped == 1000 - got, (met, dropped, got)
+assert 120 <= dropped <= 280, dropped
+assert arrive("127.0.0.2") == 1000, "its own packets are not touched"
+try:
+    lab_loss.put(5, "127.0.0.2")
+    raise SystemExit("twice")
+except OSError as error:
+    assert error.errno == 17
+lab_loss.remove()
+lab_loss.put(1, "127.0.0.2")
+assert lab_loss.count() == (0, 0)
+"""
+
+
 def in_lab(script: str, folder: Path) -> None:
     """Runs it in a laboratory of its own."""
     reason = lab.reason_against_entering()
@@ -91,6 +132,8 @@ def in_lab(script: str, folder: Path) -> None:
         words, env=lab.environment(), capture_output=True, text=True, timeout=50, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    if done.stdout:
+        pytest.skip(done.stdout)
 
 
 def test_a_disk_loses_what_was_not_synced_fills_up_and_stalls(tmp_path: Path) -> None:
@@ -101,6 +144,31 @@ def test_a_disk_loses_what_was_not_synced_fills_up_and_stalls(tmp_path: Path) ->
 def test_a_wire_is_cut_between_two_and_whole_again(tmp_path: Path) -> None:
     """Others still reach both; after the heal so do they each other."""
     in_lab(WIRES, tmp_path)
+
+
+def test_one_packet_in_so_many_is_lost_and_counted(tmp_path: Path) -> None:
+    """Of those from elsewhere; each that does not arrive is in the kernel's count."""
+    in_lab(LOSS, tmp_path)
+
+
+def test_a_process_in_a_group_gets_no_more_memory() -> None:
+    """What it asks for beyond the limit is counted, and it is killed; afterwards nothing is left."""
+    if reason := memory.reason_against(Path()):
+        pytest.skip(reason)
+    code = "input(); bytearray(64 << 20)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as child:
+        group = memory.Group(f"quorumlog-test-{child.pid}", 16 << 20)
+        try:
+            group.add(child.pid)
+            assert group.met() == 0
+            child.communicate(b"\n", timeout=20)
+            assert group.met() > 0
+        finally:
+            child.kill()
+            group.close()
+
+    assert child.returncode == -9
+    assert not group.path.exists()
 
 
 def test_what_a_machine_lacks_is_a_reason_to_skip(monkeypatch: pytest.MonkeyPatch) -> None:

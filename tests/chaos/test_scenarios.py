@@ -123,3 +123,13 @@ def test_what_would_break_nodes_of_others_is_refused(
     told = capsys.readouterr().err
     assert "kill-one would break nodes" in told
     assert "cut-answers" in told
+
+
+async def test_hundreds_of_thousands_of_rows_are_judged(tmp_path: Path) -> None:
+    """`--bulk`: batches of thousands of rows through kills, each row looked for through each node."""
+    done = await run(scenarios()["kill-one"], 8, SECONDS, tmp_path, print, bulk=True)
+
+    assert done.passed, as_text(done)
+    assert done.figures["rows_in_bulk"] > 50_000, as_text(done)
+    bulk = {one.id for one in done.verdicts if "in bulk" in one.text}
+    assert {"I1", "I2", "I3", "I4", "I5", "I17"} <= bulk, as_text(done)

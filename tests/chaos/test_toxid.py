@@ -409,3 +409,20 @@ def test_slices_are_in_order_and_about_as_long_as_asked_for(
     assert ends[-1] == length
     assert sum(sizes) == length
     assert all(0 < size <= average + variation for size in sizes) or length == 0
+
+
+def test_a_client_that_takes_nothing_does_not_hold_up_a_change(server: str, links: Links) -> None:
+    """Megabytes wait for it; closing the link is answered all the same, and loses them."""
+    data = b"x" * (32 << 20)
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        address = links.link("stuck", f"127.0.0.1:{upstream.getsockname()[1]}")
+        with dial(address):
+            one, _ = upstream.accept()
+            with one, contextlib.suppress(OSError):
+                one.settimeout(1)
+                one.sendall(data)
+            started = time.monotonic()
+
+            links.cut("stuck")
+
+            assert time.monotonic() - started < 5

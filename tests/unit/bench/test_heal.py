@@ -5,7 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from bench.heal import Load, Plan
+from bench.heal import Load, Plan, caught_up_with
 
 PLAN = Plan(rows_per_second=10_000, batch_rows=10, services=2)
 
@@ -47,3 +47,14 @@ def test_a_connection_that_ends_is_told_and_the_load_goes_on() -> None:
     assert reached
     assert len(load.failures) == 2
     assert load.acked == 10 * (len(handler.seen) - 2)
+
+
+def test_caught_up_is_each_shard_compared_with_each_other_owner() -> None:
+    """Twice with one of them is not enough, nor is a comparison that left something to be copied."""
+    whole = {"compared_at": {"a": 1, "b": 2}, "lacking": 0}
+
+    assert caught_up_with({"shards": [whole, whole]}, 2)
+    assert not caught_up_with({"shards": [whole, whole | {"compared_at": {"a": 3}}]}, 2)
+    assert not caught_up_with({"shards": [whole, whole | {"lacking": 1}]}, 2)
+    assert not caught_up_with({"shards": []}, 2)
+    assert not caught_up_with({}, 2)

@@ -46,7 +46,7 @@ def test_a_clean_history_holds_and_counts() -> None:
     statuses = {one.id: one.status for one in check(history)}
 
     tested = dict.fromkeys(("I1", "I2", "I3", "I4", "I5", "I15", "I17", "L2"), HOLDS)
-    for unseen in ("I6", "I7", "I7r", "I8", "I9", "I13", "I14", "R1", "S6"):
+    for unseen in ("I6", "I7", "I7r", "I8", "I9", "I13", "I14", "R1", "S6", "L1", "L3"):
         assert statuses.pop(unseen) == UNSEEN
     assert statuses == tested
     assert worth(history, acked_min=45).counts
@@ -324,3 +324,19 @@ def test_the_verdict_names_a_few_and_counts_all() -> None:
     found = violated(replace(clean(), ops=(*ops, *empty)))["I1"]
 
     assert (found.count, len(found.examples)) == (45 * len(NODES), 5)
+
+
+def library(history: History, *faults: FaultRecord) -> History:
+    """The history with an acknowledgement to a client that asks whom it likes, under these faults."""
+    op = replace(append(12, "agent1", (1, 10), 520), node="library")
+    return with_faults(replace(history, ops=(*history.ops, op)), *faults)
+
+
+def test_a_client_that_asks_whom_it_likes_may_have_asked_the_greater_side() -> None:
+    """I9: two nodes are cut from the third, and W of them can still store; with two dead nobody can."""
+    cut = FaultRecord("partition", ("node1", "node2"), 500, 505, 600, 620)
+    both = FaultRecord("partition", ("node1",), 500, 505, 600, 620)
+
+    assert violated(library(clean(), cut)) == {}
+    assert only(library(clean(), TWO_AWAY), "I9").count == 1
+    assert only(library(clean(), cut, both), "I9").count == 1

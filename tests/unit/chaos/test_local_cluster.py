@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from chaos import local_cluster
+from chaos.breaking import Breaker
+from chaos.faults import KINDS, Site
 from chaos.local_cluster import LocalCluster, _is_free
+from chaos.nemesis import Fault
+from chaos.processes import FaultDidNotBite
 from node import up_process
 from node.cli_errors import CliError
 
@@ -93,3 +97,18 @@ def test_a_spare_joins_when_it_is_told_to_and_is_started_again_with_the_others(
     cluster.retire("node4")
     cluster.start()
     assert len(started) == 2
+
+
+def test_a_node_that_does_not_run_cannot_be_broken(tmp_path: Path) -> None:
+    """It was not started again after an earlier fault: the next one did not bite, and says so."""
+    cluster = LocalCluster(tmp_path / "c", 2)
+    site = Site(cluster)
+
+    for kind in ("kill", "pause", "restart", "failpoint"):
+        with pytest.raises(FaultDidNotBite, match="node1 does not run"):
+            KINDS[kind].bite(site, ("node1",))
+
+    cluster.start = lambda: None  # type: ignore[method-assign] - what undoes it is not looked at
+    record = Breaker(cluster, lambda: 1).inject(Fault("kill", ("node1",), 0.0, 0.0))
+    assert record.t_bitten is None
+    assert record.error == "node1 does not run"

@@ -13,6 +13,7 @@ from tests.unit.chaos.histories import clean, everything
 FIGURES = {
     "rows_acked": 45, "rows_sent": 45, "requests": 8, "resends": 1, "repeats": 2, "reads": 3,
     "longest_ack_seconds": 0.5, "reads_complete": 3, "reads_partial": 0, "reads_unanswered": 0,
+    "rows_in_bulk": 0, "read_back_seconds": 1.0, "judged_seconds": 0.1,
     "rows_lost": 0, "rows_doubled": 0, "errors_logged": 0, "errors_examples": [],
 }  # fmt: skip
 

@@ -224,6 +224,19 @@ def test_balance_moves_one_shard_at_a_time_and_not_soon_after_a_takeover() -> No
     assert len(held.shards_of("a")) == len(held.shards_of("b")) == 3
 
 
+def test_no_shard_moves_for_balance_to_a_node_that_may_be_dying() -> None:
+    """b leads least, and its lease is not over, but two heartbeats are missing: its shards would stall."""
+    held = state("a", "b", "c", shards=6, a=[0, 1, 2], b=[3], c=[4, 5])
+    made = table(alive="abc")
+
+    made.heard("b", 1, 20.0)
+    made.heard("c", 1, 20.3)
+    assert made.sweep(held, 20.3) == Plan()
+
+    made.heard("b", 1, 20.3)
+    assert made.sweep(held, 20.31).move == (0, "b", 1)
+
+
 def test_a_draining_node_gives_all_away_and_gets_nothing() -> None:
     """Takeovers avoid it, its own shards leave one at a time, even soon after a takeover."""
     held = state("a", "b", "c", shards=3, b=[0, 1], c=[2])

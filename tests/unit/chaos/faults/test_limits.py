@@ -22,7 +22,7 @@ def silent() -> Iterator[Site]:
     child.stdout.readline()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         node = SimpleNamespace(host="127.0.0.1", http_port=listener.getsockname()[1])
-        cluster: Any = SimpleNamespace(running={"node1": child}, node=lambda _: node)
+        cluster: Any = SimpleNamespace(process=lambda _: child, node=lambda _: node)
         yield Site(cluster)
     child.communicate(b"\n")
 
@@ -32,7 +32,7 @@ def test_a_node_that_does_not_answer_anyhow_shows_no_limit(
 ) -> None:
     """It was slow before: nothing is limited, and the fault did not bite."""
     monkeypatch.setattr(limits, "ANSWER_SECONDS", 0.2)
-    child = silent.cluster.running["node1"]
+    child = silent.cluster.process("node1")
     before = limits.resource.prlimit(child.pid, limits.resource.RLIMIT_NOFILE)
 
     with pytest.raises(FaultDidNotBite, match="before there was a limit"):

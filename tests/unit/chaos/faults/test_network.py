@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from chaos.disks import DiskFailed
-from chaos.faults import KINDS, Site
+from chaos.faults import KINDS, Site, network
 from chaos.processes import FaultDidNotBite
 
 NODES = ("node1", "node2", "node3")
@@ -84,3 +84,49 @@ def test_an_undo_raises_nothing() -> None:
     KINDS["partition"].undo(site(wires), ("node1",))
 
     assert wires.heals == 1
+
+
+class Losing(Wires):
+    """Packets are counted; `dropped` of each hundred are lost."""
+
+    def __init__(self, dropped: int) -> None:
+        super().__init__()
+        self.dropped, self.losing = dropped, {}
+
+    def lose(self, node: str, one_in: int) -> None:
+        self.losing[node] = one_in
+
+    def lost(self, node: str) -> tuple[int, int]:
+        return 100, self.dropped
+
+    def lose_nothing(self, node: str) -> None:
+        if node not in self.losing:
+            raise DiskFailed("no such table")
+        del self.losing[node]
+
+
+def test_packet_loss_is_shown_by_the_kernels_count() -> None:
+    """Put on each target, told with its counts, and gone after the heal."""
+    wires = Losing(9)
+    where = site(wires)
+    where.cluster.revive = lambda *_: {}  # type: ignore[method-assign]
+
+    proof = KINDS["packet-loss"].bite(where, NODES)
+    assert set(wires.losing) == set(NODES)
+    proof |= KINDS["packet-loss"].heal(where, NODES)
+
+    assert set(wires.losing) == set()
+    assert proof["one_in"] in (5, 10, 20)
+    assert proof["seen"][0] == "9 of 100 packets to node1 lost"
+
+
+def test_packet_loss_without_a_lost_packet_did_not_bite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing of it stays, where it was put or not."""
+    monkeypatch.setattr(network, "LOSS_SECONDS", 0.0)
+    wires = Losing(0)
+
+    with pytest.raises(FaultDidNotBite, match="no packet to node1"):
+        KINDS["packet-loss"].bite(site(wires), ("node1",))
+    KINDS["packet-loss"].undo(site(wires), NODES)
+
+    assert not wires.losing

@@ -141,3 +141,43 @@ def test_the_machine_goes_off_in_the_middle_of_a_call_on_names(operation: str, k
     assert disk.counts[f"{'kill' if kills else 'cut'} in {operation}"] == 1
     path.rename(path.parent / "2.qlog")
     assert not path.exists()
+
+
+def test_what_was_cut_off_is_zeros_when_the_file_grows_again() -> None:
+    """On the platter too, once synced: no old bytes come back."""
+    disk, system, path, fd = made(3)
+
+    system.ftruncate(fd, 100)
+    system.ftruncate(fd, 2 * PAGE)
+    disk.sync(fd)
+    disk.power_cut(Dice("cut", 3))
+
+    assert path.read_bytes() == b"a" * 100 + bytes(2 * PAGE - 100)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_torn_last_page_moves_no_bytes(seed: int) -> None:
+    """A shorter file over a longer one: each byte is the new one, or the old one of its place."""
+    disk, system, path, fd = made(seed)
+    places = bytes(range(256)) * (2 * PAGE // 256)
+    disk.write(fd, [places], 0)
+    disk.sync(fd)
+
+    system.ftruncate(fd, PAGE)
+    disk.write(fd, [b"b" * 1000], PAGE)
+    disk.power_cut(Dice("cut", seed))
+
+    content = path.read_bytes()
+    assert content[:PAGE] == places[:PAGE]
+    allowed = zip(content[PAGE:], places[PAGE:], strict=False)
+    assert all(one in (ord("b"), old) for one, old in allowed)
+
+
+def test_allocating_never_cuts() -> None:
+    """As posix_fallocate: a file that is longer stays so."""
+    disk, _, path, fd = made(1)
+
+    disk.allocate(fd, 0, PAGE)
+    assert path.read_bytes() == b"a" * 2 * PAGE
+    disk.allocate(fd, PAGE, 2 * PAGE)
+    assert path.read_bytes() == b"a" * 2 * PAGE + bytes(PAGE)

@@ -16,6 +16,7 @@ from cluster.http_front import front_middleware
 from ingestor.batch import RejectedRow, WriteResult
 from ingestor.enrich import EnrichSettings
 from ingestor.limits import Limits
+from ingestor.listeners import http
 from ingestor.listeners.http import RUNNER_OPTIONS, HttpIngest
 from records.errors import DiskFull, Fenced, NotLeader, Overloaded, QuorumUnavailable
 from runtime.clock import SystemClock
@@ -649,6 +650,29 @@ async def test_a_leader_that_hangs_is_left_when_it_was_replaced(server: Server) 
     assert answer.status == 200
     assert len(server.writer.batches) == 2
     hung.close()
+
+
+async def test_the_pause_ends_when_another_leader_is_known(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tenth of a second of it is one in which the shard's rows are not taken."""
+    pauses: list[float] = []
+    sleep = SystemClock.sleep
+
+    async def noted(self: SystemClock, seconds: float) -> None:
+        pauses.append(seconds)
+        server.writer.replaced = len(pauses) == 2
+        await sleep(self, seconds)
+
+    monkeypatch.setattr(SystemClock, "sleep", noted)
+    dead = await Server().start()
+    await dead.stop()
+    server.writer.errors = [not_leader(dead.port)]
+
+    answer = await server.json("/ingest", NUMBERED)
+
+    assert answer.status == 200
+    assert pauses == [http.LOOK_SECONDS] * 2
 
 
 async def test_the_hold_ends_at_the_deadline(server: Server) -> None:
