@@ -6,7 +6,7 @@ not hold, it was not seen. Each checker is tested against a planted violation.
 
 I1 durability · I2 exactly once · I3 integrity · I4 ack visibility · I5 ack arithmetic · I6 honest
 partial · I9 no ack without a quorum (as seen from outside) · L2 service returns. Those about nodes, I7 I8
-I14 I15 S6, stand in `checkers_nodes`.
+I14 I15 S6, stand in `checkers_nodes`; those about hiding and moving, I7r I13 R1, in `checkers_moves`.
 """
 
 from bisect import bisect_left
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from chaos import checkers_nodes
+from chaos import checkers_moves, checkers_nodes
 from chaos.corpus import row_name, split_name
 from chaos.facts import NEVER, Facts
 from chaos.history import APPEND, OK, READ, History, Op
@@ -111,7 +111,8 @@ def ack_visibility(facts: Facts) -> Verdict:
             continue
         judged += 1
         seen = {name for name, _ in op.resp["rows"]}
-        late = (one for one in facts.promised(op.covers, op.t_inv) if row_name(*one) not in seen)
+        due = facts.promised(op.covers, op.t_inv, op.t_ret or NEVER)
+        late = (one for one in due if row_name(*one) not in seen)
         bad += [
             f"{row_name(*one)}: {op.node} says complete without it (op {op.id})" for one in late
         ]
@@ -120,7 +121,7 @@ def ack_visibility(facts: Facts) -> Verdict:
             continue
         judged += 1
         for client in facts.acked:
-            due = bisect_left(facts.acked_times[client], op.t_inv)
+            due = _due(facts, client, op)
             count = op.resp["counts"].get(client, 0)
             if count < due:
                 bad.append(f"{op.node} counts {count} rows of {client}, {due} were acknowledged")
@@ -129,6 +130,14 @@ def ack_visibility(facts: Facts) -> Verdict:
         judged, f"{judged:,} complete reads during the run had every row acknowledged before",
         "no read during the run was complete",
     )  # fmt: skip
+
+
+def _due(facts: Facts, client: str, op: Op) -> int:
+    """Rows that a count must have: acknowledged before it began, and not hidden before it ended."""
+    if client not in facts.maybe_hidden:
+        return bisect_left(facts.acked_times[client], op.t_inv)
+    times, end = facts.acked[client], op.t_ret or NEVER
+    return sum(at < op.t_inv and facts.shown(client, n, end) for n, at in times.items())
 
 
 def ack_arithmetic(facts: Facts) -> Verdict:
@@ -201,6 +210,7 @@ def _stored_but_absent(facts: Facts, op: Op) -> list[str]:
         if number not in rejected
         and not any(a <= number <= b for a, b in gaps)
         and row_name(op.client, number) not in facts.final_names
+        and facts.shown(op.client, number, NEVER - 1)
     ]
 
 
@@ -272,7 +282,7 @@ def service_returns(facts: Facts) -> Verdict:
 
 CHECKERS: tuple[Callable[[Facts], Verdict], ...] = (
     durability, exactly_once, integrity, ack_visibility, ack_arithmetic, honest_partial,
-    quorum_at_ack, *checkers_nodes.CHECKERS, service_returns,
+    quorum_at_ack, *checkers_nodes.CHECKERS, *checkers_moves.CHECKERS, service_returns,
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from chaos.corpus import group_of, split_name
 from chaos.facts import NEVER, Facts
 from chaos.history import Op
+from chaos.states import disagreeing
 from chaos.verdicts import UNSEEN, Verdict, verdict
 
 #: Faults after which a process starts from what its disk kept.
@@ -29,7 +30,7 @@ def no_vanishing(facts: Facts) -> Verdict:
     bad, judged = [], 0
     for name, at in first.items():
         for op in reads[bisect_right(begun, at) : bisect_left(begun, _acked_at(facts, name))]:
-            if _covers(op.covers, name):
+            if _covers(op.covers, name) and _shown(facts, name, op):
                 judged += 1
                 if name not in facts.names(op):
                     bad.append(f"{name} had been read, {op.node} does not find it (op {op.id})")
@@ -43,6 +44,11 @@ def no_vanishing(facts: Facts) -> Verdict:
 def _acked_at(facts: Facts, name: str) -> int:
     parts = split_name(name)
     return NEVER if parts is None else facts.acked.get(parts[0], {}).get(parts[1], NEVER)
+
+
+def _shown(facts: Facts, name: str, op: Op) -> bool:
+    parts = split_name(name)
+    return parts is None or facts.shown(*parts, op.t_ret or NEVER)
 
 
 def _covers(covers: str, name: str) -> bool:
@@ -60,11 +66,12 @@ def convergence(facts: Facts) -> Verdict:
         f"{node} does not tell what it holds" for node in head.nodes if states and node not in told
     ]
     shards = sorted({shard for state in states for shard in state.shards}, key=int)
-    judged = shards if len(head.nodes) == head.n else []  # else who owns a shard is not known
+    known = len(head.nodes) == head.n or all(state.owns is not None for state in states)
+    judged = shards if known else []  # else who owns a shard is not known
     for shard in judged:
-        held = {node: state.shards.get(shard, (0, "")) for node, state in told.items()}
-        if len(set(held.values())) > 1:
-            counts = ", ".join(f"{node} {count}" for node, (count, _) in sorted(held.items()))
+        held = disagreeing(told.values(), shard)
+        if held:
+            counts = ", ".join(f"{node} {count}" for node, count in sorted(held.items()))
             bad.append(f"shard {shard}: entries held differ: {counts}")
     return verdict(
         "I8", "convergence", bad, "replicas do not agree after the end", len(judged),
@@ -95,7 +102,9 @@ def containment(facts: Facts) -> Verdict:
 def crash_consistency(facts: Facts) -> Verdict:
     """I15: a node that ended at any moment starts again from what its disk kept."""
     crashes = [
-        one for one in facts.history.faults if one.what in CRASHES and one.t_bitten is not None
+        one
+        for one in facts.history.faults
+        if one.t_bitten is not None and (one.what in CRASHES or one.proof.get("crashed"))
     ]
     bad = [
         f"{', '.join(one.targets)} did not start after {one.what}: {one.error[:200]}"
@@ -103,7 +112,11 @@ def crash_consistency(facts: Facts) -> Verdict:
         if one.t_healed is None
     ]
     longest = max(
-        ((one.t_healed - one.t_heal) / 1e9 for one in crashes if one.t_healed is not None),
+        (
+            one.proof.get("ready_seconds", (one.t_healed - one.t_heal) / 1e9)
+            for one in crashes
+            if one.t_healed is not None
+        ),
         default=0.0,
     )
     return verdict(

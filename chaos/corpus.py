@@ -86,6 +86,12 @@ class Corpus:
         return row_digest(self.row(client, number, service))
 
 
+def moment_micros(corpus: Corpus, client: str, number: int) -> int:
+    """The time that a row bears, microseconds since 1970."""
+    moment = datetime.fromisoformat(corpus.row(client, number, "")["timestamp"])
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
 def time_text(micros: int) -> str:
     """RFC 3339 with six digits and Z."""
     moment = _EPOCH + timedelta(microseconds=micros)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from chaos.corpus import Corpus, group_range
+from chaos.hides import Hide, hides_of
 from chaos.history import (
     APPEND,
     AT_REST,
@@ -118,8 +119,38 @@ class Facts:
         """The run's rows."""
         return Corpus(self.history.head.seed, self.history.head.start_micros)
 
-    def promised(self, covers: str, before: int) -> Iterable[tuple[str, int]]:
-        """Rows (client, number) in what a read covers that were promised before a time."""
+    @cached_property
+    def hides(self) -> list[Hide]:
+        """Deletes and watermarks of the run."""
+        return hides_of(self.history)
+
+    @cached_property
+    def maybe_hidden(self) -> dict[str, dict[int, int]]:
+        """From when on a row may be hidden, by client and number; what no hide may cover is not there."""
+        found: dict[str, dict[int, int]] = {}
+        for hide in self.hides:
+            times = found.setdefault(hide.client, {})
+            for number in self.asked.get(hide.client, {}):
+                if hide.t_inv < times.get(number, NEVER) and hide.may(number, self.corpus):
+                    times[number] = hide.t_inv
+        return found
+
+    def shown(self, client: str, number: int, until: int) -> bool:
+        """Whether nothing can have hidden a row by a time."""
+        return not self.hides or self.maybe_hidden.get(client, {}).get(number, NEVER) > until
+
+    def promised(
+        self, covers: str, before: int, until: int = NEVER - 1
+    ) -> Iterable[tuple[str, int]]:
+        """Rows (client, number) in what a read covers that were promised before a time.
+
+        But for those that may be hidden `until` then.
+        """
+        for client, number in self._promised(covers, before):
+            if self.shown(client, number, until):
+                yield client, number
+
+    def _promised(self, covers: str, before: int) -> Iterable[tuple[str, int]]:
         if covers in self.history.head.services or not covers:
             clients = [covers] if covers else list(self.acked)
             for client in clients:

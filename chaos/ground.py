@@ -22,7 +22,7 @@ def prepared(scenario: Scenario, seed: int, folder: Path) -> Iterator[Site]:
     """
     with ExitStack() as undo:
         network = None
-        names = [f"node{number}" for number in range(1, scenario.nodes + 1)]
+        names = [f"node{number}" for number in range(1, scenario.nodes + scenario.spare + 1)]
         if lab.NETWORK in scenario.needs:
             network = LabNet(folder, names)
             undo.callback(network.close)
@@ -34,11 +34,12 @@ def prepared(scenario: Scenario, seed: int, folder: Path) -> Iterator[Site]:
             scenario.settings,
             data="disk/data" if own_disk else "data",
             hosts=list(network.addresses.values()) if network else (),
+            spare=scenario.spare,
         )
         disks = _disks(scenario, cluster, undo) if own_disk else {}
         undo.callback(cluster.destroy)  # before the disks go
         if network is not None:
-            cluster.within = {node: network.within(node) for node in cluster.ids}
+            cluster.within = {node: network.within(node) for node in names}
         if scenario.clocks:
             folders = {node.id: node.folder for node in cluster.plan.nodes}
             cluster.environment = {one: clocks.environment(at) for one, at in folders.items()}

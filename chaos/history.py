@@ -98,6 +98,7 @@ class NodeState:
     """What a node says it holds, after the last reads, from its own disk alone.
 
     `shards`: [entries, digest] by shard. `damage`: reports of damaged bytes in its log. `t`: when it said so.
+    `owns`: the shards it owns by the ring, None if every node owns every shard.
     """
 
     node: str
@@ -105,6 +106,7 @@ class NodeState:
     shards: dict[str, tuple[int, str]]
     quarantined: int = 0
     damage: int = 0
+    owns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,8 @@ def load(folder: Path) -> History:
             unfinished[line["client"]] = line["rows"]
         elif kind == "state":
             shards = {shard: (one[0], one[1]) for shard, one in line["shards"].items()}
-            states.append(NodeState(**{**line, "shards": shards}))
+            owns = None if line.get("owns") is None else tuple(line["owns"])
+            states.append(NodeState(**{**line, "shards": shards, "owns": owns}))
     if head is None:
         raise ValueError(f"{folder}: ops.jsonl has no head line")
     faults = tuple(

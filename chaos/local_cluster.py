@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import secrets
+import shutil
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,29 +61,37 @@ class LocalCluster:
         *,
         data: str = ".",
         hosts: Sequence[str] = (),
+        spare: int = 0,
     ) -> None:
         """`settings`: TOML tables added to each node's file. `data`: its folder for data, in its own.
+
+        `spare`: nodes beside these that the others' settings do not name; `start_fresh` has one join.
 
         `hosts`: the nodes' addresses, if not all on loopback. `within`, to be filled before the start:
         words of a command that becomes the node, by node id; `environment` likewise.
         """
-        base = free_port_base(nodes)
+        base = free_port_base(nodes + spare)
         plan = plan_cluster(folder, "ql-test", nodes, None, base)
+        more = plan_cluster(folder, "ql-test", nodes + spare, None, base).nodes[nodes:]
         if hosts:
-            pairs = zip(plan.nodes, hosts, strict=True)
-            plan = replace(plan, nodes=tuple(replace(one, host=host) for one, host in pairs))
+            pairs = zip((*plan.nodes, *more), hosts, strict=True)
+            placed = tuple(replace(one, host=host) for one, host in pairs)
+            plan, more = replace(plan, nodes=placed[:nodes]), placed[nodes:]
         self.plan: ClusterPlan = plan
+        self.spares: tuple[NodePlan, ...] = more
         self.folder = folder
         self.running: dict[str, NodeProcess] = {}
         self.within: dict[str, Sequence[str]] = {}
         self.environment: dict[str, Mapping[str, str]] = {}
         self._founded = self._destroyed = False
+        #: Spares that have joined: started again with all others.
+        self._joined: set[str] = set()
         self._starting = threading.Lock()
         self._data = data
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "secret").touch(mode=0o600)
         (folder / "secret").write_bytes(secrets.token_bytes(32))
-        for node in self.plan.nodes:
+        for node in (*self.plan.nodes, *more):
             node.folder.mkdir()
             text = node_toml(self.plan, node).replace('data = "."', f'data = "{data}"')
             node.config.write_text(text + settings, encoding="utf-8")
@@ -99,7 +108,7 @@ class LocalCluster:
 
     def node(self, node_id: str) -> NodePlan:
         """A node by id."""
-        return next(node for node in self.plan.nodes if node.id == node_id)
+        return next(node for node in (*self.plan.nodes, *self.spares) if node.id == node_id)
 
     def data(self, node_id: str) -> Path:
         """Where a node keeps its data."""
@@ -111,9 +120,9 @@ class LocalCluster:
         Raises:
             CliError: one ended, or is not ready after READY_SECONDS.
         """
-        for node in self.plan.nodes:
-            if node.id not in self.running:
-                self.start_without_waiting(node.id)
+        for node_id in (*self.ids, *sorted(self._joined)):
+            if node_id not in self.running:
+                self.start_without_waiting(node_id)
         wait_ready(list(self.running.values()), READY_SECONDS)
         self._founded = True
 
@@ -126,8 +135,22 @@ class LocalCluster:
         self.start_without_waiting(node_id)
         wait_ready([self.running[node_id]], READY_SECONDS)
 
+    def start_fresh(self, node_id: str) -> None:
+        """A spare joins with an empty disk; ends it first if it runs.
+
+        Raises:
+            CliError: as `start`.
+        """
+        if node_id in self.running:
+            self.end_somehow(node_id)
+        shutil.rmtree(self.data(node_id), ignore_errors=True)
+        self.data(node_id).mkdir(parents=True)
+        self._joined.add(node_id)
+        self.start_without_waiting(node_id, join=True)
+        wait_ready([self.running[node_id]], READY_SECONDS)
+
     def start_without_waiting(
-        self, node_id: str, environment: Mapping[str, str] | None = None
+        self, node_id: str, environment: Mapping[str, str] | None = None, join: bool = False
     ) -> NodeProcess:
         """Starts one node; it may never be ready. `environment`: beside what it always gets.
 
@@ -140,6 +163,7 @@ class LocalCluster:
             process = up_process.start(
                 self.node(node_id),
                 bootstrap=not self._founded,
+                join=join,
                 environment={**self.environment.get(node_id, {}), **(environment or {})},
                 within=self.within.get(node_id, ()),
             )
@@ -219,6 +243,15 @@ class LocalCluster:
         paused = [self.running[node_id] for node_id in node_ids]
         return dict(zip(node_ids, processes.pause(paused), strict=True))
 
+    def is_stopped(self, node_id: str) -> bool:
+        """Whether SIGSTOP holds a node."""
+        return processes.state(self.running[node_id].pid) == "T"
+
+    def retire(self, node_id: str) -> None:
+        """Ends a spare that is no member any more; nobody starts it again but `start_fresh`."""
+        self.end_somehow(node_id)
+        self._joined.discard(node_id)
+
     def resume(self, *node_ids: str) -> None:
         """SIGCONT, and waits until the nodes are ready.
 
@@ -277,7 +310,7 @@ class LocalCluster:
         """Events of level error, and lines that are no events: neither belongs into a log."""
         return [
             event
-            for node in self.plan.nodes
+            for node in (*self.plan.nodes, *self.spares)
             for event in self.logs(node.id)
             if event["level"] in ("error", "critical", "raw")
         ]

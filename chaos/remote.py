@@ -79,7 +79,7 @@ class RemoteCluster(LocalCluster):
         if len({node.id for node in nodes}) != len(nodes):
             raise CliError("two of the addresses are the same node", code=USAGE)
         self.remote = RemotePlan(tuple(nodes), quorum)
-        self.running = {}
+        self.running, self.spares = {}, ()
 
     @property
     def plan(self) -> ClusterPlan:  # type: ignore[override]

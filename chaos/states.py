@@ -7,7 +7,8 @@ up. So the checkers see whether replicas converge, and how long that took.
 import contextlib
 import http.client
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from chaos.history import NodeState
@@ -37,16 +38,33 @@ def last_states(
 
 
 def agree(states: list[NodeState]) -> bool:
-    """Whether all nodes that hold anything of a shard hold the same."""
+    """Whether all owners of each shard hold the same of it, and nobody else anything."""
     shards = {shard for state in states for shard in state.shards}
-    return all(len({state.shards.get(shard, (0, "")) for state in states}) == 1 for shard in shards)
+    return not any(disagreeing(states, shard) for shard in shards)
+
+
+def disagreeing(states: Iterable[NodeState], shard: str) -> dict[str, int]:
+    """Entries held of a shard by node, if its owners differ or somebody else holds any; {} if all is well."""
+    told = list(states)
+    own = [one for one in told if one.owns is None or shard in one.owns]
+    held = {one.node: one.shards.get(shard, (0, "")) for one in told}
+    strangers = [one for one in told if one not in own and shard in one.shards]
+    equal = len({held[one.node] for one in own}) <= 1
+    return {} if equal and not strangers else {node: count for node, (count, _) in held.items()}
 
 
 def _look(cluster: LocalCluster, now: Callable[[], int]) -> list[NodeState]:
     answer: Any = cluster.get("/cluster", timeout=10.0)
+    owned: dict[str, list[str]] = {}
+    if cluster.spares:
+        for one in cluster.get("/cluster/shards", timeout=10.0)["shards"]:
+            for node in one["owners"]:
+                owned.setdefault(node, []).append(str(one["shard"]))
     states = []
     for one in answer["nodes"]:
         storage = (one.get("status") or {}).get("storage")
+        if storage is None and cluster.spares and one["id"] not in cluster.running:
+            continue  # it was replaced, and ended on purpose
         if storage is None:
             return []  # this look is not whole
         shards = {
@@ -54,7 +72,9 @@ def _look(cluster: LocalCluster, now: Callable[[], int]) -> list[NodeState]:
             for shard, held in storage["shards"].items()
             if held["entries"]
         }
-        states.append(NodeState(one["id"], now(), shards, int(storage["quarantined_blocks"])))
+        owns = tuple(owned.get(one["id"], ())) if cluster.spares else None
+        set_aside = int(storage["quarantined_blocks"])
+        states.append(NodeState(one["id"], now(), shards, set_aside, owns=owns))
     return states
 
 
@@ -63,4 +83,4 @@ def with_damage(cluster: LocalCluster, state: NodeState) -> NodeState:
     errors = [one for one in cluster.logs(state.node) if one.get("level") == "error"]
     texts = [str(one.get("event") or one.get("message") or "") for one in errors]
     count = sum(any(word in text for word in DAMAGE) for text in texts)
-    return NodeState(state.node, state.t, state.shards, state.quarantined, count)
+    return replace(state, damage=count)

@@ -7,11 +7,13 @@
 
 A hint is never an ack, and nothing waits for one. Delivery is put-if-absent like every repair: cut off
 anywhere, the file is delivered again, and costs bytes only. Whatever a hint cannot do is left to
-anti-entropy and counted: shards that have moved, entries that the keeper no longer holds. Rows under a
-watermark leave the keeper's store by themselves, and the target refuses them like any repair. An owner is
-whom a write of now would be sent to, so the new one of a shard that moves is one already. One target at a
-time, and after each put a rest in proportion to the time it took: with a share of 0.25 the handoff uses a
-quarter of the link, however fast that is.
+anti-entropy and counted: entries that the keeper no longer holds, and shards that have left the target.
+These need no delivery: whoever took the shard over holds what N-W+1 owners listed, so all that was
+acknowledged (cluster.shard_copy); to send entries to the owners of now would bring them what they have.
+Rows under a watermark leave the keeper's store by themselves, and the target refuses them like any repair.
+An owner is whom a write of now would be sent to, so the new one of a shard that moves is one already. One
+target at a time, and after each put a rest in proportion to the time it took: with a share of 0.25 the
+handoff uses a quarter of the link, however fast that is.
 
 Source: DeCandia et al., "Dynamo" (SOSP 2007), section 4.6; why hints name entries: docs/adr/0022.
 """
@@ -34,6 +36,7 @@ from runtime.deadline import Deadline
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
 from runtime.tasks import Supervisor
+from storage.hinting import dropped_counter
 from storage.service import StorageService
 
 log = get_logger(__name__)
@@ -135,11 +138,7 @@ class Handoff:
         self._failures = metrics.counter(
             "quorumlog_handoff_failures_total", "Deliveries that failed, by error code", ("code",)
         )
-        self._dropped = metrics.counter(
-            "quorumlog_hints_dropped_total",
-            "Entries of hints that were not kept or not delivered, by reason",
-            ("reason",),
-        )
+        self._dropped = dropped_counter(metrics)
 
     # -- leaving hints ----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ is cheaper than once for each shard.
 from cluster.consensus import Consensus
 from cluster.state_types import ClusterState
 from records.errors import QuorumlogError
-from ring.serde import from_dict
+from ring.serde import ring_of
 from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
@@ -61,6 +61,6 @@ class LettingGo:
         """Shards that this node has entries of and does not own; none while anything moves."""
         if state.ring is None or state.change is not None or state.moves:
             return []
-        table = from_dict(state.ring).table
+        table = ring_of(state.ring).table
         strange = [s for s, owners in enumerate(table) if self._node_id not in owners]
         return [s for s in strange if self._storage.digest(s)[0]]

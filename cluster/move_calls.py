@@ -20,7 +20,7 @@ class MoveCalls:
     """hand_over, raise_ring, entry_ids and take_over by node; the operations that answer them.
 
     `local` is None while the store here is not admitted: an owner that lost its disk must not answer for
-    what was promised on the one before, nor to the executor in its own process (node.joining).
+    what was promised on the one before, nor to the executor in its own process (node.store_door).
     """
 
     def __init__(self, node_id: str, local: StorageService | None, transport: Transport) -> None:

@@ -7,7 +7,6 @@ connections, seconds for the hello, for a request to come whole and for a peer t
 
 import asyncio
 import hmac
-from collections.abc import Iterable
 from typing import Any
 
 from cluster.peer_link import HELLO_BYTES, VERSION, Part, PeerConnection
@@ -51,11 +50,6 @@ class PeerServer:
         if clash:
             raise ValueError(f"operations registered twice: {sorted(clash)}")
         self._operations.update(operations)
-
-    def remove(self, names: Iterable[str]) -> None:
-        """These operations are not served any more; what runs goes on."""
-        for name in names:
-            self._operations.pop(name, None)
 
     async def start(self, host: str, port: int) -> None:
         """Listens. A peer that goes away cancels what it asked for."""

@@ -23,7 +23,7 @@ from cluster.state_moves import row_after, row_before
 from cluster.state_types import COPYING, ClusterState, ShardMove
 from records.errors import InvalidRequest, InvalidSettings, QuorumlogError
 from ring.ring import Ring
-from ring.serde import from_dict
+from ring.serde import ring_of
 from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
@@ -187,7 +187,7 @@ class Rebalancer:
     async def _old_owners_know(self, state: ClusterState, args: dict[str, Any]) -> bool:
         """Whether N-R+1 old owners of each shard that would finish know the ring that reads the new ones."""
         assert state.ring is not None
-        table = from_dict(state.ring).table
+        table = ring_of(state.ring).table
         finishing: list[int] = args.get("finish", [])
         old = {s: row_before(state.moving[s], table[s]) for s in finishing}
         nodes = sorted({node for owners in old.values() for node in owners})
@@ -278,7 +278,7 @@ class Rebalancer:
         limit = self._settings.replace_dead_after_seconds
         if not limit or state.ring is None or now < self._propose_again_at:
             return
-        silent = self._silent_members(from_dict(state.ring), now)
+        silent = self._silent_members(ring_of(state.ring), now)
         if not silent or min(silent.values()) < limit:
             return  # who is silent for less may be back soon: until then it must not be given shards
         reason = ", ".join(f"{node} is silent for {since:.0f} s" for node, since in silent.items())
@@ -333,7 +333,7 @@ def _task(state: ClusterState, shard: int) -> CopyTask:
     """Whose entries must get to whom before the shard is read from its new owners."""
     assert state.ring is not None
     assert state.change is not None
-    owners = from_dict(state.ring).table[shard]
+    owners = ring_of(state.ring).table[shard]
     move = state.moving[shard]
     targets = (move.target,) if move.target else row_after(move, owners)
     needed = max(1, len(owners) - state.acked_on + 1)
@@ -345,7 +345,7 @@ def progress(state: ClusterState) -> dict[str, Any]:
     change = state.change
     if change is None:
         return {}
-    target = from_dict(change.target)
+    target = ring_of(change.target)
     return {
         "id": change.id,
         "reason": change.reason,

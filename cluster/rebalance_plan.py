@@ -12,17 +12,18 @@ Whether everybody has heard of the stage before is the executor's to see: it ask
 Also here: the rings that people ask for (add, drain, remove, replace, weigh, replicate).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from cluster.state_args import NAME_CHARS_MAX
 from cluster.state_types import COPYING, SETTLING, ClusterState
 from records.errors import InvalidRequest
+from records.ids import ShardId
 from ring.builder import RingBuilder
-from ring.delta import ReplicaMove, RingDelta
+from ring.delta import ReplicaMove, RingDelta, moves_of
 from ring.ring import Ring, RingMember
-from ring.serde import from_dict, to_dict
+from ring.serde import ring_of, to_dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def next_command(state: ClusterState, copied: Collection[int]) -> Command | None
         args["start"] = starts
     if len(args) > 2:
         return Command("StepChange", args)
-    return None if state.moving or moves_left(state) else Command("EndChange", args)
+    return None if state.moving else Command("EndChange", args)
 
 
 def _at(state: ClusterState, stage: str) -> list[int]:
@@ -67,11 +68,10 @@ def _at(state: ClusterState, stage: str) -> list[int]:
 def _starts(state: ClusterState, room: int) -> list[list[Any]]:
     """The next move of up to `room` shards that do not move now."""
     found: dict[int, list[Any]] = {}
-    for move in moves_left(state):
+    for move in _first_moves(state):
         if len(found) >= room:
             break
-        if move.shard not in found and move.shard not in state.moving:
-            found[move.shard] = [int(move.shard), move.source or "", move.target or ""]
+        found[move.shard] = [int(move.shard), move.source or "", move.target or ""]
     change = state.change
     if change is not None and change.settle:
         for shard in range(state.shard_count):
@@ -82,11 +82,25 @@ def _starts(state: ClusterState, room: int) -> list[list[Any]]:
     return [found[shard] for shard in sorted(found)]
 
 
+def _first_moves(state: ClusterState) -> Iterator[ReplicaMove]:
+    """The next move of each shard that does not move now and has one to make, made as they are asked for.
+
+    A change looks here many times a second, and only for the next few of up to 4096 shards.
+    """
+    if state.change is None or state.ring is None:
+        return
+    now, target = ring_of(state.ring), ring_of(state.change.target)
+    zones = {**now.zones, **target.zones}
+    for shard, (before, after) in enumerate(zip(now.table, target.table, strict=True)):
+        if before != after and shard not in state.moving:
+            yield from moves_of(ShardId(shard), before, after, zones)[:1]
+
+
 def moves_left(state: ClusterState) -> tuple[ReplicaMove, ...]:
     """Moves that are not complete, in order; those under way as far as they have not flipped."""
     if state.change is None or state.ring is None:
         return ()
-    return RingDelta.between(from_dict(state.ring), from_dict(state.change.target)).moves
+    return RingDelta.between(ring_of(state.ring), ring_of(state.change.target)).moves
 
 
 def drained(state: ClusterState) -> frozenset[str]:
@@ -94,7 +108,7 @@ def drained(state: ClusterState) -> frozenset[str]:
     if state.ring is None:
         return frozenset()
     rings = [state.ring] if state.change is None else [state.change.target]
-    found = {m.id for ring in rings for m in from_dict(ring).members if m.weight == 0}
+    found = {m.id for ring in rings for m in ring_of(ring).members if m.weight == 0}
     if state.change is not None and state.change.retire:
         found.add(state.change.retire)
     return frozenset(found)
@@ -125,7 +139,7 @@ def current_ring(state: ClusterState) -> Ring:
     """
     if state.ring is None:
         raise InvalidRequest("the cluster has no ring yet")
-    return from_dict(state.ring)
+    return ring_of(state.ring)
 
 
 def ring_with(state: ClusterState, node: str) -> Ring:

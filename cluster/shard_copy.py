@@ -10,7 +10,8 @@
 
 An entry that its holders have no more (a watermark, a damaged block) drops out of the next union; one that a
 new owner takes for a duplicate without listing it is below a watermark there, and is not waited for. Bytes
-per second are bounded by `Pacer`; each call has a deadline; a failed copy is simply made again.
+per second are bounded by `Pace`; each call has a deadline, by the bytes it carries where these are known, and
+asks for less after a time-out where they are not (`Portion`); a failed copy is simply made again.
 """
 
 import asyncio
@@ -21,8 +22,10 @@ from typing import Protocol
 import numpy as np
 
 from cluster.move_calls import ENTRY_ID
+from cluster.pace import ASK_BYTES_MAX, LEAST_BYTES_PER_SECOND, Pace, Portion
 from cluster.replica_client import Replicas
-from records.errors import QuorumlogError, QuorumUnavailable, Unknown
+from records.block_codec import EncodedBlock
+from records.errors import DeadlineExceeded, QuorumlogError, QuorumUnavailable, Unknown
 from records.handover import Handover, united
 from records.ids import EntryId
 from records.messages import EntryStatus, PutOptions
@@ -31,10 +34,10 @@ from runtime.deadline import Deadline
 from runtime.logs import get_logger
 
 log = get_logger(__name__)
-#: Seconds of one call.
+#: Seconds of one call, beside those for the bytes it carries.
 CALL_SECONDS = 10.0
-#: Entries asked for at once; an answer has at most about 32 MiB of them.
-FETCH_ENTRIES = 256
+#: Entries asked for at once, at most.
+FETCH_ENTRIES = 4096
 #: Rounds of lists; more than two only if holders lose what they listed.
 ROUNDS_MAX = 5
 
@@ -55,23 +58,6 @@ class Calls(Protocol):
 
 def _union(lists: list[np.ndarray]) -> np.ndarray:
     return np.unique(np.concatenate(lists))
-
-
-@dataclass(slots=True)
-class Pacer:
-    """Bytes per second over all copies of a node; 0: as fast as it goes."""
-
-    clock: Clock
-    _free_at: float = 0.0
-
-    async def spend(self, count: int, rate: int) -> None:
-        """Waits until `count` more bytes may have been sent."""
-        if rate <= 0:
-            return
-        now = self.clock.monotonic()
-        self._free_at = max(self._free_at, now) + count / rate
-        if self._free_at > now:
-            await self.clock.sleep(self._free_at - now)
 
 
 @dataclass(slots=True)
@@ -106,9 +92,11 @@ class ShardCopier:
     calls: Calls
     replicas: Replicas
     clock: Clock
-    pacer: Pacer
+    pace: Pace
     ring_epoch: Callable[[], int]
     told: Callable[[CopyReport], None] = field(default=lambda _: None)
+    #: How much each node is asked for at once, kept from copy to copy; few, as nodes are few.
+    _portions: dict[str, Portion] = field(default_factory=dict)
 
     async def copy(self, task: CopyTask) -> CopyReport:
         """Returns when each target has all that N-W+1 owners list.
@@ -175,7 +163,17 @@ class ShardCopier:
         return lists
 
     async def _list(self, node: str, shard: int) -> np.ndarray:
-        return await self.calls.entry_ids(node, shard, Deadline.after(self.clock, CALL_SECONDS))
+        """What a node lists; after a time-out it gets longer the next time."""
+        portion = self._portion(f"list of {node}")
+        try:
+            deadline = Deadline.after(self.clock, portion.seconds)
+            return await self.calls.entry_ids(node, shard, deadline)
+        except DeadlineExceeded:
+            portion.timed_out()
+            raise
+
+    def _portion(self, what: str) -> Portion:
+        return self._portions.setdefault(what, Portion(CALL_SECONDS, FETCH_ENTRIES))
 
     async def _fill(
         self,
@@ -192,41 +190,66 @@ class ShardCopier:
         needless: set[EntryId] = set()
         for holder, entries in lists.items():
             chosen = entries[await asyncio.to_thread(np.isin, entries, left)]
-            for start in range(0, len(chosen), FETCH_ENTRIES):
-                part = chosen[start : start + FETCH_ENTRIES].tobytes()
-                ids = [EntryId(part[at : at + 16]) for at in range(0, len(part), 16)]
-                needless |= await self._carry(task, target, holder, ids, report)
+            needless |= await self._carry(task, target, holder, chosen, report)
             left = await asyncio.to_thread(np.setdiff1d, left, chosen)
             if not len(left):
                 break
         return len(lacking), np.array(sorted(needless), ENTRY_ID)
 
     async def _carry(
-        self, task: CopyTask, target: str, holder: str, entries: list[EntryId], report: CopyReport
+        self, task: CopyTask, target: str, holder: str, entries: np.ndarray, report: CopyReport
     ) -> set[EntryId]:
         """Some entries from a holder to the target; what the holder has no more is left out.
 
         Those that the target took for duplicates: it has them meanwhile, or will never have them.
         """
-        rest, needless = list(entries), set[EntryId]()
-        while rest:
-            deadline = Deadline.after(self.clock, CALL_SECONDS)
-            blocks = await self.replicas.get(holder).fetch(tuple(rest), deadline)
-            if not blocks:
-                return needless
-            for block in blocks:
-                await self.pacer.spend(len(block.data), task.bytes_per_second)
-                deadline = Deadline.after(self.clock, CALL_SECONDS)
-                options = PutOptions(self.ring_epoch(), repair=True)
-                reply = await self.replicas.get(target).put(block, options, deadline)
-                report.copied += sum(one is EntryStatus.STORED for one in reply.statuses)
-                pairs = zip(block.header.entries, reply.statuses, strict=True)
-                needless |= {one.entry_id for one, s in pairs if s is EntryStatus.DUPLICATE}
-                report.bytes += len(block.data)
-                self.told(report)
-            done = {entry.entry_id for block in blocks for entry in block.header.entries}
-            left = [entry for entry in rest if entry not in done]
-            if len(left) == len(rest):
-                break
-            rest = left
+        needless, portion, at = set[EntryId](), self._portion(holder), 0
+        while at < len(entries):
+            part = entries[at : at + portion.things].tobytes()
+            rest = [EntryId(part[k : k + 16]) for k in range(0, len(part), 16)]
+            at += len(rest)
+            while rest:
+                asked = rest[: portion.things]
+                blocks = await self._fetch(task, holder, asked, portion)
+                if blocks is None:  # too much for the time: less of the same
+                    continue
+                done = {entry.entry_id for block in blocks for entry in block.header.entries}
+                for block in blocks:
+                    needless |= await self._put(task, target, block, report)
+                left = [entry for entry in asked if entry not in done]
+                rest = (left if len(left) < len(asked) else []) + rest[len(asked) :]
         return needless
+
+    async def _fetch(
+        self, task: CopyTask, holder: str, entries: list[EntryId], portion: Portion
+    ) -> list[EncodedBlock] | None:
+        """Blocks of some of `entries`; None after a time-out, with a smaller portion."""
+        begun = self.clock.monotonic()
+        deadline = Deadline.after(self.clock, portion.seconds)
+        try:
+            blocks = await self.replicas.get(holder).fetch(tuple(entries), deadline)
+        except DeadlineExceeded:
+            if not portion.timed_out():
+                raise
+            log.info("a copy asks for less", shard=task.shard, owner=holder, entries=portion.things)
+            return None
+        size = sum(len(block.data) for block in blocks)
+        came = sum(len(block.header.entries) for block in blocks)
+        most = task.bytes_per_second or ASK_BYTES_MAX
+        portion.came(came, size, self.clock.monotonic() - begun, most)
+        await self.pace.spend(size, task.bytes_per_second)
+        return blocks
+
+    async def _put(
+        self, task: CopyTask, target: str, block: EncodedBlock, report: CopyReport
+    ) -> set[EntryId]:
+        """Puts a block to the target; those of its entries that this took for duplicates."""
+        size = len(block.data)
+        deadline = Deadline.after(self.clock, CALL_SECONDS + size / LEAST_BYTES_PER_SECOND)
+        options = PutOptions(self.ring_epoch(), repair=True)
+        reply = await self.replicas.get(target).put(block, options, deadline)
+        report.copied += sum(one is EntryStatus.STORED for one in reply.statuses)
+        report.bytes += size
+        self.told(report)
+        pairs = zip(block.header.entries, reply.statuses, strict=True)
+        return {one.entry_id for one, status in pairs if status is EntryStatus.DUPLICATE}

@@ -33,7 +33,7 @@ from cluster.state_types import (
 from records.errors import InvalidRequest
 from records.ids import NodeId, RingEpoch
 from ring.ring import Ring, RingMember, sorted_members
-from ring.serde import from_dict, to_dict
+from ring.serde import from_dict, ring_of, to_dict
 
 Row = tuple[str, ...]
 #: Shards that may move at once; more only means more at risk of being copied again.
@@ -69,9 +69,11 @@ def begin_change(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
 
     While it runs W and R are the greater of before and after, so old and new quorums meet.
     """
-    expect("ring epoch", count(args, "expected_ring_epoch"), state.ring_epoch)
-    if state.change is not None:
+    if (
+        state.change is not None
+    ):  # first: the ring steps on meanwhile, and who asks need not hear of that
         raise CommandError("CHANGE_RUNNING", f"change {state.change.id} is running")
+    expect("ring epoch", count(args, "expected_ring_epoch"), state.ring_epoch)
     if state.moves:
         raise CommandError("MOVE_RUNNING", f"shard {min(state.moves)} is being moved")
     ring, target = _ring(state), _target(state, args.get("map"))
@@ -99,7 +101,7 @@ def begin_change(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
 def _ring(state: ClusterState) -> Ring:
     if state.ring is None:
         raise CommandError("NO_RING", "the cluster has no ring yet")
-    return from_dict(state.ring)
+    return ring_of(state.ring)
 
 
 def _next(state: ClusterState) -> RingEpoch:
@@ -215,7 +217,7 @@ def _starts(state: ClusterState, args: Args, change: RingChange) -> list[tuple[i
         raise CommandError("INVALID", "start must be a list of [shard, source, target]")
     if rows and change.aborting:
         raise CommandError("INVALID", "the change is being aborted")
-    now, target = _ring(state).table, from_dict(change.target).table
+    now, target = _ring(state).table, ring_of(change.target).table
     found: dict[int, ShardMove] = {}
     for row in rows:
         if not isinstance(row, list) or len(row) != 3 or not is_shard(row[0], state.shard_count):
@@ -255,7 +257,7 @@ def end_change(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     ring = _ring(state)
     if change.aborting:
         return _given_up(state, change, ring)
-    target = from_dict(change.target)
+    target = ring_of(change.target)
     left = [s for s, row in enumerate(ring.table) if set(row) != set(target.table[s])]
     if left:
         raise CommandError("INVALID", f"shard {left[0]} is not where it should be")
@@ -276,10 +278,10 @@ def _given_up(state: ClusterState, change: RingChange, ring: Ring) -> tuple[Clus
 
     W and R stay the greater ones: lowering them is a change of its own.
     """
-    before = from_dict(change.before)
+    before = ring_of(change.before)
     owning = {owner for row in ring.table for owner in row}
     members: dict[str, RingMember] = {member.id: member for member in before.members}
-    for member in from_dict(change.target).members:
+    for member in ring_of(change.target).members:
         if member.id in owning:
             members.setdefault(member.id, member)
     n = max(before.n, *(len(row) for row in ring.table))

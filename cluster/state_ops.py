@@ -29,7 +29,7 @@ from cluster.state_types import (
 )
 from records.errors import InvalidRequest
 from ring.ring import Ring
-from ring.serde import from_dict, to_dict
+from ring.serde import from_dict, ring_of, to_dict
 
 Op = Callable[[ClusterState, Args], tuple[ClusterState, Any]]
 
@@ -94,7 +94,7 @@ def _lost_its_store(state: ClusterState, known: Member, member: Member) -> bool:
     """Whether an owner comes back with another disk: what it promised is gone (a new node)."""
     if not known.store or member.store == known.store or state.ring is None:
         return False
-    return any(m.id == known.id for m in from_dict(state.ring).members)
+    return any(m.id == known.id for m in ring_of(state.ring).members)
 
 
 def retire_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
@@ -107,7 +107,7 @@ def retire_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     led = state.shards_of(node)
     if led:
         raise CommandError("IN_USE", f"{node} still leads {len(led)} shards")
-    if state.ring is not None and any(m.id == node for m in from_dict(state.ring).members):
+    if state.ring is not None and any(m.id == node for m in ring_of(state.ring).members):
         raise CommandError("IN_USE", f"{node} is still in the ring")
     dedupe = dict(state.dedupe)
     if node in dedupe:
@@ -203,7 +203,7 @@ def _changed(state: ClusterState, ring: Ring) -> set[int]:
     """Shards whose set of owners differs from the ring before."""
     if state.ring is None:
         return set()
-    before = from_dict(state.ring).table
+    before = ring_of(state.ring).table
     changed = {s for s, owners in enumerate(ring.table) if set(owners) != set(before[s])}
     for shard in sorted(changed):
         if len(set(ring.table[shard]) - set(before[shard])) > 1:

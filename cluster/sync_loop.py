@@ -10,6 +10,7 @@ what is acknowledged meanwhile is on W of both sets; from the moment it is read 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from cluster.pace import Pace
@@ -21,7 +22,7 @@ from cluster.sync_shards import Store, SyncLimits, SyncReport, admit_all, sync_s
 from cluster.sync_turns import PeerTurns
 from cluster.view import ClusterView, ViewSource
 from records.block import EntryHeader
-from records.errors import NotReady, Overloaded, QuorumlogError, StaleRingEpoch
+from records.errors import DeadlineExceeded, NotReady, QuorumlogError, StaleRingEpoch
 from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
@@ -29,6 +30,8 @@ from runtime.metrics import Metrics
 log = get_logger(__name__)
 #: Seconds between two looks at who is due.
 STEP_SECONDS = 0.25
+#: By how much the time for an answer grows at most: 4 MiB in 8 minutes is 9 kB/s.
+PATIENCE_MAX = 16
 Shared = dict[int, tuple[str, ...]]
 
 
@@ -61,11 +64,15 @@ class SyncLoop:
         self._pace = Pace(clock, settings.bytes_per_second)
         self._book = SyncBook()
         self._pass: Pass | None = None
+        #: A pass that was asked for while one ran.
+        self._next: Pass | None = None
         self._passes = 0
         self._since = clock.wall_micros()
         self._set_aside = 0
         #: By peer: places that seemed to be in conflict in the last session.
         self._suspected: dict[str, set[bytes]] = {}
+        #: By peer: how many times longer than usual it is given for an answer, after time-outs.
+        self._patience: dict[str, int] = {}
         self._counters = _Counters(metrics)
         self._counters.lacking.set_function(self._book.lacking)
         self._counters.age.set_function(self._age_seconds)
@@ -81,6 +88,7 @@ class SyncLoop:
         self._book.keep(shared)
         if self._pass is not None and self._pass.running:
             await self._run_pass(self._pass)
+            self._pass, self._next = self._next or self._pass, None
             return
         alive = {peer: view.is_alive(peer) for peers in shared.values() for peer in peers}
         now = self._clock.monotonic()
@@ -90,7 +98,7 @@ class SyncLoop:
         peer = self._turns.due(alive, now)
         if peer is None:
             return
-        report, error = await self._session(view, peer, _shards_with(shared, peer))
+        report, error = await self._session(peer, _shards_with(shared, peer))
         self._take_turn(peer, report, error)
 
     def _take_turn(self, peer: str, report: SyncReport, error: Exception | None) -> None:
@@ -113,8 +121,21 @@ class SyncLoop:
         me = self._node_id
         return {s: tuple(n for n in names if n != me) for s, names in owners.items() if me in names}
 
+    def _limits_of(self, peer: str) -> SyncLimits:
+        """Those of the settings, with more time for a peer behind a slow link: a block comes whole or not."""
+        times = self._patience.get(peer, 1)
+        return replace(
+            self._limits,
+            answer_seconds=self._limits.answer_seconds * times,
+            fetch_seconds=self._limits.fetch_seconds * times,
+        )
+
+    def _both_own(self, shard: int, peer: str) -> bool:
+        """Whether this node and the peer are owners, by the ring of now."""
+        return {self._node_id, peer} <= set(self._views.current().owners(shard))
+
     async def _session(
-        self, view: ClusterView, peer: str, shards: Sequence[int]
+        self, peer: str, shards: Sequence[int]
     ) -> tuple[SyncReport, Exception | None]:
         """One call of sync_shards; never raises but for being cancelled."""
         report, failure = SyncReport(), None
@@ -123,15 +144,18 @@ class SyncLoop:
                 self._replicas.get(peer),
                 self._store,
                 shards,
-                ring_epoch=view.ring_epoch,
+                ring_epoch=lambda: self._views.current().ring_epoch,
                 clock=self._clock,
                 pace=self._pace,
-                limits=self._limits,
+                shares=lambda shard: self._both_own(shard, peer),
+                limits=self._limits_of(peer),
                 admit=self._admit,
                 report=report,
             )
         except QuorumlogError as error:
             failure = error
+            if isinstance(error, DeadlineExceeded):
+                self._patience[peer] = min(2 * self._patience.get(peer, 1), PATIENCE_MAX)
             self._counters.failures.labels(error.code).inc()
             tell = log.debug if isinstance(error, StaleRingEpoch) else log.warning
             tell("comparing with an owner failed", target=peer, error=error)
@@ -162,33 +186,40 @@ class SyncLoop:
     def start_pass(self, shards: Sequence[int] | None = None) -> int:
         """Compares everything (or `shards`) with every peer, from now on; the number of the pass.
 
+        While one runs, another is made after it: what that has compared already may differ since. Who asks
+        while one waits gets that one, made larger if need be.
+
         Raises:
             NotReady: there is no ring yet.
-            Overloaded: another pass runs that does not hold these shards.
         """
         if not self._views.current().ready:
             raise NotReady("there is no ring yet", retry_after_seconds=1.0)
         wanted = None if shards is None else tuple(sorted(set(shards)))
-        running = self._pass
-        if running is not None and running.running:
-            if running.shards is None or running.shards == wanted:
-                return running.number
-            raise Overloaded("a repair of other shards is running", retry_after_seconds=5.0)
+        running = self._pass is not None and self._pass.running
+        waiting = self._next if running and self._pass and self._pass.begun else self._pass
+        if waiting is not None and waiting.running:
+            waiting.widen(wanted)
+            return waiting.number
         self._passes += 1
-        self._pass = Pass(self._passes, wanted, self._clock.wall_micros())
-        return self._passes
+        made = Pass(self._passes, wanted, self._clock.wall_micros())
+        if running:
+            self._next = made
+        else:
+            self._pass = made
+        return made.number
 
     async def _run_pass(self, one: Pass) -> None:
         view = self._views.current()
+        one.begun, one.started_at = True, self._clock.wall_micros()
         shared = {s: peers for s, peers in self._shared(view).items() if one.takes(s)}
         peers = sorted({peer for found in shared.values() for peer in found})
         one.peers_total = len(peers)
         for peer in peers:
             more = True
             while more:
-                view = self._views.current()
-                shards = [s for s in _shards_with(self._shared(view), peer) if one.takes(s)]
-                report, error = await self._session(view, peer, shards)
+                shared = self._shared(self._views.current())
+                shards = [s for s in _shards_with(shared, peer) if one.takes(s)]
+                report, error = await self._session(peer, shards)
                 more = one.note(peer, report, None if error is None else _text_of(error))
         one.finished_at = self._clock.wall_micros()
         log.info("repair has ended", found=one.found, repaired=one.repaired, failures=one.failures)
@@ -202,6 +233,7 @@ class SyncLoop:
             "lacking": self._book.lacking(),
             "compared_at": self._book.compared_at(self._shared(view)),
             "pass": None if self._pass is None else self._pass.to_dict(),
+            "next_pass": None if self._next is None else self._next.number,
             "shards": self._book.listed(),
         }
 

@@ -25,12 +25,19 @@ class Pass:
     bytes: int = 0
     finished_at: int | None = None
     failures: dict[str, str] = field(default_factory=dict)
+    begun: bool = False
     _fruitless: int = 0
 
     @property
     def running(self) -> bool:
         """Whether it has not ended."""
         return self.finished_at is None
+
+    def widen(self, shards: tuple[int, ...] | None) -> None:
+        """Takes these as well (None: all). Only before it has begun."""
+        assert not self.begun, "it compares already"
+        both = self.shards is not None and shards is not None
+        self.shards = tuple(sorted({*(self.shards or ()), *(shards or ())})) if both else None
 
     def takes(self, shard: int) -> bool:
         """Whether the pass is about this shard."""
@@ -54,6 +61,7 @@ class Pass:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `state` is running or done."""
-        names = [name for name in self.__dataclass_fields__ if not name.startswith("_")]
+        hidden = ("begun", "_fruitless")
+        names = [name for name in self.__dataclass_fields__ if name not in hidden]
         fields = {name: getattr(self, name) for name in names}
         return {"state": "running" if self.running else "done", **fields}

@@ -5,11 +5,14 @@ the order of the peer's blocks, so that a block which lacks here as a whole trav
 its shards, and is put (put-if-absent, marked as repair). Entries travel, never files. The peer verifies
 each block before it sends it, this store before it keeps it. Repeating a call after any failure goes on
 where it ended: the trees tell.
+
+The ring may step on meanwhile, as it does for minutes while many shards move: each question goes by the ring
+of its moment, and shards that the two do not share any more drop out of what is still to be copied.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import ParamSpec, Protocol, TypeVar
@@ -18,6 +21,7 @@ from cluster.anti_entropy import LACKING_MAX, AntiEntropySession, Lacking
 from cluster.pace import Pace
 from records.block import EntryHeader
 from records.block_codec import EncodedBlock
+from records.errors import StaleRingEpoch
 from records.ids import EntryId
 from records.messages import EntryStatus, PutOptions, PutReply
 from records.sync import SUM_BYTES, Level, Question, TreeRequest, roots_question
@@ -32,6 +36,8 @@ FETCH_ENTRIES_MAX = 20_000
 LOOP_BYTES = 32 << 10
 #: Look-ups between two chances for other work on the event loop.
 _LOOKUPS = 1_000
+#: How often, and after how many seconds, the newer ring that somebody knows is looked for here.
+RING_LOOKS, RING_LOOK_SECONDS = 20, 0.05
 _MICROS = 1_000_000
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -129,14 +135,20 @@ def admit_all(_: EntryHeader) -> bool:
     return True
 
 
+def shares_all(_: int) -> bool:
+    """The default of `shares`."""
+    return True
+
+
 async def sync_shards(
     peer: Peer,
     store: Store,
     shards: Sequence[int],
     *,
-    ring_epoch: int,
+    ring_epoch: Callable[[], int],
     clock: Clock,
     pace: Pace,
+    shares: Callable[[int], bool] = shares_all,
     limits: SyncLimits | None = None,
     admit: Callable[[EntryHeader], bool] = admit_all,
     report: SyncReport | None = None,
@@ -144,17 +156,18 @@ async def sync_shards(
     """Copies to `store` what `peer` has of `shards` and it lacks; at most `limits.entries_max` entries,
     for about `limits.copy_seconds`.
 
+    `ring_epoch` is that of the ring of now, `shares` tells whether store and peer both own a shard by it.
     `admit` may refuse an entry by its header, before it is put (watermarks, deletes). Repeat the call until
     `report.equal`, or `report.complete` if the peer lacks something too. Memory: the names, and FETCH_BYTES
     or a block, whichever is more.
 
     Raises:
-        StaleRingEpoch: the peer or this store knows a newer ring.
+        StaleRingEpoch: the peer or this store knows a newer ring than `ring_epoch` tells in time.
         QuorumlogError: the peer cannot be reached, or the store cannot be written; what was put stays.
     """
     chosen = limits or SyncLimits()
     result = report or SyncReport()
-    sync = _Sync(peer, store, ring_epoch, clock, pace, chosen, admit, result)
+    sync = _Sync(peer, store, ring_epoch, clock, pace, shares, chosen, admit, result)
     await sync.run(tuple(sorted(shards)))
     return result
 
@@ -163,9 +176,10 @@ async def sync_shards(
 class _Sync:
     peer: Peer
     store: Store
-    ring_epoch: int
+    ring_epoch: Callable[[], int]
     clock: Clock
     pace: Pace
+    shares: Callable[[int], bool]
     limits: SyncLimits
     admit: Callable[[EntryHeader], bool]
     report: SyncReport
@@ -188,19 +202,15 @@ class _Sync:
 
     async def _descend(self, shards: tuple[int, ...]) -> AntiEntropySession:
         until = self.clock.wall_micros() - int(self.limits.settled_after_seconds * _MICROS)
-        own = TreeRequest((roots_question(shards, b"\0" * 16),), until, self.ring_epoch)
-        session = AntiEntropySession(
-            shards, (await self.store.tree(own))[0], self.limits.entries_max
-        )
+        roots = await self._own((roots_question(shards, b"\0" * 16),), until)
+        session = AntiEntropySession(shards, roots[0], self.limits.entries_max)
         asked = session.next()
         while asked:
-            deadline = Deadline.after(self.clock, self.limits.answer_seconds)
-            theirs = await self.peer.tree(TreeRequest(asked, until, self.ring_epoch), deadline)
+            theirs = await self._theirs(asked, until)
             ours: list[bytes] = []
             rest = [one for one in asked[: len(theirs)] if one.level is not Level.ROOTS]
             while len(ours) < len(rest):
-                request = TreeRequest(tuple(rest[len(ours) :]), until, self.ring_epoch)
-                ours += await self.store.tree(request)
+                ours += await self._own(tuple(rest[len(ours) :]), until)
             roots = [b""] * (min(len(asked), len(theirs)) - len(rest))
             size = sum(map(len, theirs))
             self.report.tree_bytes += size + sum(24 + len(q.mask) for q in asked)
@@ -208,6 +218,29 @@ class _Sync:
             asked = await _aside(size, _next, session, asked, roots + ours, theirs)
             self.report.rounds = session.rounds
         return session
+
+    async def _own(self, asked: tuple[Question, ...], until: int) -> list[bytes]:
+        return await self._by_ring(lambda epoch: self.store.tree(TreeRequest(asked, until, epoch)))
+
+    async def _theirs(self, asked: tuple[Question, ...], until: int) -> list[bytes]:
+        def ask(epoch: int) -> Awaitable[list[bytes]]:
+            deadline = Deadline.after(self.clock, self.limits.answer_seconds)
+            return self.peer.tree(TreeRequest(asked, until, epoch), deadline)
+
+        return await self._by_ring(ask)
+
+    async def _by_ring(self, call: Callable[[int], Awaitable[T]]) -> T:
+        """What `call` gives by the ring of now; again, by a newer one, if somebody knows that."""
+        looks = 0
+        while True:
+            epoch = self.ring_epoch()
+            try:
+                return await call(epoch)
+            except StaleRingEpoch:
+                while (looks := looks + 1) <= RING_LOOKS and self.ring_epoch() == epoch:
+                    await self.clock.sleep(RING_LOOK_SECONDS)
+                if looks > RING_LOOKS:
+                    raise
 
     async def _absent(self, ids: list[EntryId]) -> list[EntryId]:
         found: list[EntryId] = []
@@ -217,12 +250,19 @@ class _Sync:
         return found
 
     async def _copy(self, waiting: list[EntryId], places: dict[EntryId, Lacking]) -> bool:
-        """Fetches and puts `waiting`, in its order; whether all was asked for in its time."""
+        """Fetches and puts `waiting`, in its order; whether all was asked for in its time.
+
+        What a ring step has taken from either of the two is not.
+        """
         until = Deadline.after(self.clock, self.limits.copy_seconds)
-        entries_wanted = 1
+        entries_wanted, by_epoch, left_out = 1, 0, False
         while waiting:
             if until.expired:
                 return False
+            if (epoch := self.ring_epoch()) != by_epoch:
+                kept = [one for one in waiting if self.shares(places[one].shard)]
+                left_out, by_epoch, waiting = left_out or len(kept) < len(waiting), epoch, kept
+                continue
             chunk = _whole_blocks(waiting, places, entries_wanted)
             deadline = Deadline.after(self.clock, self.limits.fetch_seconds)
             blocks = await self.peer.fetch(tuple(chunk), deadline)
@@ -236,7 +276,7 @@ class _Sync:
             entries_wanted = max(1, len(got) * FETCH_BYTES // max(size, 1))
             waiting = [one for one in chunk if one not in got] + waiting[len(chunk) :]
             await self.pace.spend(size)
-        return True
+        return not left_out
 
     async def _put_all(self, blocks: Sequence[EncodedBlock]) -> set[EntryId]:
         """Puts what one fetch brought, together, so that they share their syncs."""
@@ -255,7 +295,9 @@ class _Sync:
         if refused:
             self.report.refused += len(refused)
             return refused
-        reply = await self.store.put(block, PutOptions(self.ring_epoch, repair=True))
+        reply = await self._by_ring(
+            lambda epoch: self.store.put(block, PutOptions(epoch, repair=True))
+        )
         rows = max(1, block.header.rows)
         for entry, status in zip(entries, reply.statuses, strict=True):
             shard = int(entry.shard)

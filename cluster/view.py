@@ -22,7 +22,7 @@ from ring.generations import (
     highest_factor,
 )
 from ring.ring import Ring
-from ring.serde import from_dict
+from ring.serde import ring_of
 from ring.shards import shard_of, shards_of_service, shards_of_services
 
 
@@ -41,7 +41,7 @@ class ClusterView:
         self.state = state
         self.hidden_index = hidden_index
         self._alive = alive
-        self.ring: Ring | None = from_dict(state.ring) if state.ring is not None else None
+        self.ring: Ring | None = ring_of(state.ring) if state.ring is not None else None
         self.shard_count = state.shard_count
         self._owners: dict[int, tuple[str, ...]] = {}  # asked for a hundred times a read
 

@@ -7,10 +7,11 @@ from cluster.lease_keeper import LeaseKeeper
 from cluster.letting_go import LOOK_SECONDS, LettingGo
 from cluster.membership import Membership
 from cluster.move_calls import MoveCalls
+from cluster.pace import Pace
 from cluster.rebalance import Rebalancer, RebalanceSettings, Surroundings
 from cluster.replica_client import ReplicaSet
 from cluster.server import Operation
-from cluster.shard_copy import Pacer, ShardCopier
+from cluster.shard_copy import ShardCopier
 from cluster.transport import Transport
 from node.settings import Settings
 from records.errors import QuorumlogError, StaleRingEpoch
@@ -51,7 +52,7 @@ class Moving:
                 self._calls,
                 replicas,
                 clock,
-                Pacer(clock),
+                Pace(clock),
                 lambda: consensus.snapshot().ring_epoch,
                 self._told,
             )

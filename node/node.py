@@ -37,7 +37,6 @@ from ingestor.limits import Limits
 from ingestor.listeners.http import HttpIngest
 from ingestor.listeners.replay_http import ReplayApi
 from ingestor.write_settings import WriteSettings
-from node import joining
 from node.http_port import HttpPort, Routes
 from node.moving import Moving
 from node.retaining import NodeRetention, spawn_keeper
@@ -204,7 +203,6 @@ class Node:
         if self.storage is None or self.sync is None:
             return None
         return StoreDoor(
-            self.settings.node.data / STORE_FOLDER,
             self.settings.node.id,
             self.storage,
             self.peers,
@@ -292,7 +290,6 @@ class Node:
             "quorumlog_tasks", "Tasks of the event loop: one for each connection, and our own"
         ).set_function(lambda: len(asyncio.all_tasks(loop)))
         if self.storage is not None:
-            joining.mark_if_new(self.settings.node.data / STORE_FOLDER)
             await self.storage.start()
             self.membership.me = replace(self.membership.me, store=self.storage.incarnation)
         await self.transport.start()

@@ -1,32 +1,31 @@
 """The door of a node's store: whether peers, and this node's own coordinators, may use it.
 
-It is shut while the store is new (node.joining), and again when the cluster says that it knows another store
-under this node's name: a disk that was replaced, and is plugged in once more, lacks what was promised since.
-Such a store is not new, so it was open until then; reads wait for the registration in any case.
+It is shut from each start until the registration of this start is committed, so until the replicated state
+has said that it knows this store under this node's name. A disk that was replaced, and is plugged in once
+more, lacks what was promised since; like an empty one it must answer neither puts nor what is sealed or
+told of producers, and it cannot know by itself which of the two it is. So a node that starts while the Raft
+group has no majority waits; those that serve already go on. Whoever asks meanwhile is told NOT_READY.
 """
 
-from pathlib import Path
+from typing import Any
 
 from cluster.peer_server import PeerServer
 from cluster.repair_http import repair_operations
 from cluster.replica_client import ReplicaSet
-from cluster.server import Operation, StorageOperations
+from cluster.server import Answer, Operation, StorageOperations
 from cluster.sync_loop import SyncLoop
-from node import joining
 from node.moving import Moving
 from node.retention_http import progress_operation
-from runtime.logs import get_logger
+from records.errors import NotReady
+from runtime.deadline import Deadline
 from storage.service import StorageService
-
-log = get_logger(__name__)
 
 
 class StoreDoor:
-    """One per store. `folder` is the store's."""
+    """One per store."""
 
     def __init__(
         self,
-        folder: Path,
         node_id: str,
         storage: StorageService,
         peers: PeerServer,
@@ -34,44 +33,34 @@ class StoreDoor:
         moving: Moving,
         sync: SyncLoop,
     ) -> None:
-        self._folder, self._node_id, self._storage = folder, node_id, storage
+        self._node_id, self._storage = node_id, storage
         self._peers, self._replicas, self._moving = peers, replicas, moving
         self._sync = sync
-        self._joining = joining.is_joining(folder)
         self._open = False
 
     def enter(self) -> None:
-        """The node starts: opens, unless the store is new."""
-        if not self._joining:
-            self._open_it()
+        """The node starts: peers may ask, and are told to wait."""
+        self._peers.add({name: self._guarded(one) for name, one in self._operations().items()})
 
     def admitted(self) -> None:
         """The registration with this store is committed."""
-        if self._joining:
-            joining.admitted(self._folder)
-            self._joining = False
-        if not self._open:
-            self._open_it()
-
-    def refused(self) -> None:
-        """The cluster knows another store under this name: shuts, also for the next start."""
-        if self._open:
-            self._open = False
-            self._peers.remove(self._operations())
-            self._replicas.close_local(self._node_id)
-            self._moving.close_local()
-        if not self._joining:
-            self._joining = True
-            try:
-                joining.mark(self._folder)
-            except OSError as error:
-                log.error("the store could not be marked as not admitted", error=error)
-
-    def _open_it(self) -> None:
         self._open = True
         self._moving.open_local(self._storage)
         self._replicas.open_local(self._node_id, self._storage)
-        self._peers.add(self._operations())
+
+    def refused(self) -> None:
+        """The cluster knows another store under this name."""
+        self._open = False
+        self._replicas.close_local(self._node_id)
+        self._moving.close_local()
+
+    def _guarded(self, operation: Operation) -> Operation:
+        async def perform(head: dict[str, Any], payload: memoryview, deadline: Deadline) -> Answer:
+            if not self._open:
+                raise NotReady("the store here is not admitted yet", retry_after_seconds=0.5)
+            return await operation(head, payload, deadline)
+
+        return perform
 
     def _operations(self) -> dict[str, Operation]:
         return {

@@ -73,8 +73,10 @@ class RingDelta:
         moves: list[ReplicaMove] = []
         reordered: list[ShardId] = []
         for shard, (before, after) in enumerate(zip(old.table, new.table, strict=True)):
-            moves += _pair(ShardId(shard), before, after, zones)
-            if before != after and set(before) == set(after):
+            if before == after:
+                continue
+            moves += moves_of(ShardId(shard), before, after, zones)
+            if set(before) == set(after):
                 reordered.append(ShardId(shard))
         return RingDelta(old, new, tuple(moves), tuple(reordered))
 
@@ -125,13 +127,15 @@ def _members_on_the_way(old: Ring, new: Ring) -> tuple[RingMember, ...]:
     return sorted_members({member.id: member for member in (*old.members, *new.members)}.values())
 
 
-def _pair(
+def moves_of(
     shard: ShardId,
     before: tuple[NodeId, ...],
     after: tuple[NodeId, ...],
     zones: Mapping[NodeId, str],
 ) -> list[ReplicaMove]:
-    """The moves of one shard in order: replicas are added first, then exchanged, then dropped.
+    """The moves of one shard, none if only the order differs.
+
+    Replicas are added first, then exchanged, then dropped.
 
     Each exchange is the one that leaves the owners on the most zones; if equal, one that keeps the
     target's place in the order.

@@ -17,6 +17,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from sortedcontainers import SortedDict
@@ -78,6 +79,12 @@ class VirtualNode(NamedTuple):
     position: int
 
 
+@lru_cache(maxsize=8)
+def _arcs_of(shard_count: int) -> SortedDict:
+    """First token of each arc -> shard. The same for all rings of so many shards; nobody changes it."""
+    return SortedDict((arc_of(s, shard_count).start, ShardId(s)) for s in range(shard_count))
+
+
 @dataclass(frozen=True, slots=True)
 class Ring:
     """An immutable map shard -> ordered owners, with its epoch. Make one with RingBuilder."""
@@ -105,8 +112,7 @@ class Ring:
         if ids != sorted(set(ids)):
             raise InvalidRequest("ring members must be sorted by id, each once")
         self._check_owners()
-        starts = ((arc_of(s, self.shard_count).start, ShardId(s)) for s in range(len(self.table)))
-        object.__setattr__(self, "_arcs", SortedDict(starts))
+        object.__setattr__(self, "_arcs", _arcs_of(self.shard_count))
 
     def _check_owners(self) -> None:
         known = {member.id for member in self.members}

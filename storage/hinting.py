@@ -9,6 +9,7 @@ before data does. What is not kept is counted, by reason.
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from records.hint import Hint
 from runtime.clock import Clock
@@ -29,6 +30,15 @@ TARGETS_MAX = 256
 #: Free bytes above the floor below which no hint is taken.
 SPARE_BYTES = 64 << 20
 _HINT_BYTES = 200
+
+
+def dropped_counter(metrics: Metrics) -> Any:
+    """The counter of what was dropped: here, and where hints are left and delivered (cluster.handoff)."""
+    return metrics.counter(
+        "quorumlog_hints_dropped_total",
+        "Entries of hints that were not kept or not delivered, by reason",
+        ("reason",),
+    )
 
 
 class Hints:
@@ -52,11 +62,7 @@ class Hints:
         self._written = metrics.counter(
             "quorumlog_hint_entries_total", "Entries noted for an absent owner", ("target",)
         )
-        self.dropped = metrics.counter(
-            "quorumlog_hints_dropped_total",
-            "Entries of hints that were not kept or not delivered, by reason",
-            ("reason",),
-        )
+        self.dropped = dropped_counter(metrics)
         self._failures = metrics.counter(
             "quorumlog_hint_failures_total", "Writes of hints that failed, and hints unreadable"
         )

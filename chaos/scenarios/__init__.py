@@ -18,6 +18,7 @@ class Scenario:
     `needs`: parts of the laboratory (`chaos.lab`: disk, network, strace); it is skipped, with the reason,
     where one cannot be had. `settings`: TOML for each node. `rows_per_second_min`: fewer acknowledged prove
     too little. `disk_bytes`: of each node, if it has a disk of its own. `clocks`: wall clocks can be moved.
+    `spare`: nodes beside `nodes` that are not in the cluster when it starts.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Scenario:
     aim: str
     recipe: Recipe
     nodes: int = 3
+    spare: int = 0
     rows_per_second_min: float = 20.0
     links: bool = False
     needs: tuple[str, ...] = ()
@@ -40,7 +42,8 @@ ORDER = (
     "lost_replies", "cut_answers", "slow_link", "sliced_link", "swizzle",
     "power_cut", "power_cut_all", "disk_full", "sync_errors", "slow_disk", "stalled_disk",
     "corruption", "wiped_disk",
-    "partition", "one_way", "partial_cut", "clock_jumps", "few_fds", "mix",
+    "partition", "one_way", "partial_cut", "clock_jumps", "few_fds",
+    "join", "drain", "replace", "move_cut", "retention", "mix",
 )  # fmt: skip
 
 

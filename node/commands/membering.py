@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from node.cli_api import Api
 from node.cli_errors import OK, USAGE, CliError
@@ -69,7 +70,8 @@ async def run_nodes(options: argparse.Namespace) -> int:
             "--with NODE goes with replace", f"nodes replace {options.node} --with NODE", USAGE
         )
     body = {"with": options.instead} if options.instead else {}
-    return await _change(options, f"/cluster/nodes/{options.node}/{options.action}", body)
+    node = quote(options.node, safe="")
+    return await _change(options, f"/cluster/nodes/{node}/{options.action}", body)
 
 
 async def run_quorum(options: argparse.Namespace) -> int:

@@ -68,19 +68,25 @@ async def follow(
     A node that was started anew meanwhile has forgotten its pass: that is a failure.
     """
     failures, passes = dict(untold), dict[str, dict[str, Any]]()
-    heard = dict.fromkeys(started, time.monotonic())
+    heard, said = dict.fromkeys(started, time.monotonic()), set[str]()
     waiting = dict(started)
     while waiting:
         told = (await api.get("/cluster/repair"))["nodes"]
         now = time.monotonic()
         for node, number in list(waiting.items()):
             one = (told.get(node) or {}).get("pass")
+            waits = ((told.get(node) or {}).get("next_pass") or 0) >= number
             if node in told:
                 heard[node] = now
+            if waits and node not in said:
+                said.add(node)
+                note(f"{node}: another repair is running; this one begins when that has ended")
             if one is not None and one["number"] >= number:
                 passes[node] = one
                 if one["state"] == "done":
                     del waiting[node]
+            elif waits:
+                continue
             elif node in told or now - heard[node] > SILENT_SECONDS:
                 failures[node] = "was started anew" if node in told else "does not answer any more"
                 del waiting[node]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chaos import local_cluster
 from chaos.local_cluster import LocalCluster, _is_free
 from node import up_process
 from node.cli_errors import CliError
@@ -61,3 +62,34 @@ def test_ports_that_are_taken_are_not_chosen() -> None:
         taken.bind(("127.0.0.1", 0))
 
         assert not _is_free(taken.getsockname()[1])
+
+
+def test_a_spare_joins_when_it_is_told_to_and_is_started_again_with_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others' settings do not name it; once it has left for good nobody starts it again."""
+    started: list[tuple[str, bool, bool]] = []
+
+    def start(plan: Any, bootstrap: bool, join: bool, **_: Any) -> Any:
+        started.append((plan.id, bootstrap, join))
+        child = SimpleNamespace(kill=lambda: None, wait=lambda _: None, poll=lambda: 0, pid=1)
+        return SimpleNamespace(plan=plan, child=child, pid=1)
+
+    monkeypatch.setattr(up_process, "start", start)
+    monkeypatch.setattr(local_cluster, "wait_ready", lambda *_: None)
+    cluster = LocalCluster(tmp_path / "c", 3, data="data", spare=1)
+    assert "node4" not in cluster.node("node1").config.read_text()
+    cluster.start()
+    assert [one for one, _, _ in started] == ["node1", "node2", "node3"]
+    started.clear()
+
+    (cluster.data("node4") / "store").mkdir(parents=True)
+    cluster.start_fresh("node4")
+    assert started == [("node4", False, True)]
+    assert not (cluster.data("node4") / "store").exists()
+    cluster.end_somehow("node4")
+    cluster.start()
+    assert started[1:] == [("node4", False, False)]
+    cluster.retire("node4")
+    cluster.start()
+    assert len(started) == 2

@@ -33,7 +33,8 @@ def test_plans_fit_into_the_time(name: str, seed: int, seconds: float) -> None:
     for fault in faults:
         assert fault.hold > 0
         assert recipe.waits[0] - 0.001 <= fault.wait <= recipe.waits[1] + 0.001
-        assert set(fault.targets) <= {*NODES, RAFT_LEADER}
+        roles = set(recipe.choices if recipe.what in ("join", "drain", "replace", "hide") else ())
+        assert set(fault.targets) <= {*NODES, RAFT_LEADER, *roles}
 
 
 def test_every_hold_comes_once_before_one_comes_again() -> None:

@@ -25,7 +25,9 @@ def cluster(*looks: dict[str, Any], log: tuple[dict[str, Any], ...] = ()) -> Any
     """One that answers these looks, one after the other; each node has said `log`."""
     answers = iter(looks)
     lines = "\n".join(["Traceback: a block cannot be read", *map(json.dumps, log)])
-    made: Any = SimpleNamespace(get=lambda *_, **__: next(answers), log_text=lambda _: lines)
+    made: Any = SimpleNamespace(
+        spares=(), get=lambda *_, **__: next(answers), log_text=lambda _: lines
+    )
     made.logs = lambda node: LocalCluster.logs(made, node)
     return made
 

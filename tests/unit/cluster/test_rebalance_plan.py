@@ -289,6 +289,8 @@ def test_a_second_change_is_refused_until_the_first_has_ended() -> None:
     second = begin(running, ring_drained(running, "a"), "second")
 
     assert refused(running, second.op, second.args) == "CHANGE_RUNNING"
+    stale = {**second.args, "expected_ring_epoch": running.ring_epoch - 1}
+    assert refused(running, second.op, stale) == "CHANGE_RUNNING"  # the ring steps on meanwhile
     assert (
         refused(running, "SetRing", {"expected_ring_epoch": running.ring_epoch}) == "CHANGE_RUNNING"
     )

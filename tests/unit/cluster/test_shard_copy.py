@@ -1,5 +1,6 @@
 """Copying a shard between real stores: from a quorum, until nothing is lacking, within a byte rate."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 
 from cluster.move_calls import ENTRY_ID
+from cluster.pace import BURST_SECONDS, Pace, Portion
 from cluster.replica_client import LocalReplica
-from cluster.shard_copy import CopyTask, Pacer, ShardCopier
-from records.errors import ConnectionLost, QuorumUnavailable, StaleRingEpoch
+from cluster.shard_copy import CALL_SECONDS, CopyTask, ShardCopier
+from records.errors import ConnectionLost, DeadlineExceeded, QuorumUnavailable, StaleRingEpoch
 from records.messages import PutOptions, SealRequest
 from runtime.clock import SystemClock
+from runtime.deadline import Deadline
 from storage.retention import Retention
 from storage.service import StorageService
 from tests.unit.storage.samples import SECOND, T0, block_of, plain, sequenced, service_on
@@ -67,7 +70,7 @@ async def stores(tmp_path: Path) -> Any:
 
 def copier(stores: Stores, clock: SystemClock | None = None) -> ShardCopier:
     clock = clock or SystemClock()
-    return ShardCopier(stores, stores, clock, Pacer(clock), lambda: 5)
+    return ShardCopier(stores, stores, clock, Pace(clock), lambda: 5)
 
 
 TASK = CopyTask(0, ("a", "b", "c"), 2, ("d",))
@@ -138,15 +141,15 @@ async def test_a_target_that_knows_a_newer_ring_refuses(stores: Stores) -> None:
 
 
 async def test_bytes_per_second_are_kept(stores: Stores) -> None:
-    """The time it takes is at least the bytes by the rate; simulated sleep."""
+    """The time it takes is the bytes by the rate, but for a second's worth; simulated sleep."""
     for number in range(5):
         await put(stores, "ab", block_of(number, plain(10 * number, 5, f"text {number}")))
     clock = Slept()
 
     report = await copier(stores, clock).copy(CopyTask(0, ("a", "b", "c"), 2, ("d",), 1000))
 
-    assert report.bytes > 1000
-    assert clock.slept == pytest.approx(report.bytes / 1000, rel=0.1)
+    assert report.bytes > 3000
+    assert clock.slept == pytest.approx(report.bytes / 1000 - BURST_SECONDS, rel=0.1)
 
 
 async def test_what_the_target_hides_already_is_copied_no_more_and_not_waited_for(
@@ -172,3 +175,75 @@ async def test_an_owner_that_serves_no_reads_yet_is_none_that_hands_over(stores:
 
     with pytest.raises(QuorumUnavailable, match="1 of 3 owners answered"):
         await copier(stores).copy(TASK)
+
+
+class SlowLink(Stores):
+    """Carries so many bytes a second, in simulated time; what does not fit into a call's time is lost."""
+
+    def __init__(self, stores: dict[str, StorageService], clock: Slept, rate: int) -> None:
+        super().__init__(stores)
+        self.clock, self.rate, self.lost = clock, rate, 0
+
+    def get(self, node: str) -> Any:
+        return SlowReplica(self._of(node), self)
+
+    async def carry(self, size: int, deadline: Deadline) -> None:
+        seconds = size / self.rate
+        await self.clock.sleep(min(seconds, deadline.remaining()))
+        if deadline.expired:
+            self.lost += 1
+            raise DeadlineExceeded("no answer in time")
+
+    async def entry_ids(self, node: str, shard: int, deadline: Any) -> np.ndarray:
+        found = await super().entry_ids(node, shard, deadline)
+        await self.carry(found.nbytes, deadline)
+        return found
+
+
+class SlowReplica(LocalReplica):
+    """A replica whose blocks come by that link."""
+
+    def __init__(self, service: StorageService, link: SlowLink) -> None:
+        super().__init__(service)
+        self.link = link
+
+    async def fetch(self, entry_ids: Any, deadline: Deadline) -> list[Any]:
+        blocks = await super().fetch(entry_ids, Deadline.after(SystemClock(), 10))
+        await self.link.carry(sum(len(block.data) for block in blocks), deadline)
+        return blocks
+
+
+async def test_a_copy_over_a_slow_link_ends(stores: Stores) -> None:
+    """All at once takes five times longer than a call may, one entry takes 1.3 times as long."""
+    blocks = [block_of(n, *[plain(100 * n + k, 9) for k in range(8)]) for n in range(8)]
+    await put(stores, "ab", *blocks)
+    clock = Slept()
+    size = sum(len(one.data) for one in blocks)
+    link = SlowLink(stores.stores, clock, int(size / (5 * CALL_SECONDS)))
+    made = ShardCopier(link, link, clock, Pace(clock), lambda: 5)
+    made._portions["a"] = Portion(CALL_SECONDS, 4096, things=4096)
+
+    report = await made.copy(TASK)
+
+    assert report.copied == 64
+    assert link.lost >= 1
+    assert digests(stores, "ad") == {stores.stores["a"].digest(0)}
+
+
+async def test_an_entry_and_a_list_that_take_longer_than_a_call_come_through_in_time(
+    stores: Stores,
+) -> None:
+    """They cannot be split; each failed copy gives the next one longer."""
+    await put(stores, "ab", block_of(1, plain(1, 400)))
+    clock = Slept()
+    size = len(block_of(1, plain(1, 400)).data)
+    link = SlowLink(stores.stores, clock, int(size / (3 * CALL_SECONDS)))
+    made = ShardCopier(link, link, clock, Pace(clock), lambda: 5)
+    tries = 0
+    while stores.stores["d"].digest(0)[0] == 0:
+        tries += 1
+        assert tries < 5
+        with contextlib.suppress(DeadlineExceeded):
+            await made.copy(TASK)
+
+    assert tries == 3  # 10, 20, 40 s

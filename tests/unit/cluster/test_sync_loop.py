@@ -10,12 +10,19 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from cluster import sync_shards
 from cluster.http_front import front_middleware
 from cluster.repair_http import RepairApi, repair_operations
 from cluster.replica_client import LocalReplica
 from cluster.sync_loop import SyncLoop
 from cluster.sync_settings import RepairSettings
-from records.errors import ConnectionLost, InvalidSettings, NotReady, Overloaded, QuorumlogError
+from records.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    InvalidSettings,
+    NotReady,
+    QuorumlogError,
+)
 from records.sync import Level, TreeRequest
 from runtime.clock import SystemClock
 from runtime.deadline import Deadline
@@ -110,6 +117,12 @@ class Cluster:
     def counted(self, node: str, name: str) -> float:
         """A metric of a node."""
         return self.metrics[node].snapshot().get(name, 0.0)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer ring is looked for at once, and not for long."""
+    monkeypatch.setattr(sync_shards, "RING_LOOK_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -299,20 +312,73 @@ async def test_a_pass_compares_everything_now_and_tells(cluster: Cluster) -> Non
 
 
 async def test_a_pass_of_one_shard_leaves_the_others(cluster: Cluster) -> None:
-    """And another one is refused while it runs, unless it is the same."""
+    """And takes those that are asked for before it begins."""
     await cluster.write(1, 0, "n0")
     await cluster.write(2, 3, "n0")
 
     cluster.loops["n0"].start_pass([0])
-    with pytest.raises(Overloaded):
-        cluster.loops["n0"].start_pass([1])
-    with pytest.raises(Overloaded):
-        cluster.loops["n0"].start_pass()
     await cluster.loops["n0"].step()
 
     assert cluster.stores["n0"].digest(0) == cluster.stores["n1"].digest(0)
     assert cluster.stores["n0"].digest(3)[0] == 0
     assert cluster.loops["n0"].start_pass([1]) == 2
+    assert cluster.loops["n0"].start_pass([3]) == 2
+    await cluster.loops["n0"].step()
+    assert cluster.stores["n0"].digest(3)[0] == 10
+
+
+async def test_a_pass_asked_for_while_one_runs_comes_after_it(cluster: Cluster) -> None:
+    """What the first has compared already may differ by then; who asks now must not be told `done` by it."""
+    loop, numbers = cluster.loops["n0"], list[int]()
+    last = max(cluster.replicas)
+    answer = cluster.replicas[last].tree
+
+    async def late(request: TreeRequest, deadline: Deadline) -> list[bytes]:
+        if not numbers:  # n1 has been compared
+            await cluster.write(1, 0, "n0", "n2")
+            numbers.extend((loop.start_pass([0]), loop.start_pass([1])))
+            assert loop.status()["next_pass"] == 2
+        return await answer(request, deadline)
+
+    cluster.replicas[last].tree = late  # type: ignore[method-assign]
+
+    assert loop.start_pass() == 1
+    await loop.step()
+
+    assert numbers == [2, 2]
+    assert loop.status()["pass"]["state"] == "running"
+    assert loop.status()["next_pass"] is None
+    await loop.step()
+    assert loop.status()["pass"]["number"] == 2
+    assert loop.status()["pass"]["state"] == "done"
+    assert loop.status()["pass"]["repaired"] == 10
+
+
+async def test_a_peer_behind_a_slow_link_gets_longer_until_a_block_comes_through(
+    cluster: Cluster,
+) -> None:
+    """A fetch that takes 100 s: after 30 and 60 s without an answer it is given 120."""
+    await cluster.write(1, 0, "n0")
+    given: list[float] = []
+    for node in NODES[1:]:
+        fetch = cluster.replicas[node].fetch
+
+        async def slow(ids: Any, deadline: Deadline, fetch: Any = fetch) -> Any:
+            given.append(deadline.remaining())
+            if given[-1] < 100.0:
+                raise DeadlineExceeded("no answer in time")
+            return await fetch(ids, deadline)
+
+        cluster.replicas[node].fetch = slow  # type: ignore[method-assign]
+
+    for _ in range(100):
+        await cluster.rounds(4, "n0")
+        if cluster.equal():
+            break
+
+    assert cluster.equal()
+    assert max(given) == 120.0
+    assert min(given) == 30.0
 
 
 async def test_without_a_ring_nothing_happens(cluster: Cluster) -> None:

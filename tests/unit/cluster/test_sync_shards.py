@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cluster import sync_shards as module
+from cluster import sync_shards as sync_shards_module
 from cluster.pace import Pace
 from cluster.replica_client import LocalReplica
 from cluster.sync_shards import SyncLimits, SyncReport, sync_shards
@@ -96,11 +97,12 @@ class Pair:
         """One call."""
         pace = Pace(self.clock, 1e9)
         epoch = more.pop("ring_epoch", 1)
+        ring_epoch = epoch if callable(epoch) else lambda: epoch
         return await sync_shards(
             self.wire,
             self.here,
             more.pop("shards", SHARDS),
-            ring_epoch=epoch,
+            ring_epoch=ring_epoch,
             clock=self.clock,
             pace=pace,
             limits=limits,
@@ -110,6 +112,12 @@ class Pair:
     def digests(self) -> list:
         """The roots of both."""
         return [[one.digest(shard) for shard in SHARDS] for one in (self.here, self.there)]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer ring is looked for at once, and not for long."""
+    monkeypatch.setattr(sync_shards_module, "RING_LOOK_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -297,6 +305,52 @@ async def test_a_ring_that_changes_on_the_way_stops_it(pair: Pair) -> None:
         await pair.sync()
 
     assert pair.here.digest(0) == (0, bytes(16))
+
+
+async def test_a_ring_that_steps_on_all_the_time_does_not_stop_it(pair: Pair) -> None:
+    """As while many shards move: every other call meets a newer ring, which this node hears of later."""
+    await put_all(pair.there, [block(n) for n in range(1, 4)])
+    told, known = 1, 1
+
+    def step(_: str) -> None:
+        nonlocal told
+        told += len(pair.wire.calls) % 2
+        pair.there.observe_epochs(told, {})
+        pair.here.observe_epochs(told, {})
+
+    def late() -> int:
+        nonlocal known
+        known, heard = told, known
+        return heard
+
+    pair.wire.before = step
+
+    report = await pair.sync(ring_epoch=late)
+
+    assert report.complete
+    assert report.stored == 60
+    assert told >= 5
+    assert pair.digests()[0] == pair.digests()[1]
+
+
+async def test_shards_that_the_ring_has_taken_away_are_copied_no_more(pair: Pair) -> None:
+    """They leave while the first block is on its way; the call says that it is not whole."""
+    await put_all(pair.there, [block(n) for n in range(1, 4)])
+    epoch = 1
+
+    def step(name: str) -> None:
+        nonlocal epoch
+        epoch = 2 if name == "fetch" else epoch
+
+    pair.wire.before = step
+
+    report = await pair.sync(
+        ring_epoch=lambda: epoch, shares=lambda shard: epoch == 1 or shard == 1
+    )
+
+    assert not report.compared
+    counts = [pair.here.digest(shard)[0] for shard in SHARDS]
+    assert counts == [5, 15, 5, 5]  # of the first block all, then of shard 1 alone
 
 
 async def test_refused_entries_stay_away_and_their_neighbours_come(pair: Pair) -> None:

@@ -1,6 +1,8 @@
 """Whose turn it is, how fast, and what is remembered of it: the pure parts around a session."""
 
-from cluster.pace import TokenBucket
+from typing import Any
+
+from cluster.pace import Pace, Portion
 from cluster.sync_book import SyncBook
 from cluster.sync_pass import Pass
 from cluster.sync_shards import SyncReport
@@ -98,18 +100,63 @@ def test_a_peer_that_shares_nothing_any_more_is_forgotten() -> None:
     assert made.due({"b": True}, 101.0) is None
 
 
-def test_the_bucket_lets_through_a_burst_and_then_its_rate() -> None:
-    """Debt is paid back before anything else; over a long time the mean is the rate."""
-    bucket, now, spent = TokenBucket(100.0, 100.0, 0.0), 0.0, 0.0
-    assert bucket.spend(100.0, 0.0) == 0.0
-    assert bucket.spend(250.0, 0.0) == 2.5
-    now = 2.5
-    for _ in range(40):
-        now += bucket.spend(70.0, now)
-        spent += 70.0
+class HandClock:
+    """Time that passes when somebody sleeps."""
 
-    assert abs(spent / (now - 2.5) - 100.0) < 1e-6
-    assert bucket.spend(100.0, now + 1000.0) == 0.0  # no more than a burst was saved up
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+async def test_the_pace_lets_through_a_burst_and_then_its_rate() -> None:
+    """Debt is paid back before anything else; over a long time the mean is the rate."""
+    clock: Any = HandClock()
+    pace = Pace(clock, 100.0)
+    await pace.spend(100)
+    assert clock.now == 0.0
+    await pace.spend(250)
+    assert clock.now == 2.5
+    for _ in range(40):
+        await pace.spend(70)
+    assert abs(40 * 70 / (clock.now - 2.5) - 100.0) < 1e-6
+
+    clock.now += 1000.0
+    before = clock.now
+    await pace.spend(100)
+    assert clock.now == before  # no more than a second's worth was saved up
+    await pace.spend(50, 25.0)
+    assert clock.now == before + 2.0  # a rate of its own
+    await pace.spend(10**9, 0)
+    assert clock.now == before + 2.0  # no rate
+
+
+def test_a_portion_grows_to_what_the_link_carries_and_shrinks_after_time_outs() -> None:
+    """A link of 50 kB/s, things of 1 kB: 100 at a time, 2 s each."""
+    portion = Portion(10.0, 4096)
+    for _ in range(20):
+        portion.came(portion.things, 1000 * portion.things, portion.things / 50)
+    assert portion.things == 100
+
+    assert portion.timed_out()
+    assert portion.things == 25
+    assert [portion.timed_out() for _ in range(3)] == [True, True, False]
+    assert (portion.things, portion.seconds) == (1, 20.0)
+    for _ in range(9):
+        portion.timed_out()
+    assert portion.seconds == 160.0
+    for _ in range(9):
+        portion.came(1, 1000, 0.001)
+    assert (portion.seconds, portion.things) == (10.0, 4)  # no more than four times what came
+    fast = Portion(10.0, 4096)
+    for _ in range(20):
+        fast.came(fast.things, (1 << 20) * fast.things, 0.001)
+    assert fast.things == 4  # 4 MiB
+    fast.came(4, 4 << 20, 0.001, 2 << 20)
+    assert fast.things == 2  # a bound by the caller
 
 
 def report(**more: object) -> SyncReport:

@@ -61,3 +61,14 @@ async def test_waiting_ends_when_nobody_has_answered_for_long(
 
     with pytest.raises(QuorumlogError, match="starting"):
         await run_nodes(script(node, (503, BUSY), (200, look(0))))
+
+
+async def test_a_node_id_with_odd_characters_is_one_part_of_the_address(
+    node: FakeQueryNode,
+) -> None:
+    """Unquoted, `?` would begin the parameters, and `/` another part."""
+    node.faults.append(fail_with(202, BEGUN))
+
+    await run_nodes(parse(["nodes", "add", "a/b?c d#e", "--server", node.url]))
+
+    assert node.asked == [("/cluster/nodes/a/b?c d#e/add", {})]

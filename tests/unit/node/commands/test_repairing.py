@@ -82,6 +82,25 @@ async def test_a_node_that_forgot_its_pass_is_not_waited_for(
     assert answer["failures"] == {"b": "was started anew"}
 
 
+async def test_a_repair_behind_another_one_says_so_and_is_waited_for(
+    node: FakeQueryNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The end of the one before is not taken for its own."""
+    before = {**told(2, "running"), "next_pass": 3}
+    script(
+        node,
+        {"a": before, "b": told(1, "done")},
+        {"a": {**told(2, "done"), "next_pass": 3}, "b": told(1, "done")},
+        {"a": told(3, "done", found=7, repaired=7), "b": told(1, "done")},
+    )
+    code = await run_repair(parse(["repair", "--server", node.url]))
+
+    shown = capsys.readouterr()
+    assert code == 0
+    assert shown.err.count("a: another repair is running") == 1
+    assert shown.out.splitlines()[1].split()[4:6] == ["7", "7"]
+
+
 async def test_a_silent_node_is_given_up_after_a_while(
     node: FakeQueryNode, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
