@@ -95,8 +95,8 @@ def _() -> Sequence[Place]:
 def _() -> Sequence[Place]:
     real = Judge._fenced
 
-    async def unchecked(*_: object) -> None:
-        return None
+    async def unchecked(*_: object) -> bool:
+        return True
 
     def fenced(self: Any, entry: Any) -> Any:
         found = real(self, entry)
