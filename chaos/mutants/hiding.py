@@ -13,7 +13,6 @@ import storage.judge
 import storage.retention
 import storage.retention_door
 import storage.retiring
-import storage.service
 from chaos.mutants.planting import Place, mutant
 from records.timestamps import MIN_MICROS
 
@@ -76,12 +75,6 @@ def _() -> Sequence[Place]:
         return None
 
     return [(storage.retiring.Retiring, "wait_for", wait_for)]
-
-
-@mutant("reads are served before the node has registered", "I7",
-        faults=("delete", "delete", "rule", "rule", *(["zombie", "power all"] * 3)))  # fmt: skip
-def _() -> Sequence[Place]:
-    return [(storage.service.StorageService, "hold_reads", lambda _self: None)]
 
 
 @mutant("entries are dropped by the highest watermark", "I13", "I7", "I1", "I8", quick=True,
