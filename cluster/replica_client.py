@@ -6,7 +6,7 @@ DeadlineExceeded are not (unless details say `definite`: the connection was refu
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import pyarrow as pa
@@ -56,6 +56,10 @@ class Replica(Protocol):
         self, entry_ids: tuple[EntryId, ...], deadline: Deadline
     ) -> list[EncodedBlock]: ...
 
+    async def absent(self, entry_ids: Sequence[EntryId], deadline: Deadline) -> list[EntryId]: ...
+
+    async def raise_ring(self, ring_epoch: int, deadline: Deadline) -> None: ...
+
     async def locate(self, name: RowName, deadline: Deadline) -> RowPlace | None: ...
 
     async def seal(self, request: SealRequest, deadline: Deadline) -> None: ...
@@ -101,6 +105,12 @@ class LocalReplica:
 
     async def fetch(self, entry_ids: tuple[EntryId, ...], deadline: Deadline) -> list[EncodedBlock]:
         return await deadline.wait(self._service.fetch(entry_ids))
+
+    async def absent(self, entry_ids: Sequence[EntryId], deadline: Deadline) -> list[EntryId]:
+        return self._service.absent(entry_ids)
+
+    async def raise_ring(self, ring_epoch: int, deadline: Deadline) -> None:
+        await deadline.wait(self._service.moves.raise_ring(ring_epoch))
 
     async def locate(self, name: RowName, deadline: Deadline) -> RowPlace | None:
         return await deadline.wait(self._service.locate(name))
@@ -169,6 +179,15 @@ class HttpReplica:
             blocks.append(decode_block(payload[at : at + length]))
             at += length
         return blocks
+
+    async def absent(self, entry_ids: Sequence[EntryId], deadline: Deadline) -> list[EntryId]:
+        fields = {"entry_ids": list(entry_ids)}
+        head, _ = await self._transport.call(self._node, "absent", fields, b"", deadline)
+        return [EntryId(bytes(one)) for one in head["entry_ids"]]
+
+    async def raise_ring(self, ring_epoch: int, deadline: Deadline) -> None:
+        fields = {"ring_epoch": ring_epoch}
+        await self._transport.call(self._node, "raise_ring", fields, b"", deadline)
 
     async def locate(self, name: RowName, deadline: Deadline) -> RowPlace | None:
         fields = {"run": name.run, "number": name.number}

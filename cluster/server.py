@@ -35,6 +35,7 @@ class StorageOperations:
             "entries": self.entries,
             "tree": self.tree,
             "fetch": self.fetch,
+            "absent": self.absent,
             "locate": self.locate,
             "seal": self.seal,
             "producer_states": self.producer_states,
@@ -69,6 +70,10 @@ class StorageOperations:
         blocks = await deadline.wait(self._storage.fetch(tuple(head["entry_ids"])))
         lengths = [len(block.data) for block in blocks]
         return {"lengths": lengths}, b"".join(block.data for block in blocks)
+
+    async def absent(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
+        """Which of these entries lack here; a request's few, so on the event loop."""
+        return {"entry_ids": self._storage.absent(tuple(head["entry_ids"]))}, b""
 
     async def locate(self, head: dict[str, Any], _: memoryview, deadline: Deadline) -> Answer:
         """Tells where a row stands; nothing of one that is not held."""

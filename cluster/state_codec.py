@@ -23,6 +23,7 @@ from cluster.state_types import (
 )
 from records.envelope import packb, unpackb
 from records.errors import EnvelopeCorrupt
+from ring.generations import UNSPLIT, Generation
 
 STATE_FORMAT = 1
 
@@ -94,7 +95,7 @@ def to_bytes(state: ClusterState, *, full: bool = True) -> bytes:
             "change": _change_row(state.change),
             "moving": [[s, *move] for s, move in sorted(state.moving.items())],
             "leaders": [[s, *lead] for s, lead in sorted(state.leaders.items())],
-            "splits": [[*key, factor] for key, factor in sorted(state.splits.items())],
+            "splits": [[*key, [list(g) for g in one]] for key, one in sorted(state.splits.items())],
             "schemas": _versioned_rows(state.schemas),
             "watermarks": [[*key, mark] for key, mark in sorted(state.watermarks.items())],
             "deletes": [list(item) for item in sorted(state.deletes.items())],
@@ -147,6 +148,13 @@ def _change(row: list[Any] | None) -> RingChange | None:
     )
 
 
+def _generations(row: Any) -> tuple[Generation, ...]:
+    """Dumps of the first version have the factor alone."""
+    if isinstance(row, int):
+        return (*UNSPLIT, Generation(row, 0))
+    return tuple(Generation(factor, at) for factor, at in row)
+
+
 def _versioned_rows(rows: Mapping[str, Versioned]) -> list[Any]:
     return [[name, row.version, row.body] for name, row in sorted(rows.items())]
 
@@ -185,7 +193,7 @@ def from_bytes(data: bytes | memoryview) -> ClusterState:
             change=_change(raw.get("change")),  # absent in dumps of the first version
             moving={row[0]: ShardMove(*row[1:]) for row in raw.get("moving", [])},
             leaders={row[0]: ShardLeader(*row[1:]) for row in raw["leaders"]},
-            splits={(t, s): factor for t, s, factor in raw["splits"]},
+            splits={(t, s): _generations(row) for t, s, row in raw["splits"]},
             schemas={name: Versioned(v, body) for name, v, body in raw["schemas"]},
             watermarks={(t, s): mark for t, s, mark in raw["watermarks"]},
             deletes={name: predicate for name, predicate in raw["deletes"]},

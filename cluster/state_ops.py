@@ -16,6 +16,7 @@ from cluster.state_args import is_shard as _named
 from cluster.state_args import shards as _listed
 from cluster.state_args import text as _text
 from cluster.state_moves import MOVE_OPS
+from cluster.state_splits import split_service
 from cluster.state_types import (
     ROLES,
     ClusterState,
@@ -349,16 +350,6 @@ def set_feature_level(state: ClusterState, args: Args) -> tuple[ClusterState, An
     return replace(state, feature_level=level), level
 
 
-def set_split(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
-    """Over how many shards one hot service is spread; 1 takes the split away."""
-    key = (_text(args, "tenant"), _text(args, "service"))
-    factor = _count(args, "factor", 1, state.shard_count)
-    if "expected_factor" in args:
-        _expect("factor", _count(args, "expected_factor", 1), state.splits.get(key, 1))
-    splits = _drop(state.splits, key) if factor == 1 else _put(state.splits, key, factor)
-    return replace(state, splits=splits), factor
-
-
 OPS: dict[str, Op] = {
     "Noop": noop,
     "RegisterNode": register_node,
@@ -373,7 +364,7 @@ OPS: dict[str, Op] = {
     "PutGrant": put_grant,
     "DropGrant": drop_grant,
     "SetFeatureLevel": set_feature_level,
-    "SetSplit": set_split,
+    "SplitService": split_service,
     **MOVE_OPS,
 }
 #: Operations that can make the state larger; only these are checked against STATE_BYTES_MAX.
@@ -385,7 +376,7 @@ GROWING = frozenset(
         "AddDelete",
         "PutSchema",
         "PutGrant",
-        "SetSplit",
+        "SplitService",
         "BeginChange",
         "StepChange",
     }

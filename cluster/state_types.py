@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ring.generations import Generation
+
 #: The newest command level that this binary understands; SetFeatureLevel may not go past it here.
 SUPPORTED_LEVEL = 1
 #: Bytes of one encoded command, and of the encoded state, beyond which a command is refused.
@@ -151,7 +153,8 @@ class ClusterState:
     change: RingChange | None = None
     moving: Mapping[int, ShardMove] = field(default_factory=dict)
     leaders: Mapping[int, ShardLeader] = field(default_factory=dict)
-    splits: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    #: By (tenant, service), its generations, the oldest (factor 1) first; absent: never split.
+    splits: Mapping[tuple[str, str], tuple[Generation, ...]] = field(default_factory=dict)
     schemas: Mapping[str, Versioned] = field(default_factory=dict)
     watermarks: Mapping[tuple[str, str], int] = field(default_factory=dict)
     deletes: Mapping[str, Any] = field(default_factory=dict)

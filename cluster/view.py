@@ -13,6 +13,14 @@ from cluster.consensus import Consensus
 from cluster.state_moves import write_groups
 from cluster.state_types import ClusterState, Member
 from records.consistency import QuorumPolicy
+from records.errors import NotReady
+from ring.generations import (
+    EPOCHS_OF_A_GENERATION,
+    UNSPLIT,
+    Generation,
+    generation_of,
+    highest_factor,
+)
 from ring.ring import Ring
 from ring.serde import ring_of
 from ring.shards import shard_of, shards_of_service, shards_of_services
@@ -82,10 +90,34 @@ class ClusterView:
         found = self.state.leaders.get(shard)
         return (found.node, found.epoch) if found else None
 
-    def shard_of(self, tenant: str, service: str, producer: str = "") -> int:
-        """Where a producer's rows of a service live."""
-        split = self.state.splits.get((tenant, service), 1)
-        return shard_of(tenant, service, split, producer, self.shard_count)
+    @property
+    def has_splits(self) -> bool:
+        """Whether any service is split."""
+        return bool(self.state.splits)
+
+    def generations(self, tenant: str, service: str) -> tuple[Generation, ...]:
+        """Those of a service, the oldest first."""
+        return self.state.splits.get((tenant, service), UNSPLIT)
+
+    def shard_of(self, tenant: str, service: str, producer: str, epoch: int) -> int:
+        """Where the rows of a producer's epoch live, for ever.
+
+        Raises:
+            NotReady: the epoch is of a generation that this view does not know.
+        """
+        known, generation = self.generations(tenant, service), generation_of(epoch)
+        if generation >= len(known):
+            raise NotReady(
+                f"epoch {epoch} is of split {generation} of {service}, this node knows of"
+                f" {len(known) - 1}; epochs are issued by POST /ingest/epoch alone",
+                retry_after_seconds=1,
+            )
+        factor = known[generation].factor
+        return int(shard_of(tenant, service, factor, producer, self.shard_count))
+
+    def shard_under(self, tenant: str, service: str, producer: str, generation: int) -> int:
+        """Where the epochs live that are issued under a generation; raises as `shard_of`."""
+        return self.shard_of(tenant, service, producer, generation * EPOCHS_OF_A_GENERATION)
 
     def shards_of_services(self, tenant: str, services: Sequence[str]) -> list[int]:
         """The home shard of each service, in order."""
@@ -93,8 +125,8 @@ class ClusterView:
 
     def shards_holding(self, tenant: str, service: str) -> tuple[int, ...]:
         """Every shard that may hold rows of a service: what a read asks."""
-        split = self.state.splits.get((tenant, service), 1)
-        shards = shards_of_service(tenant, service, split, self.shard_count)
+        factor = highest_factor(self.generations(tenant, service))
+        shards = shards_of_service(tenant, service, factor, self.shard_count)
         return tuple(int(one) for one in shards)
 
     def member(self, node: str) -> Member | None:

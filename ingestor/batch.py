@@ -79,7 +79,8 @@ class WriteResult:
 
     `ack_till`, `missing` and `max_seen` only mean something for a sequenced batch; `conflicts` are rows
     whose sequence is held with other bytes (they are not stored). `asked`: (id, sequences) of the replay
-    requests that operators have opened for this producer.
+    requests that operators have opened for this producer. `new_epoch`: the service was split since its epoch
+    was issued, and a new one would be written in another shard.
     """
 
     batch_id: str
@@ -92,3 +93,4 @@ class WriteResult:
     max_seen: int = 0
     missing: Spans = field(default=())
     asked: tuple[tuple[str, Spans], ...] = ()
+    new_epoch: bool = False

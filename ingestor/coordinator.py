@@ -2,7 +2,8 @@
 
 Unsequenced: route (rows to shards, entry ids), write all pieces, count. When an owner knows a newer ring
 the whole write begins anew under it, with the same entry ids; what was stored before then answers
-"duplicate", which is not counted as one. Sequenced batches go by way of the shard's leader: `sequenced`.
+"duplicate", which is not counted as one. Rows of a split service go where `spreading` says. Sequenced batches
+go by way of the shard's leader: `sequenced`.
 
 A write that cannot reach W owners is held until its deadline, then refused without saying that it did not
 happen. A caller that leaves does not end its write.
@@ -17,6 +18,7 @@ from cluster.view import ClusterView, ViewSource
 from ingestor.answers import ack_rule, counted
 from ingestor.batch import Batch, WriteResult
 from ingestor.block_put import Missed, no_hints
+from ingestor.elsewhere import Elsewhere
 from ingestor.leases import ShardLeases
 from ingestor.outcomes import EntryTally, Mine, Verdict
 from ingestor.pipeline import Pipeline
@@ -26,7 +28,9 @@ from ingestor.replay_desk import ReplayDesk
 from ingestor.replaying import Replays
 from ingestor.sequenced import INLINE_ROWS, SequencedWriter
 from ingestor.shards import Piece, unsequenced_pieces
+from ingestor.spreading import PiecesOf, Spreading
 from ingestor.waiting import newer_ring, ready_view
+from ingestor.ways import Way
 from ingestor.write_metrics import WriteMetrics
 from ingestor.write_settings import WriteSettings
 from records.errors import (
@@ -84,6 +88,8 @@ class WriteCoordinator:
         )
         caller = self._pipeline.caller
         self._leases = ShardLeases(view, replicas, caller, clock, self._metrics, self._leading)
+        elsewhere = Elsewhere(replicas, caller)
+        self._spreading = Spreading(view, elsewhere, workers, self._metrics)
         recovery = Recovery(replicas, self._book, caller, clock, self._metrics, settings)
         desk = ReplayDesk(clock, metrics, settings)
         self._sequenced = SequencedWriter(
@@ -96,6 +102,7 @@ class WriteCoordinator:
             settings,
             workers,
             desk,
+            elsewhere,
         )
         #: What producers are asked to send again.
         self.replays = Replays(
@@ -208,9 +215,13 @@ class WriteCoordinator:
         mine: Mine = set()
         begun_before = False
         view = await ready_view(self._views, deadline)
+        way: Way | None = None
         while True:
-            pieces = await self._route(batch, view, received_at)
             try:
+                pieces_of = self._router(batch, view, received_at)
+                if way is None or not mine:  # what it has put somewhere binds it to that way
+                    way = await self._spreading.way(batch, view, received_at, pieces_of, deadline)
+                pieces = await self._route(batch, pieces_of, way)
                 rule = ack_rule(view.quorum, ack)
                 entries = await self._pipeline.run(pieces, rule, mine, deadline)
                 return self._counted(entries, view)
@@ -223,14 +234,16 @@ class WriteCoordinator:
                     error.details.setdefault("definite", False)
                 raise
 
-    async def _route(self, batch: Batch, view: ClusterView, received_at: int) -> list[Piece]:
-        settings = self._settings
+    def _router(self, batch: Batch, view: ClusterView, received_at: int) -> PiecesOf:
+        most = self._settings.block_max_rows
+        return lambda way: unsequenced_pieces(batch, view, received_at, REPEAT_MICROS, most, way)
+
+    async def _route(self, batch: Batch, pieces_of: PiecesOf, way: Way) -> list[Piece]:
         begun = self._clock.monotonic()
-        args = (batch, view, received_at, REPEAT_MICROS, settings.block_max_rows)
         if batch.table.num_rows <= INLINE_ROWS:
-            pieces = unsequenced_pieces(*args)
+            pieces = pieces_of(way)
         else:
-            pieces = await self._workers.run(unsequenced_pieces, *args)
+            pieces = await self._workers.run(pieces_of, way)
         self._metrics.route.observe(self._clock.monotonic() - begun)
         return pieces
 

@@ -17,14 +17,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.replica_client import Replicas
-from cluster.view import ViewSource
+from cluster.view import ClusterView, ViewSource
 from ingestor.leases import ShardLeases, not_leader
 from ingestor.replay_book import ReplayRequest
 from ingestor.replay_desk import ReplayDesk
 from ingestor.sequenced import SequencedWriter
 from ingestor.write_settings import WriteSettings
 from records.block import Spans
-from records.errors import InvalidRequest, Overloaded, QuorumlogError, QuorumUnavailable
+from records.errors import (
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    QuorumlogError,
+    QuorumUnavailable,
+)
 from records.intervals import SeqIntervals
 from records.messages import (
     EntriesRequest,
@@ -133,8 +139,8 @@ class Replays:
         tasks.spawn("replay", tasks.forever(lambda: self._look_seconds, self.look))
 
     def leads(self, key: ProducerEpochKey) -> bool:
-        """Whether this node leads the shard of a producer, and has sealed it."""
-        return self._views.current().shard_of(*key[:3]) in self._leases.sealed_shards()
+        """Whether this node leads the shard of a producer's epoch, and has sealed it."""
+        return _place(self._views.current(), key) in self._leases.sealed_shards()
 
     # -- gaps that nobody tells of -----------------------------------------------------------------
 
@@ -143,7 +149,7 @@ class Replays:
         view, sealed = self._views.current(), frozenset(self._leases.sealed_shards())
         if not view.ready:
             return
-        moved = self.desk.tidy(lambda key: view.shard_of(*key[:3]) in sealed)
+        moved = self.desk.tidy(lambda key: _place(view, key) in sealed)
         self.remember(Note(one.id, one.key, one.waiting, one.reason) for one in moved)
         ended = self.desk.take_ended()
         if ended and self.on_ended is not None:
@@ -159,7 +165,7 @@ class Replays:
         owners = {owner for shard in sealed for owner in view.owners(shard)}
         found, _ = await self._list(sorted(owners), request)
         keys = {(shard, state.producer) for shard, state in found}
-        keys |= {(view.shard_of(*one.key[:3]), one.key) for one in self.desk.book.open_gaps()}
+        keys |= {(view.shard_of(*one.key), one.key) for one in self.desk.book.open_gaps()}
         for place in self._next(sorted(keys)):
             await self._look_at(place[1])
 
@@ -217,9 +223,13 @@ class Replays:
         producers = [ask.producer] if ask.producer else await self._producers(shard, ask, deadline)
         filed = {} if ask.spans else await self._filed(shard, ask, deadline)
         found: list[tuple[ProducerEpochKey, Spans, Spans]] = []
+        view = self._views.current()
         for producer in producers:
+            epoch = ask.epoch or await self.newest_epoch(ask, producer, deadline)
+            if view.shard_of(ask.tenant, ask.service, producer, epoch) != shard:
+                continue  # this shard has rows of its older epochs alone
             standing = await self._writer.standing(
-                ask.tenant, ask.service, producer, ask.epoch, deadline
+                ask.tenant, ask.service, producer, epoch, deadline
             )
             key = (ask.tenant, ask.service, producer, standing.epoch)
             spans = ask.spans or filed.get(key, ())
@@ -231,6 +241,10 @@ class Replays:
         return [
             self.desk.ask(f"ask-{self._entropy.bytes(10).hex()}", *one, ask.reason) for one in found
         ]
+
+    async def newest_epoch(self, ask: Ask, producer: str, deadline: Deadline) -> int:
+        """See `SequencedWriter.newest_epoch`."""
+        return await self._writer.newest_epoch(ask.tenant, ask.service, producer, deadline)
 
     async def _producers(self, shard: int, ask: Ask, deadline: Deadline) -> list[str]:
         request = ProducersRequest((shard,), ask.tenant, ask.service, most=PRODUCERS_MAX + 1)
@@ -286,7 +300,7 @@ class Replays:
         for note, since in list(self._notes.values()):
             if now - since > self._note_seconds:
                 self.forget([note.id])
-            elif view.shard_of(*note.key[:3]) in sealed:
+            elif _place(view, note.key) in sealed:
                 try:
                     standing = await self._writer.standing(*note.key, self._soon())
                     missing = standing.progress.missing
@@ -295,6 +309,14 @@ class Replays:
                     self._failures.labels(error.code).inc()
                     continue
                 self.forget([note.id])
+
+
+def _place(view: ClusterView, key: ProducerEpochKey) -> int | None:
+    """The shard of a producer's epoch; None if it is of a split that is not known here yet."""
+    try:
+        return view.shard_of(*key)
+    except NotReady:
+        return None
 
 
 def _check_heard(heard: int, owners: int, w: int, what: str) -> None:

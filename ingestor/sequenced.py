@@ -17,6 +17,7 @@ from ingestor.answers import AckRule, ack_rule, batch_id, counted
 from ingestor.batch import Batch, RejectedRow, Sequence, WriteResult
 from ingestor.conflicts import failed_rows, split_conflicts
 from ingestor.dedupe import Progress
+from ingestor.elsewhere import Elsewhere
 from ingestor.leases import Led, ShardLeases
 from ingestor.outcomes import EntryTally, Mine, Verdict
 from ingestor.pipeline import Pipeline
@@ -37,7 +38,9 @@ from records.errors import (
     Refused,
     StaleRingEpoch,
 )
+from records.messages import ProducerEpochKey
 from records.visibility import REPEAT_MICROS
+from ring.generations import EPOCHS_OF_A_GENERATION, generation_of, next_epoch
 from runtime.clock import Clock
 from runtime.deadline import Deadline
 from runtime.tasks import Workers
@@ -88,8 +91,10 @@ class SequencedWriter:
         settings: WriteSettings,
         workers: Workers,
         desk: ReplayDesk,
+        elsewhere: Elsewhere,
     ) -> None:
         self._desk = desk
+        self._elsewhere = elsewhere
         self._views = views
         self._leases = leases
         self._recovery = recovery
@@ -114,7 +119,8 @@ class SequencedWriter:
         try:
             while True:
                 led, session = await self._led(batch.tenant, sequence, deadline)
-                await self._check_epoch(led, session, sequence.epoch, deadline)
+                if not await self._check_epoch(led, session, sequence.epoch, deadline):
+                    continue
                 done = await self._once(work, led, session, ack, deadline)
                 if done is not None:
                     return done
@@ -127,9 +133,8 @@ class SequencedWriter:
         self, tenant: str, sequence: Sequence, deadline: Deadline
     ) -> tuple[Led, ProducerSession]:
         view = await ready_view(self._views, deadline)
-        shard = view.shard_of(tenant, sequence.service, sequence.producer)
-        led = await self._leases.hold(shard, deadline)
         producer = (tenant, sequence.service, sequence.producer)
+        led = await self._leases.hold(view.shard_of(*producer, sequence.epoch), deadline)
         try:
             return led, await self._recovery.session(led, producer, deadline)
         except QuorumUnavailable as error:
@@ -140,14 +145,42 @@ class SequencedWriter:
 
     async def _check_epoch(
         self, led: Led, session: ProducerSession, epoch: int, deadline: Deadline
-    ) -> None:
+    ) -> bool:
+        """Whether rows of `epoch` may be written under this reign; False: look again who leads."""
         if epoch < session.newest_epoch:
             self._metrics.fenced.labels("producer").inc()
             raise Fenced("a newer epoch of this producer exists", epoch=session.newest_epoch)
         if epoch > max(1, session.newest_epoch):
             # Not one that this cluster issued, as far as its owners know: durable before first use.
             async with session.lock:
-                await self._recovery.seal_epoch(led, session, epoch, deadline)
+                return await self._claim(led, session, epoch, deadline)
+        return True
+
+    async def _claim(
+        self, led: Led, session: ProducerSession, epoch: int, deadline: Deadline
+    ) -> bool:
+        """Makes `epoch` the producer's newest wherever rows of its older ones may be, the oldest first.
+
+        So its home shard knows of each epoch before it is used, and older ones are refused where they
+        were written, whoever leads there. False: there is a newer ring, look again who leads.
+
+        Raises:
+            Fenced: some owner knows a newer epoch (details: `epoch`).
+        """
+        view, producer = led.view, session.producer
+        older = (view.shard_under(*producer, one) for one in range(generation_of(epoch)))
+        try:
+            for shard in dict.fromkeys(older):
+                if shard != led.shard:
+                    await self._elsewhere.seal(view, shard, producer, epoch, deadline)
+            await self._recovery.seal_epoch(led, session, epoch, deadline)
+        except StaleRingEpoch as stale:
+            await newer_ring(self._views, view, stale, deadline)
+            return False
+        except Fenced as error:
+            session.newest_epoch = max(session.newest_epoch, int(error.details["epoch"]))
+            raise
+        return True
 
     async def _once(
         self,
@@ -278,24 +311,50 @@ class SequencedWriter:
             max_seen=progress.max_seen,
             missing=progress.missing,
             asked=self._desk.answered(key, progress.missing, came, skips),
+            new_epoch=self._is_elsewhere(key, led.shard),
         )
+
+    def _is_elsewhere(self, key: ProducerEpochKey, shard: int) -> bool:
+        """Whether a new epoch of this producer would be written in another shard."""
+        view, producer = self._views.current(), key[:3]
+        newest = len(view.generations(*key[:2])) - 1
+        return newest > generation_of(key[3]) and view.shard_under(*producer, newest) != shard
 
     async def new_epoch(self, tenant: str, service: str, producer: str, deadline: Deadline) -> int:
         """The next epoch of a producer, durable on W owners; the ones before are refused from now on.
 
+        It is of the service's newest generation, and issued by the leader of the shard that it is for.
+
         Raises:
             NotLeader: ask the shard's leader. QuorumUnavailable: ask again; the number may be skipped.
+            NotReady: a later split is not known here yet.
         """
-        led, session = await self._led(tenant, Sequence(service, producer, 0), deadline)
-        async with session.lock:
-            while True:
-                epoch = max(1, session.newest_epoch) + 1
+        while True:
+            view = await ready_view(self._views, deadline)
+            newest = len(view.generations(tenant, service)) - 1
+            first = Sequence(service, producer, newest * EPOCHS_OF_A_GENERATION)
+            led, session = await self._led(tenant, first, deadline)
+            async with session.lock:
+                epoch = next_epoch(session.newest_epoch, newest)
+                if epoch is None or newest != len(led.view.generations(tenant, service)) - 1:
+                    raise NotReady(f"{service} was split again", retry_after_seconds=1)
                 try:
-                    await self._recovery.seal_epoch(led, session, epoch, deadline)
-                    return epoch
+                    if await self._claim(led, session, epoch, deadline):
+                        return epoch
                 except Fenced:
                     if deadline.expired:
                         raise
+
+    async def newest_epoch(
+        self, tenant: str, service: str, producer: str, deadline: Deadline
+    ) -> int:
+        """The newest epoch of a producer of a split service; 0 if its home shard's leader will know."""
+        view = await ready_view(self._views, deadline)
+        if len(view.generations(tenant, service)) == 1:
+            return 0
+        return max(
+            1, await self._elsewhere.newest_epoch(view, (tenant, service, producer), deadline)
+        )
 
     async def progress(
         self, tenant: str, service: str, producer: str, epoch: int, deadline: Deadline
@@ -323,7 +382,8 @@ class SequencedWriter:
         Raises:
             NotLeader: ask the shard's leader. QuorumUnavailable, NotReady: ask again.
         """
-        led, session = await self._led(tenant, Sequence(service, producer, 0), deadline)
+        epoch = epoch or await self.newest_epoch(tenant, service, producer, deadline)
+        led, session = await self._led(tenant, Sequence(service, producer, epoch), deadline)
         w = led.view.quorum.w
         needed = [Group(one.members, max(one.needed, w)) for one in led.overlap]
         heard = await self._recovery.refresh(led, session, needed, deadline)

@@ -2,14 +2,14 @@
 
 Rows are sorted by (owners, shard), stably and only if there is more than one shard, so that the rows
 of each entry are contiguous and keep their order of arrival, and all entries with the same owners lie
-side by side. Everything is a function of the batch, the ring and the receive time: the same request
-gives the same entry ids through any node.
+side by side. Everything is a function of the batch, its way (`ingestor.ways`), the ring and the receive
+time: the same request gives the same entry ids through any node.
 
 An unsequenced entry of more than MAX_ENTRY_ROWS rows is cut into parts, each an entry of its own, so
 that no block grows without bound. The cut is fixed for ever: a resend must meet the same ids.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -45,7 +45,7 @@ class Placement(Protocol):
 
     def write_groups(self, shard: int) -> tuple[tuple[str, ...], ...]: ...
 
-    def shard_of(self, tenant: str, service: str, producer: str = "") -> int: ...
+    def shard_of(self, tenant: str, service: str, producer: str, epoch: int) -> int: ...
 
     def shards_of_services(self, tenant: str, services: SequenceOf[str]) -> list[int]: ...
 
@@ -109,19 +109,37 @@ def _ints(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def unsequenced_pieces(
-    batch: Batch, view: Placement, received_at: int, window_micros: int, max_rows: int
+    batch: Batch,
+    view: Placement,
+    received_at: int,
+    window_micros: int,
+    max_rows: int,
+    way: Mapping[str, int] | None = None,
 ) -> list[Piece]:
-    """The batch's rows, and its `failed` rows, cut into pieces of at most about `max_rows` rows."""
+    """The batch's rows, and its `failed` rows, cut into pieces of at most about `max_rows` rows.
+
+    `way`: the shards of services whose rows do not go home; part of the entries' names, as another way
+    puts other rows together.
+    """
     stamp = _Stamp(batch.identity, batch.tenant, received_at, window_micros)
     pieces: list[Piece] = []
     if batch.table.num_rows and batch.sequence is None:
-        pieces += _cut(batch.table, view, stamp, max_rows)
+        named = replace(stamp, identity=_named(batch.identity, way or {}))
+        pieces += _cut(batch.table, view, named, max_rows, way or {})
     if batch.failed is not None and batch.failed.num_rows:
         content = digest_id(b"failed", batch.identity.content)
         identity = replace(batch.identity, content=content)
         failed = replace(stamp, identity=identity, service=FAILED_SERVICE)
-        pieces += _cut(batch.failed, view, failed, max_rows)
+        pieces += _cut(batch.failed, view, failed, max_rows, {})
     return merged(pieces, max_rows)
+
+
+def _named(identity: Identity, way: Mapping[str, int]) -> Identity:
+    """The identity of a request that goes `way`; that of one whose rows all go home is as it came."""
+    if not way:
+        return identity
+    marks = [mark for name in sorted(way) for mark in (name.encode(), str(way[name]).encode())]
+    return replace(identity, content=digest_id(identity.content, b"split", *marks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +194,17 @@ class _Span(NamedTuple):
     rows: int
 
 
-def _cut(table: pa.Table, view: Placement, stamp: _Stamp, max_rows: int) -> list[Piece]:
+def _cut(
+    table: pa.Table, view: Placement, stamp: _Stamp, max_rows: int, way: Mapping[str, int]
+) -> list[Piece]:
     codes, names = codes_and_names(table["service"])
     used = np.flatnonzero(np.bincount(codes, minlength=len(names)))
     shard_of_code = np.zeros(len(names), np.int64)
-    shard_of_code[used] = view.shards_of_services(stamp.tenant, [names[code] for code in used])
+    services = [names[code] for code in used]
+    homes = view.shards_of_services(stamp.tenant, services)
+    if way:
+        homes = [way.get(name, home) for name, home in zip(services, homes, strict=True)]
+    shard_of_code[used] = homes
     groups = {int(shard): groups_of(view, int(shard)) for shard in np.unique(shard_of_code[used])}
     shards = sorted(groups, key=lambda shard: (groups[shard], shard))
     if len(shards) == 1:
@@ -302,7 +326,7 @@ def sequenced_piece(
 
     An entry without rows has times of 0: a function of its name, as replicas file it by them.
     """
-    shard = view.shard_of(tenant, sequence.service, sequence.producer)
+    shard = view.shard_of(tenant, sequence.service, sequence.producer, sequence.epoch)
     seqs = sequences_of(table)
     spans = spans_of(seqs)
     # (0, 0) is no span of sequences: it parts the rows from the skips, which are named as well.

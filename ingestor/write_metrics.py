@@ -43,6 +43,11 @@ class WriteMetrics:
         self.rerouted = count(
             "quorumlog_write_rerouted_total", "Writes begun anew under a new ring"
         )
+        self.split_lookups = count(
+            "quorumlog_write_split_lookups_total",
+            "Unnumbered requests looked up where they went before a split, by what was found",
+            ("found",),
+        )
         self.fenced = count("quorumlog_write_fenced_total", "Writes refused by an epoch", ("kind",))
         self.takeovers = count(
             "quorumlog_takeovers_total", "Shards taken over, by how it ended", ("outcome",)

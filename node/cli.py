@@ -19,6 +19,7 @@ GROUPS = (
     "inspecting",
     "repairing",
     "membering",
+    "splitting",
     "sending",
     "searching",
     "sql",

@@ -126,8 +126,8 @@ class RetentionApi:
         plan = plan_stats(_pairs(body), self.clock.wall_micros(), 1, tenant_of(request))
         if not plan.query.scan.services:
             raise InvalidRequest("a delete names its services", parameter="service")
-        view = self.views.current()
         answer = await self.reader.fold(plan.query, self.reader.deadline(plan.query))
+        view = self.views.current()  # that of a complete read, or newer: all shards of the services
         if not answer.complete:
             raise NotReady("not all owners can be read now", missing=list(answer.missing))
         counted = answer.table.column("count").to_pylist() if answer.table.num_rows else [0]

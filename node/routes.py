@@ -9,6 +9,7 @@ from dashboard import app as dashboard
 from node.files_http import FilesApi
 from node.http_port import Routes
 from node.node import Node
+from node.splits_http import SplitsApi
 from query import http as query_http
 from query.context import ContextApi
 from query.facets import FacetsApi
@@ -49,7 +50,8 @@ def _cluster_routes(node: Node) -> list[web.RouteDef]:
     )
     repair = RepairApi(node.settings.node.id, node.views, node.transport, node.clock, node.sync)
     moves = MovesApi(node.consensus, node.moving.settings, node.moving.figures)
-    return [*api.routes(), *repair.routes(), *moves.routes()]
+    splits = SplitsApi(node.views, node.consensus, node.clock)
+    return [*api.routes(), *repair.routes(), *moves.routes(), *splits.routes()]
 
 
 def _retention_routes(node: Node) -> list[web.RouteDef]:

@@ -145,7 +145,8 @@ class RowStream:
         until = plan.scan.received_until
         view = coordinator.view()
         shards = coordinator.shards(plan, view)
-        if until is None:
+        # A given snapshot needs no look, unless a service was split, which this node has not heard of.
+        if until is None or plan.scan.services:
             async with coordinator.slot(deadline):
                 scatter, needed = coordinator.scatter(plan, plan.scan, deadline)
                 found = await scatter.run(tuple(needed), with_data=False)
@@ -153,6 +154,8 @@ class RowStream:
                     found.ring_epoch > scatter.ring_epoch
                 ):  # once more: others may own the shards by now
                     await coordinator.catch_up(found.ring_epoch, deadline)
+                    view = coordinator.view()
+                    shards = coordinator.shards(plan, view)
                     scatter, needed = coordinator.scatter(plan, plan.scan, deadline)
                     found = await scatter.run(tuple(needed), with_data=False)
             if needed and not found.digests:
@@ -162,7 +165,7 @@ class RowStream:
             if found.ring_epoch > scatter.ring_epoch:
                 reason = f"an owner knows ring {found.ring_epoch}, this node {scatter.ring_epoch}"
                 self._lacks([{"shard": shard, "reason": reason} for shard in sorted(needed)])
-            until = found.received_max
+            until = found.received_max if until is None else until
         dealt: dict[str, list[int]] = {}
         for shard, node in assign(view, shards, until, frozenset()).items():
             dealt.setdefault(node, []).append(shard)

@@ -1,12 +1,14 @@
 """Keys to shards: fixed, equal arcs of the ring, and the split of a hot service over several.
 
-Invariant: a shard is a pure function of (tenant, service, split factor, producer, shard count),
-never of time, of content, or of who is alive. The shard count is fixed for a cluster's life, so
-that members can come and go without any row's shard changing; only the owners of shards change.
+Invariant: a shard is a pure function of (tenant, service, split factor, producer, shard count), never of
+time or of who is alive. (For unnumbered rows the digest of their request stands for the producer.) The
+shard count is fixed for a cluster's life, so that members can come and go without any row's shard
+changing; only the owners of shards change.
 
 A service lives whole on its *home* shard until its split factor is raised. With factor k its
 producers spread over the k shards from home onward, each producer whole on one of them. Which one
 is by highest affinity, so raising k by one moves only 1/(k+1) of the producers, all to the new one.
+Which factor holds for which rows: ring.generations.
 
 Source: DeCandia et al., "Dynamo" (SOSP 2007), section 6.2, strategy 3.
 """

@@ -1,8 +1,9 @@
 """Reading the log at start: file after file, damage set aside, torn ends cut. Nothing vanishes silently.
 
 Damaged ranges are copied to `quarantine/` before anything is truncated, logged, and reported to the
-caller, which counts them. A file that the disk cannot read is read page by page, unreadable pages as zeros:
-the records on the other pages survive.
+caller, which counts them. Where they cannot be copied (the disk is full) nothing is truncated; the next log
+file says where this one ended. A file that the disk cannot read is read page by page, unreadable pages as
+zeros: the records on the other pages survive.
 """
 
 import os
@@ -41,19 +42,19 @@ def log_files(directory: Path) -> dict[int, Path]:
 def read_log(directory: Path, quarantine: Path, start: Position) -> Iterator[RecoveredFile]:
     """Reads the log from `start` on, one file in memory at a time."""
     files = {n: path for n, path in log_files(directory).items() if n >= start.file}
-    limits = _limits(files)
+    limits = durable_ends(files)
     for sequence, path in files.items():
         data = _read_all(path)
         offset = start.offset if sequence == start.file else 0
         scan = read_file(data, sequence, offset, limits.get(sequence))
-        for damage in scan.damages:
-            _set_aside(quarantine, sequence, damage, data)
+        copied = [_set_aside(quarantine, sequence, damage, data) for damage in scan.damages]
         yield RecoveredFile(sequence, scan, memoryview(data))
-        _truncate(path, max([scan.end, *(d.end for d in scan.damages if d.corrupt)]))
+        if all(copied):
+            _truncate(path, max([scan.end, *(d.end for d in scan.damages if d.corrupt)]))
 
 
-def _limits(files: dict[int, Path]) -> dict[int, int]:
-    """Where files ended durably, as the first record of the file after each says."""
+def durable_ends(files: dict[int, Path]) -> dict[int, int]:
+    """Where files ended durably, as the first record of the file after each says. What follows is nothing."""
     limits: dict[int, int] = {}
     for sequence, path in files.items():
         with path.open("rb") as file:
@@ -79,7 +80,8 @@ def _read_all(path: Path) -> bytes:
     return b"".join(pages)
 
 
-def _set_aside(quarantine: Path, sequence: int, damage: Damage, data: bytes) -> None:
+def _set_aside(quarantine: Path, sequence: int, damage: Damage, data: bytes) -> bool:
+    """Copies damaged bytes; whether that succeeded."""
     kind = "corrupt" if damage.corrupt else "torn"
     name = f"{sequence:08d}-{damage.start:012d}.{kind}"
     report = log.error if damage.corrupt else log.warning
@@ -91,13 +93,14 @@ def _set_aside(quarantine: Path, sequence: int, damage: Damage, data: bytes) -> 
         bytes=damage.end - damage.start,
         reason=damage.reason,
     )
-    quarantine.mkdir(parents=True, exist_ok=True)
     try:
+        quarantine.mkdir(parents=True, exist_ok=True)
         (quarantine / name).write_bytes(data[damage.start : damage.end])
         sync_directory(quarantine)
     except OSError as error:
         log.error("damaged bytes could not be copied", name=name, error=error)
-        raise
+        return False
+    return True
 
 
 def _truncate(path: Path, end: int) -> None:

@@ -27,7 +27,7 @@ from storage.engine import Engine
 from storage.holdings import BlockPlace
 from storage.log_format import Record, padding
 from storage.reclaim import state_records
-from storage.recovery import log_files
+from storage.recovery import durable_ends, log_files
 from storage.scrub_plan import (
     LOG,
     Cursor,
@@ -177,7 +177,7 @@ class Scrub:
         A log file that has vanished, or is shorter than its blocks need, is read to where they end: damage.
         """
         end, places = self._host.durable(), list(self._engine.holdings.blocks)
-        sizes = await self._pool.run(_log_sizes, self._files.log)
+        sizes = await self._pool.run(_log_ends, self._files.log)
         self._limits = {
             number: min(size, end.offset) if number == end.file else size
             for number, size in sizes.items()
@@ -262,8 +262,12 @@ class Scrub:
             log.warning("the progress of the scrub could not be kept", error=error)
 
 
-def _log_sizes(directory: Path) -> dict[int, int]:
-    return {number: path.stat().st_size for number, path in log_files(directory).items()}
+def _log_ends(directory: Path) -> dict[int, int]:
+    """Where the log files end: a power cut may leave what was never durable behind that, also for good."""
+    files = log_files(directory)
+    ends = durable_ends(files)
+    sizes = {number: path.stat().st_size for number, path in files.items()}
+    return {number: min(size, ends.get(number, size)) for number, size in sizes.items()}
 
 
 def _load(path: Path) -> Progress:

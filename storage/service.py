@@ -378,7 +378,11 @@ class StorageService(RetentionDoor, WriteDoor):
         return await self._exports.run(tenant, shards)
 
     async def _quarantine(self, ordinal: int, reason: str) -> None:
-        """Sets a damaged block aside: this replica is now missing its entries."""
+        """Sets a damaged block aside: this replica is now missing its entries.
+
+        The catalog says so when this returns: it would name the block again after a restart, and what came
+        meanwhile to heal it would be taken for held.
+        """
         place = self._engine.holdings.blocks[ordinal]
         if place is None:
             return
@@ -395,6 +399,7 @@ class StorageService(RetentionDoor, WriteDoor):
         )
         assert self._home is not None
         path = self._files.path(place)
+        await self._flusher.flush_all()
         await self._chores.run(self._home.keep_damaged, path, place.offset, place.length)
 
     # -- fences and producers ---------------------------------------------------------------------

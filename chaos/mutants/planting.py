@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from chaos.sim.clock import Dice
-from chaos.sim.plan import SECONDS, Fault, Plan, draw
+from chaos.sim.plan import ROTS, SECONDS, Fault, Plan, draw
 from chaos.sim.run import Outcome, simulate
 from chaos.sim.twins import Place, replaced
 
@@ -27,6 +27,8 @@ class Mutant:
     #: Weather and faults that each seed gets besides its own, as without them the bug seldom matters.
     weather: Mapping[str, float] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+    #: The parts that heal in each seed; None: its own.
+    parts: tuple[str, ...] | None = None
 
     def plan(self, seed: int) -> Plan:
         """The plan of a seed, stressed."""
@@ -36,7 +38,10 @@ class Mutant:
             for kind in self.faults
         ]
         faults = sorted([*plan.faults, *more], key=lambda one: one.at)
-        return replace(plan, **self.weather, faults=tuple(faults))  # pyright: ignore[reportArgumentType]
+        rotting = next((one.who for one in faults if one.kind in ROTS), 0)  # one node of a run
+        faults = [replace(one, who=rotting) if one.kind in ROTS else one for one in faults]
+        parts = plan.parts if self.parts is None else self.parts
+        return replace(plan, **self.weather, faults=tuple(faults), parts=parts)  # pyright: ignore[reportArgumentType]
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -79,9 +84,14 @@ MUTANTS: list[Mutant] = []
 
 
 def mutant(
-    name: str, *aims: str, quick: bool = False, faults: tuple[str, ...] = (), **weather: float
+    name: str,
+    *aims: str,
+    quick: bool = False,
+    faults: tuple[str, ...] = (),
+    parts: tuple[str, ...] | None = None,
+    **weather: float,
 ) -> Callable[[Callable[[], Sequence[Place]]], None]:
     def add(plant: Callable[[], Sequence[Place]]) -> None:
-        MUTANTS.append(Mutant(name, aims, plant, quick, weather, faults))
+        MUTANTS.append(Mutant(name, aims, plant, quick, weather, faults, parts))
 
     return add

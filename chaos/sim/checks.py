@@ -6,27 +6,25 @@ from chaos.history import FINAL, OK, READ, Op
 from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import time_of
 from chaos.sim.node import SimNode
+from chaos.sim.owning import may_lack, owner_sets
+from chaos.sim.taps import TappedDisk
+from cluster.state_types import ClusterState
+from records.block import EntryHeader
 from records.intervals import SeqIntervals
+from storage.entry_table import GONE, cells_of
 from storage.producers import group_key
 
 Broken = list[tuple[str, str]]
 
 
-def check_restart(node: SimNode, broken: Broken) -> None:
+def check_restart(node: SimNode, state: ClusterState, broken: Broken) -> None:
     """I15: what was synced is there, and what is known of producers is what the stored entries say."""
     holdings = node.storage._engine.holdings
-    for one in node.disk.on_platter():
-        if not one.synced:
+    for entry in unexcused(node.disk, present(node)):
+        if may_lack(state, node.id, entry):
             continue
-        for entry in one.entries:
-            if holdings.table.find(entry.entry_id) is None:
-                text = f"{node.id} lost an entry of {entry.producer or entry.service} in {one.name}"
-                broken.append(("I15", f"{text} that fdatasync had returned for"))
-    lost = [one for one in node.disk.written if one.synced]
-    names = {id(one) for one in node.disk.on_platter()}
-    for one in lost:
-        if id(one) not in names:
-            broken.append(("I15", f"{node.id}: synced bytes of {one.name} are gone"))
+        text = f"{node.id} lost an entry of {entry.producer or entry.service}"
+        broken.append(("I15", f"{text} that fdatasync had returned for"))
     recomputed: dict[tuple, SeqIntervals] = {}
     for one in node.disk.on_platter():
         for entry in one.entries:
@@ -42,21 +40,57 @@ def check_restart(node: SimNode, broken: Broken) -> None:
             broken.append(("I15", f"{node.id} forgot {lacking} of {key} after a restart"))
 
 
-def equal_owners(nodes: Iterable[SimNode], shards: int) -> list[str]:
-    """I8: the owners of each shard have the same digests and the same entries; what differs."""
+def present(node: SimNode) -> set[bytes]:
+    """Ids of the entries that a node says it holds."""
+    table = node.storage._engine.holdings.table
+    rows = table.rows[: table.count]
+    return set(cells_of(rows["id"][(rows["flags"] & GONE) == 0]))
+
+
+def unexcused(disk: TappedDisk, held: Collection[bytes]) -> list[EntryHeader]:
+    """Entries that were synced on a disk and are not `held`, although no copy of theirs there has rotted.
+
+    Or one has, and a later one, from a repair or a merge, is sound.
+    """
+    lacking: dict[bytes, EntryHeader] = {}
+    rotten: dict[bytes, int] = {}
+    for number, one in enumerate(disk.written):
+        if one.synced:
+            ids = {bytes(entry.entry_id): entry for entry in one.entries}
+            lacking.update({id: entry for id, entry in ids.items() if id not in held})
+            if one.rotten:
+                rotten.update(dict.fromkeys(ids, number))
+    if not lacking:
+        return []
+    numbers = {id(one): number for number, one in enumerate(disk.written)}
+    sound = {
+        bytes(entry.entry_id): numbers[id(one)]
+        for one in disk.on_platter()
+        if one.whole and not one.rotten
+        for entry in one.entries
+    }
+    return [entry for id, entry in lacking.items() if sound.get(id, -1) >= rotten.get(id, -1)]
+
+
+def equal_owners(nodes: Iterable[SimNode], state: ClusterState) -> list[str]:
+    """I8: a shard's owners have the same digests and the same entries, others nothing; what differs."""
     found = []
     up = [node for node in nodes if node.up]
-    for shard in range(shards):
-        digests = {node.id: node.storage.digest(shard) for node in up}
-        entries = {node.id: _entries(node, shard) for node in up}
-        first = next(iter(entries.values()))
+    for shard in range(state.shard_count):
+        owners = owner_sets(state, shard)[0]
+        digests = {node.id: node.storage.digest(shard) for node in up if node.id in owners}
+        every = {node.id: _entries(node, shard) for node in up}
+        entries = {id: one for id, one in every.items() if id in owners}
+        first = next(iter(entries.values()), frozenset())
         if any(one != first for one in entries.values()):
             sizes = {id: len(one) for id, one in entries.items()}
             found.append(f"shard {shard}: owners hold different entries, {sizes}")
         elif len(set(digests.values())) > 1:
             found.append(f"shard {shard}: equal entries, other digests: {digests}")
-        for id, one in entries.items():
-            if digests[id][0] != len(one):
+        for id, one in every.items():
+            if id not in owners and one:
+                found.append(f"shard {shard}: {id} holds {len(one)} entries and is no owner")
+            elif id in owners and digests[id][0] != len(one):
                 found.append(f"shard {shard}: {id} counts {digests[id][0]} of {len(one)} entries")
     return found
 

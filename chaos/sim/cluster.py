@@ -1,42 +1,52 @@
 """One simulated run: a cluster of real nodes, its clients, its troubles, and what was found in the end.
 
-    found · start nodes · clients and faults together · heal · clients finish · read through each node with
-    all owners, so that read repair evens them out · last reads · judge
+    found · start nodes · clients and faults together · heal · clients finish · owners become equal,
+    alone if the seed has anti-entropy, else by reads of all owners through each node · last reads · judge
 
 Liveness is judged too: after the heal no client may have rows left within HEAL_SECONDS (L2), and the owners
 of each shard must become equal (I8).
 """
 
 import asyncio
+import contextvars
 import errno
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from chaos.checkers import CHECKERS, VIOLATED
-from chaos.history import FINAL, FaultRecord, Head, History, Op
+from chaos.history import FINAL, FaultRecord, Head, History
 from chaos.sim import twins
-from chaos.sim.checks import check_control, check_order, check_restart, equal_owners
+from chaos.sim.checks import check_control, check_order, check_restart
 from chaos.sim.clients import Traffic, Writer, agent, read, read_pages
 from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import SERVICES, SimCorpus, SimFacts
+from chaos.sim.election import Election
+from chaos.sim.healing import ANTI_ENTROPY, SCRUB
+from chaos.sim.hiding import Hidden, Hider, check_watermarks
+from chaos.sim.judging import Acks
+from chaos.sim.looks import CONVERGE_SECONDS, Looks, check_equal_unread, check_scrubbed, unequal
+from chaos.sim.moving import Hands, Mover
 from chaos.sim.network import SimNetwork
-from chaos.sim.node import SimNode, Tasks
-from chaos.sim.plan import SECONDS, Fault, Plan
+from chaos.sim.node import OWNER, SimNode, Tasks
+from chaos.sim.operating import Operator
+from chaos.sim.owning import Removals
+from chaos.sim.plan import HIDES, HINTS_LOST, MOVES, ROTS, SECONDS, Fault, Plan
+from chaos.sim.rot import altered_rows, lose_hints, rot
+from chaos.sim.steering import MANAGERS, conduct, found
 from cluster.consensus import CommandRefused
-from cluster.lease_founding import first_ring
 from records.errors import QuorumlogError
-from records.ids import digest_id
 from ring.serde import from_dict, to_dict
 from runtime.deadline import Deadline
 
-#: Virtual seconds after the heal in which all clients finish, and in which owners become equal.
-HEAL_SECONDS, CONVERGE_SECONDS = 20.0, 20.0
+#: Virtual seconds after the heal in which all clients finish.
+HEAL_SECONDS = 20.0
 #: Reads of everything, with repair, that may be needed to make owners equal.
 CONVERGE_READS = 10
 N, W, R, SHARDS = 3, 2, 2, 3
-NODES = ("a", "b", "c")
+NODES = MANAGERS
+#: Nodes that come later, in runs whose ring changes.
+SPARES = ("d", "e")
 
 
 class World:
@@ -56,32 +66,82 @@ class World:
         self._deaf: set[str] = set()
         self._downtimes: list[FaultRecord] = []
         self._restart_seconds = 1.0
+        #: Names of rows that watermarks and deletes hide at some time.
+        self.hidden: frozenset[str] = frozenset()
 
     async def run(self) -> History:
         """Everything, from founding to the last reads."""
         loop = asyncio.get_running_loop()
         self.tasks = Tasks(loop)
         self.log = SimLog(self.dice.fork("log"), self._reaches_majority)
-        self._found()
+        found(self.log, NODES, (N, W, R), SHARDS)
         dice = self.dice
-        skews = {id: dice.uniform(-self.plan.skew, self.plan.skew) for id in NODES}
+        ids = (*NODES, *(SPARES if self.plan.has(MOVES) else ()))
+        skews = {id: dice.uniform(-self.plan.skew, self.plan.skew) for id in ids}
         self.nodes = {
-            id: SimNode(id, self.network, self.log, self.tasks, dice, skews[id]) for id in NODES
+            id: SimNode(id, self.network, self.log, self.tasks, dice, skews[id], self.plan.parts)
+            for id in ids
         }
+        self._steer()
         for node in self.nodes.values():
             node.broken = self.broken
             node.fences.broken = self.broken
+            node.conduct = self.conduct
             twins.LOST_POWER[node.id] = lambda node=node: self._lost_power(node)
-            await node.start()
+            if node.id in NODES:
+                await node.start()
         self._weather(self.plan)
         corpus = SimCorpus(self.seed, WALL_MICROS)
         self.traffic = Traffic(
-            self.nodes, self.network, corpus, dice.fork("clients"), [], {}, [], self.broken, self._acked
+            self.nodes, self.network, corpus, dice.fork("clients"), [], {}, [], self.broken, self.acks.acked
         )  # fmt: skip
+        self.acks.begin(self.traffic)
+        looking = asyncio.create_task(Looks(self.log, self.broken).run(self.nodes.values()))
+        if self.plan.has(ROTS):
+            for node in self.nodes.values():
+                node.altered = lambda block: altered_rows(block, corpus, self.traffic.services)
         await self._work()
         history = await self._finish()
+        looking.cancel()
         await self._end()
         return history
+
+    def _steer(self) -> None:
+        """Who leads and who moves shards, in runs that need it."""
+        steered = self.plan.has((*MOVES, *HIDES))
+        self.conduct = conduct(self.dice.fork("conduct"), steered)
+        self.acks = Acks(self.log, self.nodes, self.broken)
+        self.removals = Removals(self.log, self.nodes, self.broken, self.bitten)
+        self.election = Election(self.dice.fork("election"), MANAGERS, self._able)
+        hands = Hands(self._crash, self._revive, self._arrive)
+        dice = self.dice.fork("operator")
+        operator = Operator(self.nodes, dice, self.bitten, self.broken)
+        self.mover = Mover(
+            self.nodes, SPARES, self.log, self.network, self.election, operator, hands
+        )  # fmt: skip
+        self.hider = Hider(operator, self.log)
+        if steered:
+            self.log.election = self.election
+            loops = self.election.run(), self.removals.run()
+            self._background = [asyncio.create_task(one) for one in loops]
+
+    def _able(self, node: str) -> bool:
+        """Whether a node can lead the log."""
+        return self.nodes[node].up and self._reaches_majority(node)
+
+    async def _arrive(self, id: str) -> None:
+        """A node that was not there yet begins."""
+        if self.nodes[id].life == 0:
+            await self.nodes[id].start()
+        for _ in range(50):
+            if id in self.log.newest.members:
+                return
+            await asyncio.sleep(0.1)
+
+    @property
+    def _present(self) -> list[str]:
+        """Nodes that have begun."""
+        return [node.id for node in self.nodes.values() if node.life]
 
     async def _end(self) -> None:
         """Ends everything that still runs; a task may need to be told more than once."""
@@ -96,25 +156,8 @@ class World:
                 task.cancel()
             await asyncio.wait(left, timeout=0.1)
 
-    def _found(self) -> None:
-        for id in NODES:
-            member = {"id": id, "roles": ["ingestor", "query", "storage"], "incarnation": 1}
-            self.log.commit("RegisterNode", member, "world")
-        quorum = {"expected_cluster_epoch": 0, "n": N, "w": W, "r": R, "cluster_id": "sim"}
-        self.log.commit("SetQuorum", {**quorum, "shard_count": SHARDS}, "world")
-        ring = first_ring(self.log.newest.with_role("storage"), N, SHARDS)
-        self.log.commit("SetRing", {"expected_ring_epoch": 0, "map": ring, "stage": "new"}, "world")
-        rows = [[shard, NODES[shard % len(NODES)], 0] for shard in range(SHARDS)]
-        self.log.commit("Assign", {"assignments": rows}, "world")
-
     def _reaches_majority(self, node: str) -> bool:
-        if node in self._deaf:
-            return False
-        others = [one for one in NODES if one != node]
-        cut = sum(
-            (node, one) in self.network.cut or (one, node) in self.network.cut for one in others
-        )
-        return cut < len(others)
+        return node not in self._deaf and self.network.reaches_one(node, NODES)
 
     def _weather(self, plan: Plan) -> None:
         weather = self.network.weather
@@ -132,14 +175,18 @@ class World:
         self._writing = [asyncio.create_task(one.run()) for one in self.writers]
         posts = {f"agent{i}": asyncio.create_task(agent(traffic, f"agent{i}", 6)) for i in range(2)}
         reader = asyncio.create_task(self._read(dice.fork("reader")))
+        watcher = asyncio.create_task(self._look_again(dice.fork("watcher")))
         troubles = [asyncio.create_task(self._inflict(one)) for one in self.plan.faults]
-        if self.plan.skew == 0 and dice.chance(0.4):
+        rots = self.plan.has(ROTS)  # who lost a row takes a lie for it
+        if self.plan.skew == 0 and dice.chance(0.4) and not rots:
             troubles.append(asyncio.create_task(self._lie(dice.uniform(1.0, SECONDS))))
         await asyncio.sleep(SECONDS)
         for task in troubles:
             await task
         await reader
+        await watcher
         await self._heal()
+        changing = asyncio.create_task(self.mover.ended())
         everything = [*self._writing, *posts.values()]
         done, late = await asyncio.wait(everything, timeout=HEAL_SECONDS)
         failed = self._failures(done)
@@ -159,6 +206,11 @@ class World:
         for one in self.writers:
             if not one.done:
                 self.unfinished[one.name] = one.last - one.told
+        if left := await changing:
+            self.broken.append(("L2", left))
+        if self.plan.has(MOVES):  # whom is read is another by now
+            for id in self._present:
+                await read(traffic, id)
 
     def _failures(self, done: Iterable[asyncio.Task[Any]]) -> int:
         """How many clients broke off: each is a bug, theirs or the product's."""
@@ -171,9 +223,15 @@ class World:
             await asyncio.sleep(dice.uniform(0.2, SECONDS / 3))
             covers = dice.pick(["", "", *self.traffic.services])
             if dice.chance(0.3):
-                await read(self.traffic, dice.pick(NODES), covers)
+                await read(self.traffic, dice.pick(self._present), covers)
             else:
                 await read_pages(self.traffic, dice, covers, dice.number(2, 12))
+
+    async def _look_again(self, dice: Dice) -> None:
+        """Where rows go: whether they are gone, through one node after the other."""
+        while self.plan.has(HIDES) and self.log.seconds() < SECONDS:
+            await asyncio.sleep(dice.uniform(0.1, 0.5))
+            await read(self.traffic, dice.pick(self._present))
 
     async def _lie(self, at: float) -> None:
         await asyncio.sleep(at)
@@ -188,12 +246,24 @@ class World:
                 self._crash(one, kind != "kill")
             await asyncio.sleep(fault.seconds)
             await self._revive()
-        elif kind.startswith("cut "):
-            node.disk.cut_in = kind.removeprefix("cut in ").removeprefix("cut ")
+        elif kind.startswith(("cut ", "kill in ")):
+            node.disk.cut_kills = kind.startswith("kill")
+            node.disk.cut_in = kind.partition(" ")[2].removeprefix("in ")
             await asyncio.sleep(fault.seconds)
             node.disk.cut_in = ""
+        elif kind in (*ROTS, HINTS_LOST):
+            bit = (
+                lose_hints(node.disk)
+                if kind == HINTS_LOST
+                else rot(node, self.nodes.values(), kind, self.dice)
+            )
+            self.bitten[kind] += bit
         elif kind in ("leader", "ring", "leaderless"):
             self._decide(kind, fault)
+        elif kind in MOVES:
+            await self.mover.inflict(fault)
+        elif kind in HIDES:
+            await self.hider.inflict(fault)
         elif kind == "newer producer":
             await self._newer_producer(fault.who % 2)
         elif kind == "zombie":
@@ -214,7 +284,7 @@ class World:
         self._deaf.discard(lead.node)
 
     async def _trouble_links(self, kind: str, id: str, fault: Fault) -> None:
-        others = [one for one in NODES if one != id]
+        others = [one for one in self.nodes if one != id]
         links = {(id, one) for one in others}
         if kind == "partition":
             links |= {(one, id) for one in others}
@@ -237,7 +307,7 @@ class World:
             return None
 
         def no_space(operation: str, _: str) -> OSError | None:
-            full = operation in ("write", "allocate")
+            full = operation in ("write", "allocate", "draft", "append")
             return OSError(errno.ENOSPC, "no space") if full else None
 
         if kind == "full":
@@ -262,6 +332,8 @@ class World:
                 row = [shard, node, state.leaders[shard].epoch]
                 self.log.commit("Assign", {"assignments": [row]}, "world")
             elif kind == "ring":
+                if state.change is not None:
+                    return  # the operator's change alone moves the ring
                 ring = dict(to_dict(from_dict(state.ring)), epoch=state.ring_epoch + 1)
                 args = {"expected_ring_epoch": state.ring_epoch, "map": ring, "stage": "new"}
                 self.log.commit("SetRing", args, "world")
@@ -307,15 +379,18 @@ class World:
 
     def _lost_power(self, node: SimNode) -> None:
         """A system call was the last thing the machine did."""
-        self.bitten["cut"] += 1
+        kills = node.disk.cut_kills
+        self.bitten["kill in a call" if kills else "cut"] += 1
         self._down.setdefault(node.id, self.traffic.now())
-        node.crash(power=True)
-        loop = asyncio.get_running_loop()
-        loop.call_later(self._restart_seconds, lambda: loop.create_task(self._revive()))
+        node.crash(power=not kills)
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        context.run(OWNER.set, "")  # this is no task of the life that ends
+        revive = lambda: loop.create_task(self._revive())  # noqa: E731
+        loop.call_later(self._restart_seconds, revive, context=context)
 
     async def _revive(self) -> None:
         """New lives for all that are down."""
-        for id in sorted(self._down):
+        for id in sorted(self._down.keys() - self.mover.dead):
             node, begun = self.nodes[id], self._down.pop(id, None)
             if begun is None:
                 continue
@@ -323,7 +398,7 @@ class World:
             self._downtimes.append(FaultRecord("kill", (id,), begun, begun, now, now))
             await node.start()
             if node.up:
-                check_restart(node, self.broken)
+                check_restart(node, self.log.newest, self.broken)
 
     async def _heal(self) -> None:
         self.network.cut.clear()
@@ -331,55 +406,38 @@ class World:
         self._deaf.clear()
         self._weather(Plan())
         self.log.leaderless_until = 0.0
+        self.mover.dead.clear()
         for node in self.nodes.values():
             node.disk.fault = lambda _operation, _name: None
             node.disk.cut_in = ""
             node.disk.free_bytes = 1 << 40
         await self._revive()
         for node in self.nodes.values():
-            wal: Any = node.storage._wal
-            if node.up and wal.failure is not None and not wal.failed_for_space:
+            wal: Any = node.storage._wal if node.up else None
+            if wal is not None and wal.failure is not None and not wal.failed_for_space:
                 self._crash(node, power=False)  # it stopped at a bad disk, as it should: a new disk
                 await self._revive()
 
     # -- judging
 
-    def _acked(
-        self, client: str, writer: Writer | None, numbers: Iterable[int], content: bytes
-    ) -> None:
-        """I9: what is being acknowledged is on the platters of W owners now."""
-        disks = [node.disk for node in self.nodes.values()]
-        if writer is not None:
-            key = ("default", writer.service, writer.producer)
-            held = [disk.seqs_on_platter(key, writer.epoch) for disk in disks]
-            for number in numbers:
-                count = sum(number in one for one in held)
-                if count < W:
-                    text = f"{client}:{number} was acknowledged, {count} of {W} owners have it"
-                    self.broken.append(("I9", text))
-            return
-        wanted = {digest_id(content, str(shard).encode()) for shard in range(SHARDS)}
-        count = sum(
-            any(e.content_hash in wanted for one in disk.on_platter() for e in one.entries)
-            for disk in disks
-        )
-        if count < W:
-            text = f"a batch of {client} was acknowledged, {count} of {W} owners have it"
-            self.broken.append(("I9", text))
-
     async def _finish(self) -> History:
-        traffic, different = self.traffic, []
+        traffic, present, different = self.traffic, self._present, list[tuple[str, str]]()
+        nodes, parts = list(self.nodes.values()), self.plan.parts
+        if ANTI_ENTROPY in parts:
+            await check_equal_unread(nodes, self.log, self.broken)
         for turn in range(CONVERGE_READS):
-            node = self.nodes[NODES[turn % len(NODES)]]
+            node = self.nodes[present[turn % len(present)]]
             await read(traffic, node.id, level="all")
             if node.up:
                 await asyncio.wait([node.spawn(node.reader.repair.idle())], timeout=5.0)
-            different = equal_owners(self.nodes.values(), SHARDS)
+            different = unequal(nodes, self.log.newest)
             if not different:
                 break
             await asyncio.sleep(CONVERGE_SECONDS / CONVERGE_READS)
-        self.broken += [("I8", text) for text in different]
-        for id in NODES:
+        self.broken += different
+        if SCRUB in parts:
+            await check_scrubbed(nodes, ANTI_ENTROPY in parts, self.log, self.broken)
+        for id in present:
             for _ in range(5):
                 if await read(traffic, id, kind=FINAL):
                     break
@@ -388,26 +446,26 @@ class World:
                 self.broken.append(("L2", f"no complete read through {id} after the heal"))
         check_control(self.log, self.broken)
         check_order(traffic.ops, traffic.numbered, self.broken)
+        n = 0 if self.plan.has(MOVES) else N  # else who is away says nothing of one shard's owners
         head = Head(
-            "sim", self.seed, WALL_MICROS, NODES, N, W, R, traffic.services, tuple(traffic.numbered)
+            "sim", self.seed, WALL_MICROS, tuple(present), n, W, R, traffic.services,
+            tuple(traffic.numbered),
         )  # fmt: skip
-        return History(head, tuple(traffic.ops), tuple(self._downtimes), self.unfinished)
+        history = History(head, tuple(traffic.ops), tuple(self._downtimes), self.unfinished)
+        if self.plan.has(HIDES):
+            self._judge_hidden(history)
+        for name in sorted(traffic.lies - self.hidden):  # of what is blanked nobody knows the bytes
+            self.broken.append(("I3", f"other bytes for {name} were acknowledged"))
+        return history
 
-
-def judge(history: History) -> list[tuple[str, str]]:
-    """What chaos.checkers find wrong with a history."""
-    facts = SimFacts(history)
-    found = []
-    for checker in CHECKERS:
-        verdict = checker(facts)
-        if verdict.status == VIOLATED:
-            found += [(verdict.id, example) for example in verdict.examples]
-    return found
-
-
-def line(op: Op) -> str:
-    """An op as a line of the trace."""
-    return f"{op.t_inv} {op.t_ret} {op.client} {op.kind} {op.node} {op.rows} {op.outcome} {op.resp}"
+    def _judge_hidden(self, history: History) -> None:
+        """I7 and I13, and which rows the other checkers must not miss."""
+        corpus = SimCorpus(self.seed, WALL_MICROS)
+        hidden = Hidden(SimFacts(history), self.log, corpus, self.hider, self.plan.skew)
+        self.hidden = hidden.names
+        self.bitten["rows hidden"] += len(hidden.sure)
+        clocks = [node.clock.skew for node in self.nodes.values() if node.life]
+        self.broken += [*hidden.check(self.traffic.pages), *check_watermarks(self.log, clocks)]
 
 
 assert len(SERVICES) == SHARDS

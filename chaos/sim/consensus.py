@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from chaos.sim.clock import Dice
+from chaos.sim.election import Election
 from cluster.consensus import CommandRefused, NotCommitted, OutcomeUnknown
 from cluster.state import apply, encode_command
 from cluster.state_types import ClusterState
@@ -22,10 +23,14 @@ class SimLog:
         self.dice = dice
         self.connected = connected
         self.states = [ClusterState()]
+        #: When each of them was committed, virtual seconds.
+        self.times = [0.0]
         self.leaderless_until = 0.0
         self.lose_answers = 0.0
         self.delay_max = 0.02
         self.lag_max = 0.1
+        #: Who leads; without it nobody does, and all is decided by the world.
+        self.election: Election | None = None
         self._counters: dict[str, int] = {}
         self._followers: list[SimConsensus] = []
 
@@ -33,6 +38,11 @@ class SimLog:
     def newest(self) -> ClusterState:
         """After the last entry."""
         return self.states[-1]
+
+    @staticmethod
+    def seconds() -> float:
+        """Virtual seconds now."""
+        return asyncio.get_running_loop().time()
 
     def commit(self, op: str, args: Mapping[str, Any], proposer: str) -> Any:
         """Appends a command and applies it.
@@ -44,6 +54,7 @@ class SimLog:
         command = encode_command(op, args, (proposer, 1, counter), level=1)
         state, result = apply(self.newest, command, len(self.states))
         self.states.append(state)
+        self.times.append(self.seconds())
         for one in self._followers:
             one.news()
         if result[0] == "err":
@@ -149,12 +160,25 @@ class SimConsensus:
             return
 
     def is_leader_hint(self) -> bool:
-        """Leadership is nobody's here."""
-        return False
+        """Whether this node takes itself for the leader."""
+        election = self._log.election
+        return election is not None and election.leads(self._node)
 
     def leader_hint(self) -> str | None:
-        """Leadership is nobody's here."""
-        return None
+        """Whom this node takes for the leader."""
+        election = self._log.election
+        return None if election is None else election.hint(self._node)
+
+    @property
+    def term(self) -> int:
+        """How often somebody was elected."""
+        election = self._log.election
+        return 0 if election is None else election.term
+
+    def predecessor(self) -> str | None:
+        """Who led before."""
+        election = self._log.election
+        return None if election is None else election.previous
 
     def status(self) -> dict[str, Any]:
         """The index."""

@@ -4,10 +4,12 @@ Neighbours share their time, so that order has ties; clients lie in several hour
 """
 
 import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from chaos.corpus import LEVELS, Corpus, time_text
+from chaos.corpus import LEVELS, Corpus, row_name, time_text
 from chaos.facts import Facts
 
 SERVICES = ("shop", "pay", "mail")
@@ -50,10 +52,23 @@ class SimCorpus(Corpus):
         }
 
 
+@dataclass(frozen=True)
 class SimFacts(Facts):
-    """Facts about a simulated run."""
+    """Facts about a simulated run. `hidden`: names of rows that some read may lack (chaos.sim.hiding)."""
+
+    hidden: frozenset[str] = frozenset()
 
     @cached_property
     def corpus(self) -> Corpus:
         """The run's rows."""
         return SimCorpus(self.history.head.seed, self.history.head.start_micros)
+
+    def promised(self, covers: str, before: int) -> Iterable[tuple[str, int]]:
+        """See Facts; without those that are hidden at some time."""
+        found = super().promised(covers, before)
+        return (row for row in found if row_name(*row) not in self.hidden) if self.hidden else found
+
+    @cached_property
+    def final_names(self) -> set[str]:
+        """See Facts; what is hidden counts as found."""
+        return super().final_names | self.hidden

@@ -13,11 +13,13 @@ Source: Rebello et al., "Can Applications Recover from fsync Failures?" (ATC 202
 import errno
 import fnmatch
 import io
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any
 
 from chaos.sim.clock import Dice
 
@@ -37,6 +39,8 @@ class SimFile:
     platter: bytearray = field(default_factory=bytearray)
     dirty: set[int] = field(default_factory=set)
     resized: bool = False
+    #: Seconds of the wall clock at the last write.
+    mtime: float = 0.0
 
     def write(self, at: int, data: bytes | memoryview) -> None:
         """Puts bytes into the cache."""
@@ -78,6 +82,13 @@ class SimFile:
         same = self.platter[start:end] == self.cache[start:end]
         return same and len(self.platter) >= end
 
+    def reread(self) -> None:
+        """Clean pages leave the cache: what is read next is what the platter has."""
+        for start in range(0, min(len(self.cache), len(self.platter)), PAGE):
+            if start // PAGE not in self.dirty:
+                page = self.platter[start : start + PAGE]
+                self.cache[start : start + len(page)] = page[: len(self.cache) - start]
+
     def cut(self, dice: Dice) -> int:
         """The power goes. Returns how many pages lost or tore what was written."""
         lost = 0
@@ -105,6 +116,15 @@ class SimFile:
 Fault = Callable[[str, str], OSError | None]
 
 
+class Descriptor(int):
+    """A file descriptor; it knows its disk."""
+
+    disk: "SimDisk"
+
+
+_NUMBERS = itertools.count(1000)
+
+
 class SimDisk:
     """One node's disk. `fault(operation, name)` may fail an operation; `counts` says what bit."""
 
@@ -116,15 +136,28 @@ class SimDisk:
         self.fault: Fault = lambda _operation, _name: None
         #: Images of the catalog, oldest first: a power cut may bring an earlier one back.
         self.images: list[bytes] = []
-        self.handles: dict[int, str] = {}
-        self.blocks: list[tuple[SimFile, str, int, int]] = []
+        #: Open files by descriptor: the name they were opened by; the file lives on without it.
+        self.handles: dict[int, tuple[str, SimFile]] = {}
+        #: Folders that were made here, and whether their own name is durable. All others were always there.
+        self.folders: dict[str, bool] = {}
+        #: The operation in which the machine goes off (or the process is killed: `cut_kills`); once.
         self.cut_in: str = ""
+        self.cut_kills = False
+        #: Seconds of the wall clock.
+        self.wall: Callable[[], float] = lambda: 0.0
         #: Seconds from an append to its fdatasync, at most.
         self.sync_seconds = 0.004
 
     def path(self, name: str) -> "SimPath":
         """A path on this disk."""
         return SimPath(self, name)
+
+    def open(self, name: str) -> Descriptor:
+        """A descriptor of a file, or of a directory."""
+        fd = Descriptor(next(_NUMBERS))
+        fd.disk = self
+        self.handles[fd] = (name, self.names.get(name) or SimFile())
+        return fd
 
     def power_cut(self, dice: Dice) -> None:
         """Loses what was not synced."""
@@ -138,12 +171,34 @@ class SimDisk:
                 self._settle(name)
             else:
                 self.counts["names lost"] += 1
+        for folder in [one for one, durable in self.folders.items() if not durable]:
+            if dice.chance(0.5):
+                self.folders[folder] = True
+            else:
+                self._lose_folder(folder)
         self.names = dict(self.durable_names)
         for name in sorted(self.names):
             self.counts["pages lost"] += self.names[name].cut(dice)
         if self.images:
             kept = dice.number(0 if dice.chance(0.1) else 1, len(self.images))
             self.images = self.images[:kept]
+
+    def _lose_folder(self, folder: str) -> None:
+        self.counts["folders lost"] += 1
+        below = folder + "/"
+        for names in (self.durable_names, self.folders):
+            for name in [one for one in names if one == folder or one.startswith(below)]:
+                del names[name]
+
+    def sync_folder(self, folder: str) -> None:
+        """fsync of a directory: the names in it are durable then."""
+        self.check("sync directory", folder)
+        for one in self.names.keys() | self.durable_names.keys():
+            if one.rpartition("/")[0] == folder:
+                self._settle(one)
+        for one in self.folders:
+            if one.rpartition("/")[0] == folder:
+                self.folders[one] = True
 
     def _settle(self, name: str) -> None:
         if name in self.names:
@@ -159,7 +214,7 @@ class SimDisk:
         """
         if self.cut_in == operation:
             self.cut_in = ""
-            self.counts[f"cut in {operation}"] += 1
+            self.counts[f"{'kill' if self.cut_kills else 'cut'} in {operation}"] += 1
             raise PowerCut(self.node)
         error = self.fault(operation, name)
         if error is not None:
@@ -170,22 +225,24 @@ class SimDisk:
 
     def write(self, fd: int, parts: Sequence[bytes | memoryview], at: int) -> int:
         """pwritev: may stop in the middle, by an error or a power cut."""
-        name = self.handles[fd]
-        file = self.names[name]
         whole = b"".join(parts)
-        try:
-            self.check("write", name)
-        except (OSError, PowerCut):
-            file.write(at, whole[: self.dice.number(0, len(whole))])
-            raise
-        file.write(at, whole)
+        self.put(fd, whole, at, "write")
         return len(whole)
+
+    def put(self, fd: int, data: bytes | memoryview, at: int, operation: str) -> None:
+        """Bytes into the cache; only the first of them if the operation fails."""
+        name, file = self.handles[fd]
+        try:
+            self.check(operation, name)
+        except (OSError, PowerCut):
+            file.write(at, data[: self.dice.number(0, len(data))])
+            raise
+        file.write(at, data)
+        file.mtime = self.wall()
 
     def sync(self, fd: int) -> None:
         """fdatasync."""
-        name = self.handles[fd]
-        file = self.names.get(name)
-        assert file is not None
+        name, file = self.handles[fd]
         try:
             self.check("sync", name)
         except OSError:
@@ -196,8 +253,38 @@ class SimDisk:
 
     def allocate(self, fd: int, _: int, size: int) -> None:
         """posix_fallocate."""
-        self.check("allocate", self.handles[fd])
-        self.names[self.handles[fd]].resize(size)
+        name, file = self.handles[fd]
+        self.check("allocate", name)
+        file.resize(size)
+
+
+class SimWriter:
+    """A file that is being written anew; each write is in the cache at once."""
+
+    def __init__(self, path: "SimPath") -> None:
+        disk = path.disk
+        disk.check("create", path.text)
+        disk.names.setdefault(path.text, SimFile()).resize(0)
+        self._fd, self._at = disk.open(path.text), 0
+
+    def __enter__(self) -> "SimWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._fd.disk.handles.pop(self._fd, None)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Adds bytes."""
+        self._fd.disk.put(self._fd, data, self._at, "draft")
+        self._at += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def fileno(self) -> Descriptor:
+        """The descriptor."""
+        return self._fd
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -241,16 +328,32 @@ class SimPath:
             raise FileNotFoundError(errno.ENOENT, "no such file", self.text) from None
 
     def exists(self) -> bool:
-        """Whether it is a file, or a directory of some."""
+        """Whether it is a file, a folder that was made, or one of some files."""
+        if self.text in self.disk.names or self.text in self.disk.folders:
+            return True
         below = self.text + "/"
-        return self.text in self.disk.names or any(n.startswith(below) for n in self.disk.names)
+        return any(name.startswith(below) for name in self.disk.names)
 
     def is_dir(self) -> bool:
         """Whether it is no file: directories need not be made."""
         return self.text not in self.disk.names
 
-    def mkdir(self, **_: object) -> None:
-        """Directories are there."""
+    def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
+        """Makes a folder; its name is durable once the folder around it was synced."""
+        del exist_ok
+        if not self.exists():
+            above = self.parent
+            if parents and above.text:
+                above.mkdir(parents=True)
+            self.disk.folders[self.text] = False
+
+    def rmdir(self) -> None:
+        """Removes a folder."""
+        self.disk.folders.pop(self.text, None)
+
+    def with_suffix(self, suffix: str) -> "SimPath":
+        """The same name with another ending."""
+        return self.parent / f"{self.stem}{suffix}"
 
     def glob(self, pattern: str) -> Iterator["SimPath"]:
         """Files below it whose path matches, part by part."""
@@ -263,17 +366,32 @@ class SimPath:
                     yield SimPath(self.disk, name)
 
     def iterdir(self) -> Iterator["SimPath"]:
-        """Files in it."""
-        return self.glob("*")
+        """Files and folders in it."""
+        below = self.text + "/"
+        found = (*self.disk.names, *self.disk.folders)
+        parts = {one[len(below) :].partition("/")[0] for one in found if one.startswith(below)}
+        for part in sorted(parts):
+            yield SimPath(self.disk, below + part)
 
     def stat(self) -> SimpleNamespace:
-        """Its size."""
-        return SimpleNamespace(st_size=len(self._file().cache))
+        """Its size, and when it was written."""
+        file = self._file()
+        return SimpleNamespace(st_size=len(file.cache), st_mtime=file.mtime)
 
-    def open(self, mode: str = "r", **_: object) -> io.BytesIO:
-        """A reader of the whole content."""
+    def open(self, mode: str = "r", **_: object) -> Any:
+        """A reader of the whole content, or a writer of a new one."""
+        if mode == "wb":
+            return SimWriter(self)
         assert mode == "rb", mode
         return io.BytesIO(bytes(self._file().cache))
+
+    def read_text(self) -> str:
+        """The content."""
+        return self.read_bytes().decode()
+
+    def write_text(self, text: str) -> int:
+        """Replaces the content; not synced."""
+        return self.write_bytes(text.encode())
 
     def read_bytes(self) -> bytes:
         """The content."""
@@ -281,6 +399,7 @@ class SimPath:
 
     def write_bytes(self, data: bytes) -> int:
         """Replaces the content; not synced."""
+        self.disk.check("draft", self.text)
         file = self.disk.names.setdefault(self.text, SimFile())
         file.resize(0)
         file.write(0, data)
@@ -288,28 +407,36 @@ class SimPath:
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Removes the name."""
+        self.disk.check("unlink", self.text)
         if self.disk.names.pop(self.text, None) is None and not missing_ok:
             raise FileNotFoundError(errno.ENOENT, "no such file", self.text)
 
     def rename(self, target: "SimPath") -> "SimPath":
         """Moves the name."""
+        self.disk.check("rename", self.text)
         self.disk.names[target.text] = self._file()
         del self.disk.names[self.text]
         return target
+
+    replace = rename
 
 
 class SimOs:
     """As much of the module `os` as storage needs; file descriptors belong to a SimDisk."""
 
-    O_RDONLY, O_RDWR, O_CREAT = os.O_RDONLY, os.O_RDWR, os.O_CREAT
-    O_EXCL, O_DIRECTORY = os.O_EXCL, os.O_DIRECTORY
+    O_RDONLY, O_WRONLY, O_RDWR = os.O_RDONLY, os.O_WRONLY, os.O_RDWR
+    O_CREAT, O_EXCL, O_APPEND = os.O_CREAT, os.O_EXCL, os.O_APPEND
+    O_DIRECTORY, POSIX_FADV_DONTNEED = os.O_DIRECTORY, os.POSIX_FADV_DONTNEED
     fsencode, fspath = staticmethod(os.fsencode), staticmethod(os.fspath)
 
     def __init__(self) -> None:
-        self._disks: dict[int, SimDisk] = {}
-        self._next = 1000
+        self._dice = Dice("urandom")
 
-    def open(self, path: SimPath, flags: int, _mode: int = 0) -> int:
+    def urandom(self, count: int) -> bytes:
+        """Bytes that no client can guess."""
+        return self._dice.bytes(count)
+
+    def open(self, path: SimPath, flags: int, _mode: int = 0) -> Descriptor:
         """A descriptor."""
         disk, name = path.disk, path.text
         if flags & os.O_CREAT:
@@ -319,45 +446,45 @@ class SimOs:
             disk.names.setdefault(name, SimFile())
         elif not flags & os.O_DIRECTORY and name not in disk.names:
             raise FileNotFoundError(errno.ENOENT, "no such file", name)
-        self._next += 1
-        self._disks[self._next] = disk
-        disk.handles[self._next] = name
-        return self._next
+        return disk.open(name)
 
-    def close(self, fd: int) -> None:
-        """Gives the descriptor back."""
-        self._disks.pop(fd).handles.pop(fd)
+    def close(self, fd: Descriptor) -> None:
+        """Gives the descriptor back; its machine may have gone off meanwhile."""
+        fd.disk.handles.pop(fd, None)
 
-    def fsync(self, fd: int) -> None:
+    def fsync(self, fd: Descriptor) -> None:
         """Of a file, or of a directory: its names are durable then."""
-        disk = self._disks[fd]
-        name = disk.handles[fd]
-        if name in disk.names:
-            disk.sync(fd)
-            return
-        disk.check("sync directory", name)
-        for one in disk.names.keys() | disk.durable_names.keys():
-            if one.rpartition("/")[0] == name:
-                disk._settle(one)
+        name = fd.disk.handles[fd][0]
+        if name in fd.disk.names:
+            fd.disk.sync(fd)
+        else:
+            fd.disk.sync_folder(name)
 
     fdatasync = fsync
 
-    def pread(self, fd: int, length: int, offset: int) -> bytes:
-        """Bytes of the cache."""
-        disk = self._disks[fd]
-        disk.check("read", disk.handles[fd])
-        return bytes(disk.names[disk.handles[fd]].cache[offset : offset + length])
+    def write(self, fd: Descriptor, data: bytes) -> int:
+        """Adds bytes at the end (files opened to append)."""
+        fd.disk.put(fd, data, len(fd.disk.handles[fd][1].cache), "append")
+        return len(data)
 
-    def ftruncate(self, fd: int, size: int) -> None:
+    def pread(self, fd: Descriptor, length: int, offset: int) -> bytes:
+        """Bytes of the cache."""
+        name, file = fd.disk.handles[fd]
+        fd.disk.check("read", name)
+        return bytes(file.cache[offset : offset + length])
+
+    def posix_fadvise(self, fd: Descriptor, _start: int, _length: int, _advice: int) -> None:
+        """DONTNEED: what is read next comes from the platter."""
+        fd.disk.handles[fd][1].reread()
+
+    def ftruncate(self, fd: Descriptor, size: int) -> None:
         """Cuts a file."""
-        disk = self._disks[fd]
-        disk.names[disk.handles[fd]].resize(size)
+        fd.disk.handles[fd][1].resize(size)
 
     def truncate(self, path: SimPath, size: int) -> None:
         """Cuts a file by name."""
         path._file().resize(size)
 
-    def fstat(self, fd: int) -> SimpleNamespace:
+    def fstat(self, fd: Descriptor) -> SimpleNamespace:
         """Its size."""
-        disk = self._disks[fd]
-        return SimpleNamespace(st_size=len(disk.names[disk.handles[fd]].cache))
+        return SimpleNamespace(st_size=len(fd.disk.handles[fd][1].cache))

@@ -49,6 +49,11 @@ class SimNetwork:
         slow = max(self.slow.get(one, 0.0), self.slow.get(other, 0.0))
         return self.dice.uniform(0.0001, self.weather.delay_max) + slow
 
+    def reaches_one(self, node: str, nodes: tuple[str, ...]) -> bool:
+        """Whether some other of these nodes hears the node and is heard."""
+        others = [one for one in nodes if one != node]
+        return any(not {(node, one), (one, node)} & self.cut for one in others)
+
     async def lose(self, source: str, target: str, what: str) -> None:
         """Does nothing, or lets a message vanish: silence for ever, or a reset."""
         if (source, target) not in self.cut and not self.dice.chance(self.weather.loss):

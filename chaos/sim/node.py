@@ -6,13 +6,15 @@ the order they were made: no task of a dead life runs on.
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from chaos.sim.clock import Dice, SimClock
 from chaos.sim.consensus import SimConsensus, SimLog
+from chaos.sim.healing import Healing, storage_settings
 from chaos.sim.network import Answer, Serve, SimNetwork, SimTransport
-from chaos.sim.taps import Fences, TappedDisk, TappedStorage
+from chaos.sim.steering import Asked, Conduct, Steering, moves_api, retention_api
+from chaos.sim.taps import Fences, TappedDisk, TappedStorage, check_promises, tap_moves
 from chaos.sim.twins import SimMetrics, SimWorkers, hooks
 from cluster.replica_client import ReplicaSet
 from cluster.server import StorageOperations
@@ -21,13 +23,14 @@ from ingestor.coordinator import WriteCoordinator
 from ingestor.write_settings import WriteSettings
 from query.coordinator import ReadCoordinator
 from query.settings import QuerySettings
+from records.block_codec import EncodedBlock
+from records.errors import NotFound
 from runtime.entropy import SeededEntropy
 from storage.settings import StorageSettings
 
 STORAGE = StorageSettings(
     log_file_bytes=48 << 10, cache_bytes=1 << 20, filter_bytes=1 << 16, catalog_interval_seconds=1.5,
-    disk_floor_bytes=1 << 20, disk_hysteresis_bytes=1 << 10, disk_interval_seconds=1.0, compact=False,
-    hint_bytes_max=0, scrub_period_seconds=0.0,  # they read and write files of their own
+    disk_floor_bytes=1 << 20, disk_hysteresis_bytes=1 << 10, disk_interval_seconds=1.0,
 )  # fmt: skip
 WRITE = WriteSettings(
     filters="off", put_timeout_seconds=0.4, backoff_first_seconds=0.02, backoff_max_seconds=0.2,
@@ -93,24 +96,46 @@ class SimNode:
     """A node through all its lives. `fences` and the disk outlive crashes."""
 
     def __init__(
-        self, id: str, network: SimNetwork, log: SimLog, tasks: Tasks, dice: Dice, skew: float
+        self,
+        id: str,
+        network: SimNetwork,
+        log: SimLog,
+        tasks: Tasks,
+        dice: Dice,
+        skew: float,
+        parts: Sequence[str] = (),
     ) -> None:
+        """`parts`: what heals it; see chaos.sim.healing."""
         self.id, self._network, self._log, self._tasks = id, network, log, tasks
         self._dice = dice.fork(id)
         self.disk = TappedDisk(id, self._dice.fork("disk"))
         self.clock = SimClock(asyncio.get_running_loop(), skew)
+        self.disk.wall = lambda: self.clock.wall_micros() / 1e6
+        self._parts = parts
+        self._settings = storage_settings(STORAGE, parts)
         self.broken: list[tuple[str, str]] = []
         self.fences = Fences(id, self.broken)
+        #: See TappedStorage.
+        self.altered: Callable[[EncodedBlock], str] = lambda _block: ""
         self.metrics = SimMetrics()
         self.life = 0
         self.up = False
         self.crashes = 0
         self._applied = 0
+        #: The newest index of the agreed log when this life began: no read may know less.
+        self.begun = 0
+        #: Set before the first start.
+        self.conduct = Conduct()
 
     @property
     def owner(self) -> str:
         """The name of this life's tasks."""
         return f"{self.id}/{self.life}"
+
+    @property
+    def applied(self) -> int:
+        """The index of the agreed log that this node has applied."""
+        return self.consensus.applied if self.up else self._applied
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """A task of this life."""
@@ -121,6 +146,7 @@ class SimNode:
     async def start(self) -> None:
         """A new life on the same disk."""
         self.life += 1
+        self.begun = len(self._log.states) - 1
         work = self.spawn(self._start())
         await asyncio.wait([work])
         if work.cancelled():
@@ -134,39 +160,67 @@ class SimNode:
         views = SimViews(self.id, self.consensus, lambda node: node in self._network.serve)
         directory: Any = self.disk.path("store")
         self.storage = TappedStorage(
-            directory, self.id, STORAGE, self.clock, self.metrics,  # pyright: ignore[reportArgumentType]
+            directory, self.id, self._settings, self.clock, self.metrics,  # pyright: ignore[reportArgumentType]
             hooks=hooks(self.disk), free=lambda _: self.disk.free_bytes,
         )  # fmt: skip
         self.storage.fences = self.fences
+        self.storage.altered = self.altered
         await self.storage.start()
+        check_promises(self.storage)
+        tap_moves(self.storage)
         transport = SimTransport(self.id, self._network)
         replicas = ReplicaSet(self.id, self.storage, transport, lambda _: True)
         entropy = SeededEntropy(self._dice.number(0, 1 << 60))
         metrics, workers = self.metrics, SimWorkers()
+        parts = self.consensus, self.storage, replicas, transport, self.clock, metrics
+        self.steering = Steering(self.id, self.conduct, *parts)
+        self._healing = Healing(
+            self.id, self._parts, self.storage, views, replicas, transport, self.clock, metrics
+        )
         self.writer = WriteCoordinator(
-            views, replicas, self.clock, entropy, metrics, WRITE, workers  # pyright: ignore[reportArgumentType]
+            views, replicas, self.clock, entropy, metrics, WRITE, workers,  # pyright: ignore[reportArgumentType]
+            self._healing.missed,
         )  # fmt: skip
         self.reader = ReadCoordinator(
             views, replicas, self.clock, metrics, QUERY, workers  # pyright: ignore[reportArgumentType]
         )  # fmt: skip
+        self.moves = moves_api(self.consensus, self.steering)
+        args = self.id, views, self.consensus, transport, self.clock, entropy
+        self.retention = retention_api(*args, self.storage, self.reader)
         await self.writer.start()
-        self.spawn(self._observe())
-        operations = StorageOperations(self.storage).table()
-        self._network.serve[self.id] = self._serving(operations)
+        self.spawn(self.steering.follow())
+        self._healing.start(self.spawn)
         self._network.spawn[self.id] = lambda serve, args: self.spawn(_awaited(serve, args))
+        self._network.serve[self.id] = self._serving(self.steering.membership.operations())
+        if self.id in self.consensus.snapshot().members:
+            self._admit()  # its store is known
+        self.spawn(self._register())
         self.up = True
+
+    async def _register(self) -> None:
+        await self.steering.register()
+        self._admit()
+        self.steering.start()
+
+    def _admit(self) -> None:
+        """Peers may ask the store from now on."""
+        operations = {**StorageOperations(self.storage).table(), **self.steering.operations()}
+        operations |= {**self.steering.membership.operations(), **self._healing.operations()}
+        self._network.serve[self.id] = self._serving(operations)
+
+    async def asked(self, handler: Any, body: dict[str, Any], **match: str) -> None:
+        """One request of the operator, answered by a handler of this node."""
+        request: Any = Asked(body, **match)
+        await handler(request)
 
     @staticmethod
     def _serving(operations: dict[str, Any]) -> Serve:
         async def serve(operation: str, head: dict, payload: memoryview, deadline: Any) -> Answer:
+            if operation not in operations:
+                raise NotFound(f"no operation {operation!r}")
             return await operations[operation](head, payload, deadline)
 
         return serve
-
-    async def _observe(self) -> None:
-        async for state in self.consensus.watch():
-            epochs = {shard: lead.epoch for shard, lead in state.leaders.items()}
-            self.storage.observe_epochs(state.ring_epoch, epochs)
 
     def crash(self, power: bool) -> None:
         """Ends this life: the process alone, or with `power` the machine, and what it had not synced."""

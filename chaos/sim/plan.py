@@ -9,6 +9,7 @@ Source: Groce et al., "Swarm Testing" (ISSTA 2012); the ranges are those of Tige
 from dataclasses import dataclass, field, replace
 
 from chaos.sim.clock import Dice
+from chaos.sim.healing import COMPACTION, HINTS, PARTS
 
 #: Seconds of virtual time in which faults begin.
 SECONDS = 5.0
@@ -16,6 +17,29 @@ KINDS = (
     "kill", "power", "cut in sync", "cut after sync", "cut in write", "power all", "partition", "one way",
     "slow", "zombie", "leader", "ring", "leaderless", "eio", "eio silent", "enospc", "full", "newer producer",
 )  # fmt: skip
+#: What an operator asks for, and what happens to who carries it out, by the stage of the change.
+CHANGES = (
+    "join", "join two", "leave", "replace", "replace dead", "drain", "remove", "return", "quorum", "abort",
+    "even",
+)  # fmt: skip
+EXECUTOR = tuple(
+    f"executor {action} {stage}"
+    for action in ("kill", "power", "cut", "depose")
+    for stage in ("copying", "settling", "ending")
+)
+MOVES = (*CHANGES, *EXECUTOR)
+#: Rows go: by a rule in days, as the median clock passes them, or by a delete.
+HIDES = ("rule", "delete")
+#: What goes wrong at rest (always on the same node of a run), and in the middle of what heals.
+ROTS = ("rot bit", "rot page", "rot file")
+MERGE_KINDS = (
+    "cut in rename",
+    "cut in draft",
+    "cut in unlink",
+    "kill in rename",
+    "kill in sync directory",
+)
+HINTS_LOST = "hints lost"
 #: Numbers of a plan that a shrinking may set to nothing.
 WEATHER = ("loss", "repeat", "corrupt", "delay", "lose_answers", "skew", "sync")
 
@@ -45,11 +69,21 @@ class Plan:
     skew: float = 0.0
     sync: float = 0.004
     faults: tuple[Fault, ...] = field(default=())
+    #: What heals the nodes (chaos.sim.healing).
+    parts: tuple[str, ...] = ()
 
     def without(self, *indexes: int) -> "Plan":
         """The same with fewer faults."""
         kept = (one for index, one in enumerate(self.faults) if index not in indexes)
         return replace(self, faults=tuple(kept))
+
+    def has(self, kinds: tuple[str, ...]) -> bool:
+        """Whether some fault is of these kinds."""
+        return any(one.kind in kinds for one in self.faults)
+
+    def less(self, part: str) -> "Plan":
+        """The same without one of its parts."""
+        return replace(self, parts=tuple(one for one in self.parts if one != part))
 
     def calmer(self, name: str) -> "Plan":
         """The same without one kind of weather."""
@@ -68,7 +102,52 @@ def draw(dice: Dice, nodes: int) -> Plan:
     def some(most: float) -> float:
         return dice.uniform(0, most) if dice.chance(0.4) else 0.0
 
-    return Plan(
-        some(0.3), some(0.5), some(0.02), 0.002 + some(0.1), some(0.5), some(3.0), 0.004 + some(0.1),
-        tuple(sorted(faults, key=lambda one: one.at)),
+    weather = (
+        some(0.3), some(0.5), some(0.02), 0.002 + some(0.1), some(0.5), some(3.0), 0.004 + some(0.1)
     )  # fmt: skip
+    healing = dice.fork("healing")
+    parts = tuple(name for name, share in PARTS.items() if healing.chance(share))
+    faults += _at_rest(healing, nodes, parts)
+    if changes := _changes(dice.fork("moves"), nodes):
+        # A copy that rots on one node, while another owner leaves, may be the last one: N-W is spent twice.
+        faults = [one for one in faults if one.kind not in ROTS]
+    faults += [*changes, *_hides(dice.fork("hides"), nodes)]
+    return Plan(*weather, tuple(sorted(faults, key=lambda one: one.at)), parts)
+
+
+def _at_rest(dice: Dice, nodes: int, parts: tuple[str, ...]) -> list[Fault]:
+    """Faults of what lies on disks, and of what works on it."""
+    kinds: list[tuple[str, int]] = []
+    if dice.chance(0.4):
+        where = dice.number(0, nodes - 1)
+        kinds += [(dice.pick(ROTS), where) for _ in range(dice.number(1, 4))]
+    if HINTS in parts and dice.chance(0.3):
+        kinds.append((HINTS_LOST, dice.number(0, nodes - 1)))
+    if COMPACTION in parts and dice.chance(0.6):
+        kinds += [(dice.pick(MERGE_KINDS), dice.number(0, nodes - 1)) for _ in range(2)]
+    times = ((dice.uniform(1.0, SECONDS), dice.uniform(0.2, 1.5)) for _ in kinds)
+    return [
+        Fault(at, kind, who, for_) for (kind, who), (at, for_) in zip(kinds, times, strict=True)
+    ]
+
+
+def _changes(dice: Dice, nodes: int) -> list[Fault]:
+    """What an operator changes meanwhile, in some seeds, and what befalls the executor."""
+    if not dice.chance(0.35):
+        return []
+    kinds = [kind for kind in CHANGES if dice.chance(0.5)] or ["join"]
+    found = [_one(dice, dice.pick(kinds), nodes) for _ in range(dice.number(1, 3))]
+    if dice.chance(0.5):
+        found += [_one(dice, dice.pick(EXECUTOR), nodes) for _ in range(dice.number(1, 2))]
+    return found
+
+
+def _hides(dice: Dice, nodes: int) -> list[Fault]:
+    """Which rows go, in some seeds."""
+    if not dice.chance(0.3):
+        return []
+    return [_one(dice, dice.pick(HIDES), nodes) for _ in range(dice.number(1, 3))]
+
+
+def _one(dice: Dice, kind: str, nodes: int) -> Fault:
+    return Fault(dice.uniform(0.3, 3.5), kind, dice.number(0, nodes - 1), dice.uniform(0.2, 2.0))

@@ -1,15 +1,20 @@
 """Runs of seeds: one seed is one run, the same each time; a failing one is made smaller where it can be."""
 
 import asyncio
+import gc
 import hashlib
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from chaos.facts import Facts
 from chaos.sim.clock import Dice, Stuck, VirtualLoop
-from chaos.sim.cluster import World, judge, line
-from chaos.sim.plan import WEATHER, Plan, draw
+from chaos.sim.cluster import World
+from chaos.sim.healing import COMPACTION, healed
+from chaos.sim.judging import judge, line
+from chaos.sim.plan import HIDES, WEATHER, Plan, draw
 from chaos.sim.twins import installed
 
 #: Runs that a shrinking may cost.
@@ -41,7 +46,8 @@ def simulate(seed: int, plan: Plan | None = None) -> Outcome:
     bugs: list[str] = []
     world = World(seed, plan)
     begun = time.process_time()
-    with installed(bugs):
+    merging = COMPACTION in plan.parts or plan.has(HIDES)
+    with installed(bugs, merging=merging), _uncollected():
         loop = VirtualLoop()
         loop.set_exception_handler(lambda _, context: bugs.append(str(context.get("message"))))
         try:
@@ -52,17 +58,29 @@ def simulate(seed: int, plan: Plan | None = None) -> Outcome:
         finally:
             _drain(loop)
             loop.close()
-    broken = [*world.broken, *judge(history), *(("BUG", text) for text in bugs)]
+    broken = [*world.broken, *judge(history, world.hidden), *(("BUG", text) for text in bugs)]
     facts = Facts(history)
     bitten = world.bitten + world.network.counts
     for node in world.nodes.values():
-        bitten += node.disk.counts
+        bitten += node.disk.counts + healed(node.metrics.counts)
     text = "\n".join([*map(line, history.ops), str(sorted(bitten.items())), *map(str, broken)])
     trace = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     return Outcome(
         seed, plan, broken, trace, facts.acked_count, len(facts.reads), bitten,
         time.process_time() - begun,
     )  # fmt: skip
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No collection of garbage: a run makes little, and looking for it takes a tenth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _drain(loop: VirtualLoop) -> None:
@@ -94,6 +112,9 @@ def shrink(outcome: Outcome) -> Outcome:
     for name in WEATHER:
         if left and getattr(best.plan, name) != getattr(Plan(), name):
             smaller(best.plan.calmer(name))
+    for part in outcome.plan.parts:
+        if left:
+            smaller(best.plan.less(part))
     index = len(best.plan.faults) - 1
     while index >= 0 and left:
         smaller(best.plan.without(index))

@@ -4,25 +4,31 @@ The taps keep their own books and ask nothing of the code under test: a fence co
 given, a block is durable when the platter holds its bytes and its name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from chaos.sim.disk import SimDisk, SimFile
 from records import envelope
 from records.block import BlockHeader, EntryHeader
-from records.block_codec import decode_header
+from records.block_codec import EncodedBlock, decode_header
+from records.handover import Handover
 from records.intervals import SeqIntervals
 from records.messages import EntryStatus, PutOptions, PutReply, SealRequest
 from storage.log_format import HEAD_BYTES, RecordType
 from storage.service import StorageService
 
 _ACKS = (EntryStatus.STORED, EntryStatus.DUPLICATE)
+#: Where blocks lie; a segment is written and synced as a draft, then renamed.
+KEPT, DRAFT = ("store/log/", "store/segments/"), ".new"
 
 
 @dataclass(eq=False, slots=True)
 class Written:
-    """One block record as it went into a file. `synced`: an fdatasync of it has returned."""
+    """One block as it went into a log file, or one segment file (`start` is 0 then).
+
+    `synced`: an fdatasync of it has returned. `rotten`: some of its bytes were damaged at rest.
+    """
 
     file: SimFile
     name: str
@@ -31,15 +37,31 @@ class Written:
     header: BlockHeader
     accepted: tuple[int, ...]
     synced: bool = False
+    rotten: bool = False
 
     @property
     def entries(self) -> list[EntryHeader]:
         """The accepted ones."""
         return [self.header.entries[index] for index in self.accepted]
 
+    @property
+    def segment(self) -> bool:
+        """Whether it is a segment file."""
+        return self.name.endswith(DRAFT)
+
+    @property
+    def end(self) -> int:
+        """Where it ends in its file."""
+        return self.start + len(self.data)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the platter has its bytes as they were written."""
+        return self.file.platter[self.start : self.end] == self.data
+
 
 class TappedDisk(SimDisk):
-    """A SimDisk that keeps a list of the blocks written to log files."""
+    """A SimDisk that keeps a list of the blocks written to log files, and of segments that were synced."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -47,7 +69,7 @@ class TappedDisk(SimDisk):
 
     def write(self, fd: int, parts: Any, at: int) -> int:
         """As ever; then notes the blocks among the parts."""
-        name = self.handles[fd]
+        name, file = self.handles[fd]
         count = super().write(fd, parts, at)
         previous: bytes = b""
         for part in parts:
@@ -55,8 +77,7 @@ class TappedDisk(SimDisk):
                 meta = envelope.unpackb(previous[HEAD_BYTES:])
                 header = decode_header(part)
                 accepted = tuple(range(len(header.entries))) if meta is None else tuple(meta)
-                one = Written(self.names[name], name, at, bytes(part), header, accepted)
-                self.written.append(one)
+                self.written.append(Written(file, name, at, bytes(part), header, accepted))
             at += len(part)
             previous = bytes(part) if len(part) < 4096 else b""
         return count
@@ -64,24 +85,30 @@ class TappedDisk(SimDisk):
     def sync(self, fd: int) -> None:
         """As ever; what the file holds is synced then."""
         super().sync(fd)
-        file = self.names[self.handles[fd]]
+        name, file = self.handles[fd]
+        if name.endswith(DRAFT):
+            data = bytes(file.cache)
+            header = header_of_segment(data)
+            self.written.append(Written(file, name, 0, data, header, _all_of(header)))
         for one in self.written:
             if one.file is file:
                 one.synced = True
 
     def on_platter(self) -> Iterator[Written]:
-        """The blocks that a power cut now would leave."""
+        """The blocks and segments that a power cut now would leave; those that rotted since as well."""
+        files = {
+            id(file)
+            for name, file in self.durable_names.items()
+            if name.startswith(KEPT) and not name.endswith(DRAFT)
+        }
         for one in self.written:
-            end = one.start + len(one.data)
-            if self.durable_names.get(one.name) is one.file and (
-                one.file.platter[one.start : end] == one.data
-            ):
+            if id(one.file) in files and (one.rotten or one.whole):
                 yield one
 
     def seqs_on_platter(self, producer: tuple[str, ...], epoch: int) -> SeqIntervals:
-        """What a power cut now would leave of one producer epoch."""
+        """What a power cut now would leave of one producer epoch; what rotted was there once, and counts."""
         found = SeqIntervals()
-        for one in self.on_platter():
+        for one in self._held():
             for entry in one.entries:
                 if entry.sequenced and (entry.producer_key, entry.producer_epoch) == (
                     producer,
@@ -90,6 +117,27 @@ class TappedDisk(SimDisk):
                     found.update(entry.seqs)
                     found.update(entry.skips)
         return found
+
+    def contents_on_platter(self) -> set[bytes]:
+        """Content hashes of the entries that a power cut now would leave, or that rotted since."""
+        return {entry.content_hash for one in self._held() for entry in one.entries}
+
+    def _held(self) -> list[Written]:
+        rotten = [one for one in self.written if one.rotten and one.synced]
+        return [*(one for one in self.on_platter() if not one.rotten), *rotten]
+
+
+def header_of_segment(data: bytes) -> BlockHeader:
+    """The block header of a segment file's bytes: groups, front, mark (magic, length of front), footer."""
+    footer = int.from_bytes(data[-8:-4], "little") + 8
+    mark = len(data) - footer - 16
+    assert data[mark : mark + 8] == b"QLSG0001"
+    front = int.from_bytes(data[mark + 8 : mark + 16], "big")
+    return decode_header(data[mark - front : mark])
+
+
+def _all_of(header: BlockHeader) -> tuple[int, ...]:
+    return tuple(range(len(header.entries)))
 
 
 @dataclass(slots=True)
@@ -101,6 +149,8 @@ class Fences:
     shards: dict[int, int] = field(default_factory=dict)
     producers: dict[tuple[int, Any], int] = field(default_factory=dict)
     ring_epoch: int = 0
+    #: The newest ring that it said it knows, durably, when shards moved.
+    told_ring: int = 0
 
     def at_put(self, header: BlockHeader) -> tuple[int, list[tuple[int, int]]]:
         """The fences in force when a put arrives: (ring epoch, (shard epoch, producer epoch) of entries)."""
@@ -143,12 +193,16 @@ class TappedStorage(StorageService):
     """The real storage service; what it answers is held against the fences it has promised."""
 
     fences: Fences
+    #: Says what is wrong with the rows of a block that comes as a repair; "" if they are what was sent.
+    altered: Callable[[EncodedBlock], str] = staticmethod(lambda _block: "")
 
     async def put(self, block: Any, options: PutOptions) -> PutReply:
         """See StorageService."""
         before = self.fences.at_put(block.header)
         reply = await super().put(block, options)
         self.fences.judge(before, block.header, options, reply)
+        if options.repair and EntryStatus.STORED in reply.statuses and (why := self.altered(block)):
+            self.fences.broken.append(("I14", f"{self.node_id} took as a repair {why}"))
         return reply
 
     async def seal(self, request: SealRequest) -> None:
@@ -163,3 +217,49 @@ class TappedStorage(StorageService):
         key = (shard, producer)
         self.fences.producers[key] = max(self.fences.producers.get(key, 0), newest)
         return newest
+
+
+def tap_moves(storage: TappedStorage) -> None:
+    """Notes the fences that a started store promises, or takes over, when shards move."""
+    moves, fences = storage.moves, storage.fences
+    hand_over, raise_ring, take_over = moves.hand_over, moves.raise_ring, moves.take_over
+
+    def promised(ring_epoch: int) -> None:
+        fences.ring_epoch = max(fences.ring_epoch, ring_epoch)
+        fences.told_ring = max(fences.told_ring, ring_epoch)
+
+    async def handing(shard: int, ring_epoch: int) -> Handover:
+        handed = await hand_over(shard, ring_epoch)
+        promised(ring_epoch)
+        return handed
+
+    async def raising(ring_epoch: int) -> None:
+        await raise_ring(ring_epoch)
+        promised(ring_epoch)
+
+    async def taking(handed: Handover, ring_epoch: int) -> None:
+        await take_over(handed, ring_epoch)
+        promised(ring_epoch)
+        known = fences.shards.get(handed.shard, 0)
+        fences.shards[handed.shard] = max(known, handed.fence)
+        for producer, newest in handed.newest:
+            key = (handed.shard, producer)
+            fences.producers[key] = max(fences.producers.get(key, 0), newest)
+
+    places: Any = moves
+    places.hand_over, places.raise_ring, places.take_over = handing, raising, taking
+
+
+def check_promises(storage: TappedStorage) -> None:
+    """I15 of a store that has just started: it knows the rings and producers' epochs that it spoke for."""
+    fences, engine = storage.fences, storage._engine
+    if engine.ring_epoch < fences.told_ring:
+        text = f"{fences.node} forgot ring epoch {fences.told_ring}, and knows {engine.ring_epoch}"
+        fences.broken.append(("I15", text))
+    for (shard, producer), epoch in fences.producers.items():
+        known = engine.holdings.producers.newest_epoch(shard, producer)
+        if known < epoch:
+            text = (
+                f"{fences.node} forgot producer epoch {epoch} of {producer[2]}, and knows {known}"
+            )
+            fences.broken.append(("I15", text))

@@ -1,11 +1,12 @@
 """Stand-ins for what a node has of its machine, and `installed()`, which puts them in place for a run.
 
 Replaced, by name, in the modules that use them: files (`os` of storage), the log's writer thread, worker
-threads, the directory with its lock, where the catalog's database lies, background chores that only cost or
-save time (merging, reading ahead). Everything else is the product's own code.
+threads, the directory with its lock, where the catalog's database lies, reading ahead, CPU time that is
+measured, and the numbers that make merging wait for minutes. Everything else is the product's own code.
 """
 
 import asyncio
+import errno
 import logging
 import sqlite3
 import sys
@@ -13,29 +14,70 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import cluster.sync_loop
 import storage.block_files
+import storage.compaction
+import storage.compaction_plan
+import storage.hinting
+import storage.hints
 import storage.opening
+import storage.reclaim
 import storage.recovery
+import storage.repack
+import storage.scrub
+import storage.scrub_read
+import storage.segment_file
+import storage.segment_open
+import storage.segment_write
 import storage.service
 import storage.wal
 from chaos.sim.disk import PowerCut, SimDisk, SimOs, SimPath
+from cluster.sync_shards import SyncLimits
+from records.errors import BlockCorrupt, StorageFailed
 from runtime.logs import Logger
 from storage.catalog import Catalog
+from storage.home import Home
 from storage.wal import LogHooks, Wal
 
 #: Where something is replaced: in what, under which name, by what.
 Place = tuple[Any, str, Any]
 #: Virtual seconds from an append to its fdatasync, at least.
 SYNC_SECONDS_MIN = 0.0005
+#: Virtual seconds that work on a merge takes, before it and after it.
+MERGE_SECONDS = 0.01
 #: Events logged as errors that no fault explains: a bug in the product.
 BUGS = (
     "background task failed", "step failed", "call failed", "operation failed",
     "an append's callback failed", "read repair failed", "block cannot be encoded",
+    "copy of a shard failed", "sweep failed", "the state's deletes cannot be read",
 )  # fmt: skip
+
+
+#: Modules that open files, that use threads, that measure the CPU they took.
+WITH_FILES = (
+    storage.wal, storage.recovery, storage.block_files, storage.hints, storage.segment_file,
+    storage.segment_open, storage.segment_write, storage.scrub_read,
+)  # fmt: skip
+WITH_WORKERS = (storage.service, storage.compaction, storage.hinting, storage.scrub)
+WITH_CPU_TIME = (storage.compaction, storage.scrub_read)
+#: Numbers that would let nothing of it happen within the seconds and the few entries of a run.
+SOON = (
+    (storage.compaction_plan, "MANY_BLOCKS", 12),
+    (storage.compaction_plan, "SOME_BLOCKS", 4),
+    (storage.compaction_plan, "SOME_SECONDS", 0.4),
+    (storage.compaction_plan, "FEW_SECONDS", 1.0),
+    (storage.compaction_plan, "MANY_SEGMENTS", 3),
+    (storage.compaction_plan, "REST_SECONDS", 1.5),
+    (storage.compaction, "_GRACE_SECONDS", 0.3),
+    (storage.reclaim, "_LOG_SECONDS", 0.7),
+    (storage.repack, "GONE_MIN", 24),
+    (cluster.sync_loop, "SyncLimits", partial(SyncLimits, answer_seconds=2.0, fetch_seconds=3.0)),
+)
 
 
 class SimMetrics:
@@ -57,9 +99,9 @@ class _Metric:
     def __init__(self, counts: Counter[str], name: str) -> None:
         self._counts, self._name = counts, name
 
-    def labels(self, *_: object, **__: object) -> "_Metric":
-        """The same for all labels."""
-        return self
+    def labels(self, *values: object) -> "_Metric":
+        """A count of its own."""
+        return _Metric(self._counts, " ".join(map(str, (self._name, *values))))
 
     def inc(self, amount: float = 1, **_: object) -> None:
         """Counts."""
@@ -75,15 +117,23 @@ class _Metric:
 
 
 class SimWorkers:
-    """Work of threads, done on the loop a turn later."""
+    """Work of threads, done on the loop a turn later; that of a merge takes time, before and after."""
 
     def __init__(self, threads: int = 1, name: str = "") -> None:
-        del threads, name
+        del threads
+        self._seconds = MERGE_SECONDS if name == "storage-compact" else 0.0
 
     async def run(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The result of `work`."""
-        await asyncio.sleep(0)
-        return work(*args, **kwargs)
+        await asyncio.sleep(self._seconds)
+        try:
+            result = work(*args, **kwargs)
+        except PowerCut as cut:
+            LOST_POWER[str(cut)]()  # cancels this task, too
+            raise asyncio.CancelledError from cut
+        if self._seconds:
+            await asyncio.sleep(self._seconds)
+        return result
 
     def share(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """`work` on each item."""
@@ -161,10 +211,10 @@ class SimWal(Wal):
 LOST_POWER: dict[str, Callable[[], None]] = {}
 
 
-class SimHome:
+class SimHome(Home):
     """A node's directory on its SimDisk; the disk belongs to the node."""
 
-    def __init__(self, directory: SimPath, node_id: str) -> None:
+    def __init__(self, directory: Any, node_id: str) -> None:
         self.directory = directory
         self.log, self.quarantine = directory / "log", directory / "quarantine"
         self.segments = directory / "segments"
@@ -174,14 +224,10 @@ class SimHome:
     def close(self) -> None:
         """There is no lock."""
 
-    def last_segment(self) -> int:
-        """Nothing is merged."""
-        return 0
-
-    def keep_damaged(self, path: SimPath, offset: int, length: int) -> None:
-        """Counted."""
-        del path, offset, length
-        self.directory.disk.counts["blocks set aside"] += 1
+    def keep_damaged(self, path: Any, offset: int, length: int) -> None:
+        """As the real one; counted."""
+        path.disk.counts["blocks set aside"] += 1
+        super().keep_damaged(path, offset, length)
 
 
 class SimCatalog(Catalog):
@@ -204,13 +250,18 @@ class SimCatalog(Catalog):
         super().create()
 
     def write(self, batch: Any) -> None:
-        """Writes, and keeps the images of the last three times."""
+        """Writes, and keeps the images of the last three times; what lets go of blocks is synced."""
         super().write(batch)
         assert self._db is not None
-        self._disk.images = [*self._disk.images[-2:], self._db.serialize()]
+        kept = [] if batch.gone else self._disk.images[-2:]
+        self._disk.images = [*kept, self._db.serialize()]
+
+    def damage(self) -> str:
+        """Nobody damages it."""
+        return ""
 
 
-class _Idle:
+class Idle:
     """A chore that never comes to work."""
 
     pause_seconds = 3600.0
@@ -249,31 +300,38 @@ def hooks(disk: SimDisk) -> LogHooks:
     return LogHooks(disk.sync, disk.write, disk.allocate, lambda: disk.dice.number(1, 1 << 31))
 
 
+def _explained(error: object) -> bool:
+    """Whether a fault of the plan explains an error: a bad or full disk, or damage that was found."""
+    bad_disk = isinstance(error, OSError) and error.errno in (errno.EIO, errno.ENOSPC)
+    return bad_disk or isinstance(error, BlockCorrupt | StorageFailed)
+
+
 @contextmanager
-def installed(bugs: list[str]) -> Iterator[None]:
+def installed(bugs: list[str], merging: bool = True) -> Iterator[None]:
     """Puts the stand-ins in place. Errors logged that no fault explains go into `bugs`."""
     os_twin = SimOs()
     threads = SimpleNamespace(Condition=threading.Condition, Thread=_NoThread)
 
     def emit(self: Logger, level: int, event: str, fields: dict[str, Any]) -> None:
-        if level >= logging.ERROR and event in BUGS:
+        if level >= logging.ERROR and event in BUGS and not _explained(fields.get("error")):
             bugs.append(f"{event}: {fields}")
 
     service = storage.service
     places: list[Place] = [
-        (storage.wal, "os", os_twin),
+        *((module, "os", os_twin) for module in WITH_FILES),
+        *((module, "Workers", SimWorkers) for module in WITH_WORKERS),
+        *((module, "time", SimpleNamespace(thread_time=lambda: 0.0)) for module in WITH_CPU_TIME),
+        *((module, name, value) for module, name, value in SOON),
         (storage.wal, "threading", threads),
-        (storage.recovery, "os", os_twin),
-        (storage.block_files, "os", os_twin),
         (storage.opening, "Catalog", SimCatalog),
         (service, "Home", SimHome),
         (service, "Wal", SimWal),
-        (service, "Workers", SimWorkers),
-        (service, "Compactor", _Idle),
-        (service, "Warmer", _Idle),
+        (service, "Warmer", Idle),
         (service, "use_steady_memory", lambda: None),
         (Logger, "_emit", emit),
     ]
+    if not merging:
+        places.append((service, "Compactor", Idle))
     absent = {name: None for name in ("pandas", "dateutil") if name not in sys.modules}
     without = mock.patch.dict(sys.modules, absent)  # Arrow looks for them again and again
     try:

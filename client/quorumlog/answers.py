@@ -58,6 +58,8 @@ class IngestAnswer:
     conflict: bool
     #: What operators ask to have again: (id, ranges).
     replay: tuple[tuple[str, tuple[Range, ...]], ...] = ()
+    #: The service was split: rows under a new epoch would be written in another shard.
+    new_epoch: bool = False
 
 
 def read_json(status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
@@ -110,6 +112,7 @@ def _ingest_answer(raw: dict[str, Any], conflict: bool) -> IngestAnswer:
             (str(one["id"]), tuple((int(first), int(last)) for first, last in one["ranges"]))
             for one in raw.get("replay", [])
         ),
+        new_epoch=raw.get("newEpoch") is True,
     )
 
 

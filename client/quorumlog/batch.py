@@ -49,6 +49,7 @@ class SendSettings:
     max_in_flight: int = 1
     ack: str | None = None
     replay_poll_seconds: float = 300.0
+    spread: bool = True
 
 
 def batch_body(meta: Meta, rows: Sequence[bytes], skips: Sequence[Skip]) -> bytes:

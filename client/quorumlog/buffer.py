@@ -84,6 +84,7 @@ class Buffer:
         self._pending: list[bytes] = []
         self._ready_told = False
         self._ack_dirty = self._closed = self._file_closed = False
+        self._regrouping = False  # `_groups` is about to be replaced: pending rows stay pending
         self.write_errors = 0
         self.failure: BufferFailed | None = None
         self._file = BufferFile(path) if path is not None else None
@@ -108,9 +109,8 @@ class Buffer:
         self.written_till = self._next_seq - 1
         self._writer: threading.Thread | None = None
         if self._file is not None:
-            self._writer = threading.Thread(
-                target=self._write_loop, name="quorumlog-buffer", daemon=True
-            )
+            name = "quorumlog-buffer"
+            self._writer = threading.Thread(target=self._write_loop, name=name, daemon=True)
             self._writer.start()
 
     # Any thread.
@@ -143,9 +143,8 @@ class Buffer:
             if self._closed:
                 raise ProducerClosed("the producer is closed")
             if self._live_bytes + len(body) > self._limits.bytes_max:
-                raise BufferFull(
-                    f"buffer holds {self._live_bytes} bytes without an ack", code="BUFFER_FULL"
-                )
+                text = f"buffer holds {self._live_bytes} bytes without an ack"
+                raise BufferFull(text, code="BUFFER_FULL")
             seq = self._next_seq
             self._next_seq = seq + 1
             row = with_seq(body, seq)
@@ -156,7 +155,7 @@ class Buffer:
                 if len(self._pending) == 1:
                     self._work.notify()
                 return seq
-            if len(self._pending) >= GROUP_ROWS_MAX:
+            if len(self._pending) >= GROUP_ROWS_MAX and not self._regrouping:
                 self._seal_pending()
             self.written_till = seq
         self._tell_ready()
@@ -177,7 +176,7 @@ class Buffer:
     # The sender.
 
     def collect_ready(self) -> int:
-        """The seq up to which rows may be sent; `on_ready` will be called for the next ones."""
+        """The seq up to which rows may be sent; `on_ready` is called for the next ones."""
         self._ready_told = False
         return self.written_till
 
@@ -188,8 +187,7 @@ class Buffer:
             return at < 0 or self._groups[at].rows is not None
 
     def rows(self, first: int, last: int, bytes_max: int) -> list[bytes]:
-        """Rows with consecutive seqs from `first`: at least one, at most up to `last` and
-        `bytes_max`, possibly fewer.
+        """Consecutive rows from `first`: one at least, up to `last` and `bytes_max`, perhaps fewer.
 
         Raises:
             BufferFailed: the file cannot be read.
@@ -322,9 +320,7 @@ class Buffer:
     def begin_move(self, keep: list[Range]) -> None:
         """Notes durably that only the rows in `keep`, and later ones, wait for a new epoch. Blocks."""
         with self._io:
-            if self._file is None:
-                with self._lock:
-                    self._seal_pending()
+            self._regroup(seal=self._file is None)
             groups = [
                 part
                 for group in self._groups
@@ -334,9 +330,16 @@ class Buffer:
             next_seq = max(last + 1, self.meta.next_seq)
             self._swap(replace(self.meta, moving=True, next_seq=next_seq), groups)
 
+    def _regroup(self, *, seal: bool) -> None:
+        with self._lock:
+            if seal:
+                self._seal_pending()
+            self._regrouping = True
+
     def finish_move(self, epoch: int) -> None:
         """Renumbers all rows from 1 under `epoch`, durably. Blocks."""
         with self._io:
+            self._regroup(seal=False)
             seq = 1
             groups: list[Group] = []
             for group in self._groups:
@@ -358,6 +361,7 @@ class Buffer:
         with self._lock:
             self.meta = meta
             self._groups = groups
+            self._regrouping = False
             self._kept.clear()
             if renumber_pending_from is not None:
                 first = renumber_pending_from
@@ -367,9 +371,7 @@ class Buffer:
             held = sum(group.size_bytes for group in groups)
             pending = sum(map(len, self._pending))
             self._live_bytes = held + pending
-            self._memory_bytes = pending + sum(
-                group.size_bytes for group in groups if group.rows is not None
-            )
+            self._memory_bytes = pending + sum(g.size_bytes for g in groups if g.rows is not None)
             self._dead_bytes = 0
 
     def _replace_file(self, file: BufferFile, meta: Meta, groups: list[Group]) -> None:
@@ -439,14 +441,12 @@ class Buffer:
         if rows:
             self._tell_ready()
 
-    def _append(
-        self, file: BufferFile, first: int, rows: list[bytes], ack_till: int | None
-    ) -> None:
-        ack = b"" if ack_till is None else frames.encode_ack(ack_till)
+    def _append(self, file: BufferFile, first: int, rows: list[bytes], ack: int | None) -> None:
+        mark = b"" if ack is None else frames.encode_ack(ack)
         data = frames.encode_rows(first, rows) if rows else b""
-        offset = file.append(ack + data, durable=self._limits.durable and bool(rows)) + len(ack)
+        offset = file.append(mark + data, durable=self._limits.durable and bool(rows)) + len(mark)
         with self._lock:
-            self._dead_bytes += len(ack)
+            self._dead_bytes += len(mark)
             if not rows:
                 return
             group = group_of(first, rows, offset, len(data))

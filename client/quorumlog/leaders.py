@@ -1,9 +1,10 @@
 """Whom to ask next: members, the shard's leader as far as hints tell, who is down. Pure.
 
 Rule (Raft's client rule with epochs): follow the hint with the newest epoch, else ask any ingestor.
-A hint is older if it has a lower ring epoch, or the same ring epoch (or shard) and a lower shard
-epoch. A leader that did not answer is avoided for a while, and the others are then asked *without*
-the wish for a hint, so that they pass the request on: they may reach the leader when we cannot.
+A hint is older if it is of the same shard and has a lower shard epoch, or of another shard (a producer's
+shard follows its epoch) and has a lower ring epoch. A leader that did not answer is avoided for a while,
+and the others are then asked *without* the wish for a hint, so that they pass the request on: they may
+reach the leader when we cannot.
 """
 
 from __future__ import annotations
@@ -140,6 +141,6 @@ def hint_from(raw: object) -> LeaderHint | None:
 
 def _age(new: LeaderHint, held: LeaderHint) -> int:
     """Negative if `new` is older than `held`."""
-    if new.ring_epoch != held.ring_epoch and new.shard != held.shard:
+    if new.shard != held.shard:
         return new.ring_epoch - held.ring_epoch
     return new.shard_epoch - held.shard_epoch

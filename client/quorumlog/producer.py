@@ -64,6 +64,8 @@ class Producer:
         durable: sync the file before rows are sent.
         max_in_flight: requests without an answer at one time.
         ack: `one`, `quorum` or `all` instead of the cluster's default.
+        spread: take a new epoch when the service is spread over more shards. False for a source that
+            goes by `last_seq`, as a new epoch numbers rows from 1.
         token, tenant, tls: credentials, tenant (`X-Scope-OrgID`), TLS settings for https.
         on_rejected: called on the loop for each row that the server will never take.
         close_timeout_seconds: how long leaving the context waits for acks.
@@ -88,6 +90,7 @@ class Producer:
         durable: bool = False,
         max_in_flight: int = 1,
         ack: str | None = None,
+        spread: bool = True,
         token: str | None = None,
         tenant: str | None = None,
         tls: ssl.SSLContext | None = None,
@@ -126,7 +129,7 @@ class Producer:
             token, tenant, tls, connect_timeout_seconds, request_timeout_seconds
         )
         self._send_settings = SendSettings(
-            batch_rows, batch_bytes, linger_seconds, max_in_flight, ack, replay_poll_seconds
+            batch_rows, batch_bytes, linger_seconds, max_in_flight, ack, replay_poll_seconds, spread
         )
         self._close_timeout_seconds = close_timeout_seconds
         self._on_rejected = on_rejected
@@ -162,7 +165,7 @@ class Producer:
         """The seq of the newest row taken; after opening, of the newest row that the buffer kept.
 
         A source with positions of its own goes on behind it after a crash, as long as each of its
-        rows was sent under one epoch.
+        rows was sent under one epoch (`spread=False`).
         """
         return self._opened().last_seq
 

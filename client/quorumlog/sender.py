@@ -12,6 +12,10 @@ order, so that a crash after each step is harmless:
 2. the buffer notes durably that only the rows without a promise remain (`begin_move`);
 3. the cluster issues a new epoch, durable on its side;
 4. the buffer stores it, with the rows renumbered from 1 (`finish_move`); only then it is used.
+
+A service that is spread over more shards: an answer then says that a new epoch would be written elsewhere.
+The sender sends no row that it has not sent before until all others are durable, so that nothing is
+renumbered whose fate is not known, and takes the same steps.
 """
 
 from __future__ import annotations
@@ -52,6 +56,9 @@ log = logging.getLogger(__name__)
 
 #: The server lists at most 100 bad rows: a batch in conflict is sent again in pieces this small.
 _CONFLICT_ROWS = 100
+#: Seconds between two moves that only spread the load, whatever answers say. Each costs a round trip.
+_SPREAD_SECONDS = 60.0
+_NO_SEQ_AFTER = 1 << 62
 
 
 class Sender:
@@ -91,7 +98,8 @@ class Sender:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: list[tuple[list[int], asyncio.Future[None]]] = []
         self._linger_until: float | None = None
-        self._identity_lost = False
+        self._identity_lost = self._spreading = self._moving = False
+        self._spread_at = -_SPREAD_SECONDS
         self._again_in_a_row = 0
         #: The latest failure, None while all is well.
         self.failure: QuorumlogError | None = None
@@ -130,7 +138,7 @@ class Sender:
 
     def _tell_waiters(self, error: QuorumlogError | None = None) -> None:
         settled_till = self._window.settled_till
-        moving = self._identity_lost or self._buffer.needs_epoch
+        moving = self._identity_lost or self._buffer.needs_epoch or self._moving
         for (target,), done in self._waiters:
             if done.done():
                 continue
@@ -168,16 +176,24 @@ class Sender:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _step(self) -> None:
-        if self._buffer.needs_epoch or (self._identity_lost and not self._tasks):
+        lost = self._identity_lost and not self._tasks
+        if self._buffer.needs_epoch or lost or self._moving or self._has_drained():
             await self._move()
         self._wake.clear()
         while not self._identity_lost and self._launch():
             pass
         await self._wake.wait()
 
+    def _has_drained(self) -> bool:
+        """Whether it may move to spread the load: all that was ever sent is durable."""
+        settled = self._window.settled_till >= self._window.highest_sent
+        return self._spreading and settled and not self._tasks and not self._skips
+
     def _launch(self) -> bool:
         """Starts one request if there is reason for one."""
         available = self._buffer.collect_ready()
+        if self._spreading:
+            available = min(available, self._window.highest_sent)
         if len(self._tasks) >= self._settings.max_in_flight:
             return False
         if self._replay_next and self._launch_replay():
@@ -331,6 +347,8 @@ class Sender:
             self._stats.unfillable += high - low + 1
             log.error("the server misses seqs %d-%d that it had acknowledged", low, high)
         self._replayer.on_answer(answer, progress.unfillable)
+        if answer.new_epoch and self._settings.spread and not self._spreading:
+            self._spreading = time.monotonic() - self._spread_at >= _SPREAD_SECONDS
         self._tell_waiters()
 
     def _on_conflict(self, request: Range, answer: IngestAnswer) -> None:
@@ -382,15 +400,19 @@ class Sender:
     async def _move(self) -> None:
         """Steps 2-4 of the module's text; at the start of a fresh, named buffer only 3 and 4."""
         fresh = self._buffer.meta.epoch == 0
-        if self._identity_lost and not self._buffer.meta.moving:
-            keep = self._window.unsettled(self._buffer.written_till)
+        self._moving = True
+        if (self._identity_lost or self._spreading) and not self._buffer.meta.moving:
+            till = self._buffer.written_till
+            later = (till + 1, _NO_SEQ_AFTER)  # rows may be taken before the buffer has heard of it
+            keep = [*self._window.unsettled(till), later]
             await asyncio.to_thread(self._buffer.begin_move, keep)
         epoch = await self._ask_epoch(fresh)
         await asyncio.to_thread(self._buffer.finish_move, epoch)
         self._window = AckWindow(0, 0)
         self._replayer.plan.clear()
         self._skips.clear()
-        self._identity_lost = False
+        self._identity_lost = self._spreading = self._moving = False
+        self._spread_at = time.monotonic()
         for target, _ in self._waiters:
             target[0] = self._buffer.last_seq
         self._tell_waiters()

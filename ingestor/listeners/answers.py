@@ -40,6 +40,7 @@ class Tally:
     max_seen: int = 0
     missing: Spans = ()
     asked: tuple[tuple[str, Spans], ...] = ()
+    new_epoch: bool = False
 
     def add(self, batch: Batch, result: WriteResult | None, rows_before: int) -> None:
         """One piece; `rows_before`: rows of the pieces before it. No result: nothing was to write."""
@@ -55,6 +56,7 @@ class Tally:
         self.owners = max(self.owners, result.owners)
         self.ack_till, self.max_seen = result.ack_till, result.max_seen
         self.missing, self.asked = result.missing, result.asked
+        self.new_epoch = result.new_epoch
         self.conflicts += len(result.conflicts)
         self.rejected_count += len(result.conflicts)
         self._list(result.conflicts, rows_before)
@@ -88,7 +90,8 @@ def headers_of(tally: Tally) -> dict[str, str]:
 def progress_of(result: WriteResult | Tally) -> dict[str, Any]:
     """`ackTill`, `missing` (at most 1000, then `missingTruncated`), `missingRanges`, `status`.
 
-    `replay`, if operators ask this producer for rows again: `[{id, ranges}]`.
+    `replay`, if operators ask this producer for rows again: `[{id, ranges}]`. `newEpoch`, if the service was
+    split: an epoch issued now would spread the load, once all that was sent is acknowledged.
     """
     seqs: list[int] = []
     for first, last in result.missing:
@@ -102,6 +105,8 @@ def progress_of(result: WriteResult | Tally) -> dict[str, Any]:
     body["status"] = "partial" if result.missing else "complete"
     if result.asked:
         body["replay"] = [{"id": name, "ranges": spans} for name, spans in result.asked]
+    if result.new_epoch:
+        body["newEpoch"] = True
     return body
 
 

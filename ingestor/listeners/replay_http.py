@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -130,11 +131,13 @@ class ReplayApi:
         tenant = read_head(request, self._limits, self._clock).tenant
         ask = _ask_of(request, tenant)
         view = self._views.current()
+        deadline = Deadline.after(self._clock, ANSWER_SECONDS)
         if ask.producer:
-            shards: Iterable[int] = [view.shard_of(tenant, ask.service, ask.producer)]
+            epoch = ask.epoch or await self._replays.newest_epoch(ask, ask.producer, deadline)
+            ask = replace(ask, epoch=epoch)
+            shards: Iterable[int] = [view.shard_of(tenant, ask.service, ask.producer, ask.epoch)]
         else:
             shards = view.shards_holding(tenant, ask.service)
-        deadline = Deadline.after(self._clock, ANSWER_SECONDS)
         opened: list[dict[str, Any]] = []
         noted: list[int] = []
         for shard in shards:
@@ -163,7 +166,7 @@ class ReplayApi:
         one = await self._one(request)
         tenant = read_head(request, self._limits, self._clock).tenant
         view = self._views.current()
-        shard = view.shard_of(tenant, one["service"], one["producer"])
+        shard = view.shard_of(tenant, one["service"], one["producer"], one["epoch"])
         leader = view.leader(shard)
         if leader is None:
             raise not_leader(view, shard)

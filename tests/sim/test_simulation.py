@@ -14,7 +14,8 @@ import pytest
 
 from chaos.mutants import MUTANTS, Mutant, hunt
 from chaos.sim.clock import Dice
-from chaos.sim.plan import KINDS, Plan, draw
+from chaos.sim.healing import PARTS
+from chaos.sim.plan import HIDES, HINTS_LOST, KINDS, MERGE_KINDS, MOVES, ROTS, Fault, Plan, draw
 from chaos.sim.run import Outcome, shrink, simulate
 from chaos.sim.twins import replaced
 from tests.support.source import ROOT
@@ -41,6 +42,37 @@ def test_a_seed_holds_all_invariants(seed: int) -> None:
     assert outcome.bitten
 
 
+def test_shards_move_while_clients_write_and_the_executor_dies() -> None:
+    """A fourth node takes a third one's place; who moves shards is killed while they are read anew."""
+    faults = (
+        Fault(0.5, "executor kill settling", 0, 0.8),
+        Fault(0.6, "replace", 2, 0.5),
+    )
+
+    outcome = simulate(7, Plan(faults=faults))
+
+    assert outcome.broken == []
+    assert outcome.bitten["asked: replace"] == 1
+    assert outcome.bitten["executor kill settling"] == 1
+    assert outcome.bitten["entries let go"] > 0
+
+
+def test_rows_go_while_a_node_is_away() -> None:
+    """Rules pass the rows of some clients, and a delete names others, while one node is down."""
+    faults = (
+        Fault(0.8, "power", 1, 3.0),
+        *(Fault(at, "rule", 0, 0.5) for at in (1.0, 1.2, 1.4)),
+        Fault(1.6, "delete", 0, 0.5),
+        Fault(2.6, "delete", 0, 0.5),
+    )
+
+    outcome = simulate(11, Plan(faults=faults))
+
+    assert outcome.broken == []
+    assert outcome.bitten["rows hidden"] > 10
+    assert outcome.bitten["entries expired"] > 0
+
+
 def test_the_same_seed_gives_the_same_trace_under_any_hash_seed() -> None:
     """Twice in this process, once in others that order sets and dicts of texts otherwise."""
     code = "from chaos.sim.run import simulate; print(simulate(1003).trace)"
@@ -57,12 +89,17 @@ def test_the_same_seed_gives_the_same_trace_under_any_hash_seed() -> None:
 
 
 def test_plans_differ_and_every_kind_of_fault_is_drawn() -> None:
-    """Swarm: no seed has all kinds, all seeds together have each."""
-    plans = [draw(Dice("plan", seed), 3) for seed in range(200)]
+    """Swarm: no seed has all kinds, all seeds together have each; what rots is on one node."""
+    plans = [draw(Dice("plan", seed), 3) for seed in range(500)]
 
     kinds = [{fault.kind for fault in plan.faults} for plan in plans]
-    assert set().union(*kinds) == set(KINDS)
+    assert set().union(*kinds) == {*KINDS, *ROTS, *MERGE_KINDS, HINTS_LOST, *MOVES, *HIDES}
     assert max(map(len, kinds)) < len(KINDS)
+    assert {frozenset(plan.parts) for plan in plans} >= {frozenset(), frozenset(PARTS)}
+    assert all(len({one.who for one in plan.faults if one.kind in ROTS}) < 2 for plan in plans)
+    assert (
+        {plan.has(MOVES) for plan in plans} == {plan.has(HIDES) for plan in plans} == {True, False}
+    )
     assert {plan.loss > 0 for plan in plans} == {True, False}
 
 

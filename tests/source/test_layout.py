@@ -48,6 +48,7 @@ HOMES = {
         "node/files_http.py",
         "node/retaining.py",
         "node/retention_http.py",
+        "node/splits_http.py",
         "client/quorumlog/*.py",
     ),
     "duckdb": ("query/sql_child.py",),

@@ -8,6 +8,7 @@ check on the write path, not a copy of the storage package.
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from records.block import EntryHeader, ProducerKey
 from records.block_codec import EncodedBlock, decode_block, encode_block, open_body, parse_prefix
 from records.columns import plain
 from records.consistency import QuorumPolicy
-from records.errors import ConnectionLost, NotFound, StaleRingEpoch, StaleShardEpoch
+from records.errors import ConnectionLost, NotFound, NotReady, StaleRingEpoch, StaleShardEpoch
 from records.ids import BlockId, EntryId, RingEpoch
 from records.intervals import SeqIntervals
 from records.messages import (
@@ -31,7 +32,8 @@ from records.messages import (
     SealRequest,
 )
 from records.visibility import entry_ref, hidden_parts
-from ring.shards import shard_of, shards_of_services
+from ring.generations import UNSPLIT, Generation, generation_of
+from ring.shards import shard_of, shards_of_service, shards_of_services
 from runtime.deadline import Deadline
 
 
@@ -89,7 +91,7 @@ class FakeReplica:
     held: dict[EntryId, Held] = field(default_factory=dict)
     ring_epoch: int = 1
     shard_epochs: dict[int, int] = field(default_factory=dict)
-    producer_epochs: dict[ProducerKey, int] = field(default_factory=dict)
+    producer_epochs: dict[tuple[int, ProducerKey], int] = field(default_factory=dict)
     told: dict[tuple, int] = field(default_factory=dict)
     faults: deque[Fault] = field(default_factory=deque)
     down: bool = False
@@ -140,7 +142,7 @@ class FakeReplica:
         self.put_sizes.append(table.num_rows)
         answers = [self._put_entry(block, e, table, options.repair) for e in block.header.entries]
         keys = {e.producer_key: e.shard for e in block.header.entries if e.sequenced}
-        states = [state for key in keys for state in self._states(key)]
+        states = [state for key, shard in keys.items() for state in self._states(shard, key)]
         return PutReply(
             tuple(one[0] for one in answers),
             tuple(one[1] for one in answers),
@@ -156,10 +158,10 @@ class FakeReplica:
             if entry.shard_epoch < known:
                 return EntryStatus.STALE, 0, ()
             self.shard_epochs[entry.shard] = int(entry.shard_epoch)
-            newest = self.producer_epochs.get(entry.producer_key, 0)
-            if entry.producer_epoch < newest:
+            key = (int(entry.shard), entry.producer_key)
+            if entry.producer_epoch < self.producer_epochs.get(key, 0):
                 return EntryStatus.FENCED, 0, ()
-            self.producer_epochs[entry.producer_key] = int(entry.producer_epoch)
+            self.producer_epochs[key] = int(entry.producer_epoch)
         mine = table.slice(entry.row_start, entry.row_count)
         rows = [comparable(row, entry) for row in mine.to_pylist()]
         known_entry = self.held.get(entry.entry_id)
@@ -190,14 +192,14 @@ class FakeReplica:
                             conflicts.append((seq, seq))
         return held, conflicts
 
-    def _states(self, producer: ProducerKey) -> list[ProducerState]:
+    def _states(self, shard: int, producer: ProducerKey) -> list[ProducerState]:
         spans: dict[int, SeqIntervals] = {}
         for one in self.held.values():
-            if one.entry.producer_key == producer:
+            if one.entry.producer_key == producer and one.entry.shard == shard:
                 found = spans.setdefault(int(one.entry.producer_epoch), SeqIntervals())
                 found.update(one.entry.seqs)
                 found.update(one.entry.skips)
-        newest = self.producer_epochs.get(producer, 0)
+        newest = self.producer_epochs.get((shard, producer), 0)
         epochs = {*spans, newest} - {0}
         return [
             ProducerState(
@@ -249,7 +251,7 @@ class FakeReplica:
     ) -> list[ProducerState]:
         self.calls.append("producer_states")
         await self._meet_fault(deadline)
-        return self._states(producer)
+        return self._states(shard, producer)
 
     async def producers(
         self, request: ProducersRequest, deadline: Deadline
@@ -257,7 +259,9 @@ class FakeReplica:
         self.calls.append("producers")
         await self._meet_fault(deadline)
         keys = {(int(one.entry.shard), one.entry.producer_key) for one in self.held.values()}
-        found = [(shard, state) for shard, key in sorted(keys) for state in self._states(key)]
+        found = [
+            (shard, state) for shard, key in sorted(keys) for state in self._states(shard, key)
+        ]
         return [
             (shard, state)
             for shard, state in found
@@ -273,17 +277,33 @@ class FakeReplica:
     ) -> int:
         self.calls.append("seal_producer_epoch")
         await self._meet_fault(deadline)
-        newest = max(self.producer_epochs.get(producer, 0), epoch)
-        self.producer_epochs[producer] = newest
+        newest = max(self.producer_epochs.get((shard, producer), 0), epoch)
+        self.producer_epochs[shard, producer] = newest
         return newest
+
+    async def raise_ring(self, ring_epoch: int, deadline: Deadline) -> None:
+        self.calls.append("raise_ring")
+        await self._meet_fault(deadline)
+        if ring_epoch < self.ring_epoch:
+            raise StaleRingEpoch("a newer ring", epoch=self.ring_epoch)
+        self.ring_epoch = ring_epoch
+
+    async def absent(self, entry_ids: Sequence[EntryId], deadline: Deadline) -> list[EntryId]:
+        self.calls.append("absent")
+        await self._meet_fault(deadline)
+        return [one for one in entry_ids if one not in self.held]
 
     async def scan(self, request: Any, deadline: Deadline) -> Any:
         raise NotImplementedError("the write path does not scan")
 
     def seqs_of(self, producer: ProducerKey, epoch: int = 1) -> SeqIntervals:
         """What it holds of one producer epoch."""
-        found = [one for one in self._states(producer) if one.producer[3] == epoch]
-        return SeqIntervals(found[0].spans if found else ())
+        found = SeqIntervals()
+        for one in self.held.values():
+            if (one.entry.producer_key, one.entry.producer_epoch) == (producer, epoch):
+                found.update(one.entry.seqs)
+                found.update(one.entry.skips)
+        return found
 
 
 def _typed(table: pa.Table) -> pa.Table:
@@ -354,6 +374,7 @@ class FakeView:
     everything_led_by: tuple[str, int] | None = ("a", 1)
     moving: tuple[tuple[int, tuple[tuple[str, ...], ...]], ...] = ()
     w_floor: int = 0
+    splits: tuple[tuple[tuple[str, str], tuple[Generation, ...]], ...] = ()
 
     @property
     def acked_on(self) -> int:
@@ -368,11 +389,30 @@ class FakeView:
     def leader(self, shard: int) -> tuple[str, int] | None:
         return dict(self.leaders).get(shard, self.everything_led_by)
 
-    def shard_of(self, tenant: str, service: str, producer: str = "") -> int:
-        return int(shard_of(tenant, service, 1, producer, self.shard_count))
+    @property
+    def has_splits(self) -> bool:
+        return bool(self.splits)
+
+    def generations(self, tenant: str, service: str) -> tuple[Generation, ...]:
+        return dict(self.splits).get((tenant, service), UNSPLIT)
+
+    def shard_of(self, tenant: str, service: str, producer: str, epoch: int) -> int:
+        known, generation = self.generations(tenant, service), generation_of(epoch)
+        if generation >= len(known):
+            raise NotReady("a generation that is not known here")
+        factor = known[generation].factor
+        return int(shard_of(tenant, service, factor, producer, self.shard_count))
+
+    def shard_under(self, tenant: str, service: str, producer: str, generation: int) -> int:
+        return self.shard_of(tenant, service, producer, generation << 20)
 
     def shards_of_services(self, tenant: str, services: Any) -> list[int]:
         return [int(one) for one in shards_of_services(tenant, services, self.shard_count)]
+
+    def shards_holding(self, tenant: str, service: str) -> tuple[int, ...]:
+        factor = self.generations(tenant, service)[-1].factor
+        held = shards_of_service(tenant, service, factor, self.shard_count)
+        return tuple(int(one) for one in held)
 
     def member(self, node: str) -> FakeMember | None:
         return FakeMember(node, f"http://{node}:7171")

@@ -49,6 +49,8 @@ class Store:
     #: What operators ask for: id -> seqs that are waited for; and what a producer said is gone.
     asked: dict[str, set[int]] = field(default_factory=dict)
     gone: dict[str, set[int]] = field(default_factory=dict)
+    #: Whether answers to this epoch say that a new one would be written elsewhere.
+    spreads: Callable[[int], bool] = lambda epoch: False
 
     def put(self, body: bytes) -> tuple[int, dict[str, Any]]:
         """Stores a batch; returns status and answer as section 1 of the protocol says."""
@@ -83,6 +85,8 @@ class Store:
             "rejectedCount": len(rejected),
             "rejected": rejected[:100],
         }
+        if self.spreads(name[2]):
+            answer["newEpoch"] = True
         if any(item["code"] == "conflict" for item in rejected):
             return 409, answer | {"error": "conflict"}
         return 200, answer

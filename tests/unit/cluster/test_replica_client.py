@@ -46,3 +46,24 @@ async def test_long_lists_of_entries_are_made_beside_the_event_loop(
 
     assert reply.entries == refs
     assert (threads == [threading.get_ident()]) is here
+
+
+async def test_what_is_absent_and_a_raised_ring_travel_as_plain_values() -> None:
+    """Ids are bytes of one length, however the frame brings them."""
+    names = [EntryId(bytes([n]) * 16) for n in range(3)]
+    asked: list[tuple[Any, ...]] = []
+
+    class Recording(Answering):
+        async def call(self, *args: Any) -> tuple[dict[str, Any], bytes]:
+            asked.append(args[:3])
+            return await super().call(*args)
+
+    far = HttpReplica("n2", Recording({"entry_ids": [bytearray(names[1])]}))  # type: ignore[arg-type]
+    deadline = Deadline.after(SystemClock(), 5)
+
+    assert await far.absent(names, deadline) == [names[1]]
+    await far.raise_ring(7, deadline)
+    assert asked == [
+        ("n2", "absent", {"entry_ids": names}),
+        ("n2", "raise_ring", {"ring_epoch": 7}),
+    ]

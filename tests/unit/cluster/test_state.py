@@ -386,17 +386,6 @@ def test_documents_are_versioned_and_grants_can_be_taken_away(log: Log) -> None:
     assert log.state.grants == {}
 
 
-def test_a_split_factor_is_bounded_by_the_shards(log: Log) -> None:
-    """1 takes the split away."""
-    args = {"tenant": "t", "service": "s"}
-
-    assert log.ok("SetSplit", factor=4, **args) == 4
-    assert log.error("SetSplit", factor=9, **args) == "INVALID"
-    assert log.error("SetSplit", factor=2, expected_factor=3, **args) == "MISMATCH"
-    assert log.ok("SetSplit", factor=1, expected_factor=4, **args) == 1
-    assert log.state.splits == {}
-
-
 # -- bytes and history -----------------------------------------------------------------------------
 
 

@@ -47,7 +47,7 @@ def test_a_view_answers_from_one_snapshot() -> None:
     assert view.is_alive("n1")
     assert view.is_alive("n2")
     assert not view.is_alive("n3")
-    home = view.shard_of("default", "pay")
+    home = view.shard_of("default", "pay", "", 1)
     assert view.shards_of_services("default", ["pay"]) == [home]
     assert view.shards_holding("default", "pay") == (home,)
 

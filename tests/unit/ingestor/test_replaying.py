@@ -24,7 +24,7 @@ QUIET = WriteSettings(replay_look_seconds=3_600.0)
 async def led(path: Path) -> int:
     """The shard of KEY, once this node leads it."""
     await until(lambda: path.writer.replays.leads(KEY))
-    return path.views.current().shard_of(*KEY[:3])
+    return path.views.current().shard_of(*KEY)
 
 
 def states(path: Path) -> list[tuple[str, State]]:

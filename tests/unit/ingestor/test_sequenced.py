@@ -20,6 +20,7 @@ from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews, Fault
 from tests.support.write_path import numbered_batch, table_of, until, write_path
 
 KEY = ("default", "shop", "p1")
+HOME = FakeView().shard_of(*KEY, 1)
 
 
 def led_by(node: str, epoch: int, me: str, index: int = 1) -> FakeView:
@@ -390,7 +391,7 @@ async def test_a_new_epoch_fences_the_old_one() -> None:
         epoch = await path.writer.new_producer_epoch(*KEY, path.deadline())
 
         assert epoch == 2
-        sealed = [n for n in "abc" if path.replicas[n].producer_epochs[KEY] == 2]
+        sealed = [n for n in "abc" if path.replicas[n].producer_epochs[HOME, KEY] == 2]
         assert len(sealed) >= 2
         puts = path.replicas["a"].calls.count("put")
         with pytest.raises(Fenced) as caught:
@@ -406,7 +407,8 @@ async def test_a_new_epoch_is_newer_than_any_that_an_owner_knows() -> None:
     """Epoch 7 was sealed behind this leader's back: the next one is 8, not 2."""
     async with write_path() as path:
         await path.write(numbered_batch([1]), ack="all")
-        path.replicas["b"].producer_epochs[KEY] = path.replicas["c"].producer_epochs[KEY] = 7
+        for node in "bc":
+            path.replicas[node].producer_epochs[HOME, KEY] = 7
 
         assert await path.writer.new_producer_epoch(*KEY, path.deadline()) == 8
 
@@ -416,7 +418,7 @@ async def test_owners_fence_an_epoch_that_this_leader_has_not_heard_of() -> None
     async with write_path() as path:
         await path.write(numbered_batch([1]), ack="all")
         for node in "abc":
-            path.replicas[node].producer_epochs[KEY] = 4
+            path.replicas[node].producer_epochs[HOME, KEY] = 4
 
         with pytest.raises(Fenced) as caught:
             await path.write(numbered_batch([2]))

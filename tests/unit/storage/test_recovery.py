@@ -1,5 +1,6 @@
 """Reading the log at start: torn ends are cut and kept aside, corruption named, bad sectors survived."""
 
+import errno
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -135,3 +136,25 @@ def test_foreign_files_are_left_alone(places: tuple[Path, Path]) -> None:
     assert log_files(log) == {}
     assert list(read_log(log, quarantine, Position(0, 0))) == []
     assert len(list(log.iterdir())) == 2
+
+
+def test_a_full_disk_neither_keeps_a_log_from_being_read_nor_costs_torn_bytes(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torn bytes that cannot be copied stay where they are; what is whole is read all the same."""
+    log, quarantine = places
+    data, _ = file_bytes([(file_record((0, 0)), 0), (block_record(1), 0), (block_record(2), 0)])
+    path = write(log, 1, data[:-100])
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", full)
+        (first,) = read_log(log, quarantine, Position(0, 0))
+    (second,) = read_log(log, quarantine, Position(0, 0))
+
+    assert [len(one.scan.records) for one in (first, second)] == [2, 2]
+    assert len(first.data) == len(data) - 100
+    assert [one.suffix for one in quarantine.iterdir()] == [".torn"]
+    assert path.stat().st_size < len(data) - 100

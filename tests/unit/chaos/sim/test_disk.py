@@ -91,3 +91,53 @@ def test_power_may_go_inside_a_system_call() -> None:
         disk.sync(fd)
 
     assert not isinstance(PowerCut(), Exception)
+
+
+def test_a_folder_without_fsync_around_it_may_be_lost_with_all_that_was_synced_in_it() -> None:
+    """Both fates happen; once the folder around it was synced it stays."""
+    fates = set()
+    for seed in SEEDS:
+        for synced in (False, True):
+            disk, system, path, _ = made(seed)
+            folder = path.parent / "hour=1"
+            folder.mkdir(parents=True)
+            with (folder / "a.parquet").open("wb") as file:
+                file.write(b"rows")
+                system.fsync(file.fileno())
+            system.fsync(system.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+            if synced:
+                system.fsync(system.open(path.parent, os.O_RDONLY | os.O_DIRECTORY))
+            disk.power_cut(Dice("cut", seed))
+            fates.add((synced, (folder / "a.parquet").exists()))
+
+    assert fates == {(False, False), (False, True), (True, True)}
+
+
+def test_damage_below_the_page_cache_is_met_by_who_asks_the_disk() -> None:
+    """A read has the cached bytes; after DONTNEED those of the platter; pages not synced stay."""
+    disk, system, path, fd = made(1)
+    disk.names[path.text].platter[0] ^= 1
+    disk.write(fd, [b"c"], PAGE)
+    reader = system.open(path, os.O_RDONLY)
+    assert system.pread(reader, 1, 0) == b"a"
+
+    system.posix_fadvise(reader, 0, 2 * PAGE, os.POSIX_FADV_DONTNEED)
+
+    assert system.pread(reader, 1, 0) == b"`"
+    assert system.pread(reader, 1, PAGE) == b"c"
+    assert path.read_bytes()[1:PAGE] == b"a" * (PAGE - 1)
+
+
+@pytest.mark.parametrize(("operation", "kills"), [("rename", False), ("unlink", True)])
+def test_the_machine_goes_off_in_the_middle_of_a_call_on_names(operation: str, kills: bool) -> None:
+    """Once; the name is as it was."""
+    disk, _, path, _ = made(1)
+    disk.cut_in, disk.cut_kills = operation, kills
+
+    with pytest.raises(PowerCut):
+        path.rename(path.parent / "2.qlog") if operation == "rename" else path.unlink()
+
+    assert path.exists()
+    assert disk.counts[f"{'kill' if kills else 'cut'} in {operation}"] == 1
+    path.rename(path.parent / "2.qlog")
+    assert not path.exists()

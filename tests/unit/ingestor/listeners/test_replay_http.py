@@ -35,7 +35,7 @@ class TwoIngestors(FakeView):
         return [self.member("a"), self.member("b")]
 
     def shards_holding(self, tenant: str, service: str) -> tuple[int, ...]:
-        return (self.shard_of(tenant, service),)
+        return (self.shard_of(tenant, service, "", 1),)
 
 
 class Link:
@@ -191,7 +191,7 @@ async def test_requests_of_a_shard_are_noted_although_the_next_shard_fails(
     """The service lies on two shards, one has no leader: 503, and what was opened outlives its leader."""
     await cluster.paths["a"].write(numbered_batch([1, 2]), ack="all")
     view = cluster.paths["b"].views.current()
-    home = view.shard_of("default", "shop")
+    home = view.shard_of("default", "shop", "", 1)
     other = (home + 1) % 32
     monkeypatch.setattr(TwoIngestors, "shards_holding", lambda *_: (home, other))
     leader = TwoIngestors.leader
