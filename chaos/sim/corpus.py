@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from chaos.corpus import LEVELS, Corpus, row_name, time_text
-from chaos.facts import Facts
+from chaos.facts import NEVER, Facts
 
 SERVICES = ("shop", "pay", "mail")
 HOUR = 3_600_000_000
@@ -63,9 +63,11 @@ class SimFacts(Facts):
         """The run's rows."""
         return SimCorpus(self.history.head.seed, self.history.head.start_micros)
 
-    def promised(self, covers: str, before: int) -> Iterable[tuple[str, int]]:
+    def promised(
+        self, covers: str, before: int, until: int = NEVER - 1
+    ) -> Iterable[tuple[str, int]]:
         """See Facts; without those that are hidden at some time."""
-        found = super().promised(covers, before)
+        found = super().promised(covers, before, until)
         return (row for row in found if row_name(*row) not in self.hidden) if self.hidden else found
 
     @cached_property
