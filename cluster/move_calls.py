@@ -51,12 +51,18 @@ class MoveCalls:
             return
         await self._transport.call(node, "raise_ring", {"ring_epoch": ring_epoch}, b"", deadline)
 
-    async def entry_ids(self, node: str, shard: int, deadline: Deadline) -> np.ndarray:
-        """The ids of the entries that `node` holds of `shard`, in the order of their blocks."""
+    async def entry_ids(
+        self, node: str, shard: int, deadline: Deadline, whole: bool = False
+    ) -> np.ndarray:
+        """The ids of the entries that `node` holds of `shard`, in the order of their blocks.
+
+        `whole`: refused (NotReady) while damage took some that are not back.
+        """
         if node == self._node_id and self._local is not None:
-            data: Any = self._local.moves.entry_ids(shard)
+            data: Any = self._local.moves.entry_ids(shard, whole)
         else:
-            _, data = await self._transport.call(node, "entry_ids", {"shard": shard}, b"", deadline)
+            head = {"shard": shard, "whole": whole}
+            _, data = await self._transport.call(node, "entry_ids", head, b"", deadline)
         return np.frombuffer(data, ENTRY_ID)
 
     async def take_over(
@@ -92,7 +98,8 @@ class MoveCalls:
         return {}, b""
 
     async def _entry_ids(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
-        return {}, self._store().moves.entry_ids(int(head["shard"]))
+        whole = bool(head.get("whole", False))  # older nodes do not ask
+        return {}, self._store().moves.entry_ids(int(head["shard"]), whole)
 
     async def _take_over(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
         await self._store().moves.take_over(Handover.from_head(head), int(head["ring_epoch"]))

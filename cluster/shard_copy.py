@@ -8,7 +8,9 @@
     4. Lists again, until nothing of the union is lacking. What is written meanwhile goes to both owner sets
        by the double quorum and need not be waited for, so this ends under load.
 
-An entry that its holders have no more (a watermark, a damaged block) drops out of the next union; one that a
+An owner that lost entries to damage is none of the N-W+1 until they are back, and says so with each list:
+what the copy itself finds damaged may be on no other of those. An entry that its holders have no more (a
+watermark) drops out of the next union; one that a
 new owner takes for a duplicate without listing it is below a watermark there, and is not waited for. Bytes
 per second are bounded by `Pace`; each call has a deadline, by the bytes it carries where these are known, and
 asks for less after a time-out where they are not (`Portion`); a failed copy is simply made again.
@@ -49,7 +51,9 @@ class Calls(Protocol):
         self, node: str, shard: int, ring_epoch: int, deadline: Deadline
     ) -> Handover: ...
 
-    async def entry_ids(self, node: str, shard: int, deadline: Deadline) -> np.ndarray: ...
+    async def entry_ids(
+        self, node: str, shard: int, deadline: Deadline, whole: bool = False
+    ) -> np.ndarray: ...
 
     async def take_over(
         self, node: str, handed: Handover, ring_epoch: int, deadline: Deadline
@@ -156,18 +160,18 @@ class ShardCopier:
         lists: dict[str, np.ndarray] = {}
         for owner in owners:
             try:
-                lists[owner] = await self._list(owner, task.shard)
+                lists[owner] = await self._list(owner, task.shard, whole=True)
             except QuorumlogError as error:
                 log.warning("no list of entries", shard=task.shard, owner=owner, error=error)
         self._check(task, lists)
         return lists
 
-    async def _list(self, node: str, shard: int) -> np.ndarray:
-        """What a node lists; after a time-out it gets longer the next time."""
+    async def _list(self, node: str, shard: int, whole: bool = False) -> np.ndarray:
+        """What a node lists, if it is whole where that is asked; after a time-out it gets longer the next time."""
         portion = self._portion(f"list of {node}")
         try:
             deadline = Deadline.after(self.clock, portion.seconds)
-            return await self.calls.entry_ids(node, shard, deadline)
+            return await self.calls.entry_ids(node, shard, deadline, whole)
         except DeadlineExceeded:
             portion.timed_out()
             raise

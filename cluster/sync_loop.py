@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from cluster.pace import Pace
 from cluster.replica_client import Replicas
 from cluster.sync_book import SyncBook
+from cluster.sync_holes import HoleBook
 from cluster.sync_pass import Pass
 from cluster.sync_settings import RepairSettings
 from cluster.sync_shards import Store, SyncLimits, SyncReport, admit_all, sync_shards
@@ -23,9 +24,11 @@ from cluster.sync_turns import PeerTurns
 from cluster.view import ClusterView, ViewSource
 from records.block import EntryHeader
 from records.errors import DeadlineExceeded, NotReady, QuorumlogError, StaleRingEpoch
+from records.timestamps import MAX_MICROS
 from runtime.clock import Clock
 from runtime.logs import get_logger
 from runtime.metrics import Metrics
+from storage.holes import Holes
 
 log = get_logger(__name__)
 #: Seconds between two looks at who is due.
@@ -40,6 +43,9 @@ class OwnStore(Store, Protocol):
 
     @property
     def blocks_set_aside(self) -> int: ...
+
+    @property
+    def holes(self) -> Holes: ...
 
 
 class SyncLoop:
@@ -63,6 +69,7 @@ class SyncLoop:
         self._turns = PeerTurns(settings.interval_seconds, settings.wait_seconds_max)
         self._pace = Pace(clock, settings.bytes_per_second)
         self._book = SyncBook()
+        self._hole_book = HoleBook()
         self._pass: Pass | None = None
         #: A pass that was asked for while one ran.
         self._next: Pass | None = None
@@ -139,6 +146,8 @@ class SyncLoop:
     ) -> tuple[SyncReport, Exception | None]:
         """One call of sync_shards; never raises but for being cancelled."""
         report, failure = SyncReport(), None
+        until = self._clock.wall_micros() - int(self._limits.settled_after_seconds * 1_000_000)
+        holes = self._store.holes.numbers(shards, until)
         try:
             await sync_shards(
                 self._replicas.get(peer),
@@ -165,11 +174,34 @@ class SyncLoop:
             log.error("comparing with an owner failed", target=peer, error=error)
         self._counters.count(report)
         self._book.note(peer, shards, report, self._clock.wall_micros())
+        if holes and report.complete:
+            self._hole_book.note(peer, holes)
+            self._close_holes()
         if report.stored:
             stored, size = report.stored, report.block_bytes
             log.info("repaired from an owner", target=peer, entries=stored, bytes=size)
         self._judge_conflicts(peer, report)
         return report, failure
+
+    def _close_holes(self) -> None:
+        """This node counts again for shards that it has compared with everybody since damage took rows."""
+        shared = self._shared(self._views.current())
+        closed = self._hole_book.closed(self._store.holes.numbers(shared, MAX_MICROS), shared)
+        if closed:
+            self._store.holes.forget(closed)
+            log.info("shards with damaged blocks are whole again", shards=len(closed))
+
+    def accept_loss(self, shards: Sequence[int] | None = None) -> int:
+        """An operator gives up what damage took here and no owner has: reads are complete without it.
+
+        How many shards (of `shards`, or all that this node owns) had a hole.
+        """
+        wanted = self._shared(self._views.current()) if shards is None else shards
+        accepted = self._store.holes.within(wanted)
+        self._store.holes.forget(accepted)
+        if accepted:
+            log.warning("the loss of damaged rows was accepted", shards=len(accepted))
+        return len(accepted)
 
     def _judge_conflicts(self, peer: str, report: SyncReport) -> None:
         """Tells of conflicts: those that a put has seen, and places found in two sessions after another."""
@@ -235,6 +267,7 @@ class SyncLoop:
             "pass": None if self._pass is None else self._pass.to_dict(),
             "next_pass": None if self._next is None else self._next.number,
             "shards": self._book.listed(),
+            "damaged": list(self._store.holes.within(self._shared(view))),
         }
 
     def _age_seconds(self) -> float:

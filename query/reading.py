@@ -108,8 +108,13 @@ def unheard(found: Scattered, needed: dict[int, int], time: TimeRange) -> list[d
 
 def _too_few(found: Scattered, shard: int, count: int) -> str:
     """Why it does not count what the owners of a shard said; empty if it does."""
-    said = len(found.digests.get(shard, {}))
-    return "" if said >= count else f"{said} of {count} owners answered ({_failures(found)})"
+    if (whole := found.counted(shard)) >= count:
+        return ""
+    damaged = sorted(found.holes.get(shard, ()))
+    reason = f"{whole + len(damaged)} of {count} owners answered ({_failures(found)})"
+    if damaged:
+        reason += f", of which damage took rows of {', '.join(damaged)}, not all back yet"
+    return reason
 
 
 def _failures(found: Scattered) -> str:

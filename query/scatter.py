@@ -73,6 +73,7 @@ class Scattered:
     `restless`: shards of which an owner told one slice other than another (see `merged`).
     `ring_epoch`: the newest ring that one of the owners knew.
     `lost`: how many blocks each owner had set aside when it spoke first.
+    `holes[shard]`: owners that lost entries of it to damage: what they say is used, and does not count to R.
     """
 
     parts: list[Part] = field(default_factory=list)
@@ -82,6 +83,7 @@ class Scattered:
     restless: set[int] = field(default_factory=set)
     ring_epoch: int = 0
     lost: dict[str, int] = field(default_factory=dict)
+    holes: dict[int, set[str]] = field(default_factory=dict)
 
     def add_reply(self, node: str, reply: ScanReply) -> None:
         """Notes what a node said of its shards."""
@@ -90,6 +92,12 @@ class Scattered:
         self.lost[node] = min(reply.lost, self.lost.get(node, reply.lost))
         for shard, digest in reply.digests.items():
             self.digests.setdefault(shard, {})[node] = digest
+        for shard in reply.holes:
+            self.holes.setdefault(shard, set()).add(node)
+
+    def counted(self, shard: int) -> int:
+        """How many owners spoke for a shard that have lost nothing of it."""
+        return len(self.digests.get(shard, ())) - len(self.holes.get(shard, ()))
 
     @property
     def base(self) -> dict[int, str]:
@@ -114,6 +122,8 @@ def merged(founds: Sequence[Scattered]) -> Scattered:
             if any(known.get(node, digest) != digest for node, digest in said.items()):
                 whole.restless.add(shard)
             known |= said
+        for shard, nodes in found.holes.items():
+            whole.holes.setdefault(shard, set()).update(nodes)
     return whole
 
 
@@ -418,7 +428,7 @@ class Scatter:
             wanted: list[tuple[int, str]] = []
             for shard in shards:
                 said = self.result.digests.get(shard, {})
-                short = self._needed[shard] - len(said)
+                short = self._needed[shard] - self.result.counted(shard)
                 if short <= 0 or (with_data and shard not in base):
                     continue
                 spent = said.keys() | asked[shard] | self.result.failures.keys()

@@ -95,6 +95,8 @@ class Settler:
         self._lists_of: dict[int, Lists] = {}
         self._answered: dict[tuple[int, str], Digest] = {}
         self._lost: dict[str, int] = {}
+        #: (shard, owner): lists that may lack what damage took.
+        self._holed: set[tuple[int, str]] = set()
 
     async def run(self, found: Scattered, lists: Mapping[int, Lists] | None = None) -> Settled:
         """The tables of all parts, repeated and supplemented where owners differ.
@@ -123,8 +125,9 @@ class Settler:
     async def _compare(self, shard: int, base: str, lists: Lists) -> None:
         if not lists:
             raise BaseLost(base)
-        if len(lists) < self._needed[shard]:
-            told = f"{len(lists)} of {self._needed[shard]} owners listed their entries"
+        whole = sum((shard, node) not in self._holed for node in lists)
+        if whole < self._needed[shard]:
+            told = f"{whole} of {self._needed[shard]} owners listed all their entries"
             self._out.incomplete[shard] = told
         self._lists_of[shard] = lists
         until = self._scatter.until
@@ -147,6 +150,7 @@ class Settler:
             replies = await together(self._entries(node, request) for node in asked)
             lists |= {n: refs for n, refs in zip(asked, replies, strict=True) if refs is not None}
             failed = sum(refs is None for refs in replies)
+            failed += sum((shard, node) in self._holed for node in asked)
             asked, waiting = waiting[:failed], waiting[failed:]
         return lists
 
@@ -157,6 +161,8 @@ class Settler:
         except QuorumlogError as error:
             log.warning("entry list failed", target=node, shard=request.shard, error=error)
             return None
+        if reply.hole:
+            self._holed.add((request.shard, node))
         return tuple({ref.entry_id: ref for ref in reply.entries}.values())
 
     # -- the data owners' answers

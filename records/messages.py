@@ -195,6 +195,8 @@ class ScanReply:
     asked former owners.
     `lost`: how many blocks the replica has set aside for damage. If it has grown since it listed its entries,
     some of these may lack in this answer.
+    `holes`: shards of which damage took entries that are not all back: what is told of them is true, and
+    need not be all that was acknowledged, so the replica does not count to R there (storage.holes).
     """
 
     digests: dict[int, tuple[int, bytes]]
@@ -206,6 +208,7 @@ class ScanReply:
     overlaps: bool = False
     ring_epoch: int = 0
     lost: int = 0
+    holes: tuple[int, ...] = ()
 
     def to_head(self) -> dict[str, Any]:
         """Plain values."""
@@ -216,6 +219,7 @@ class ScanReply:
         """The inverse."""
         fields = {name: head[name] for name in cls.__dataclass_fields__ if name in head}
         fields["digests"] = {int(k): (int(c), bytes(d)) for k, (c, d) in head["digests"].items()}
+        fields["holes"] = tuple(head.get("holes", ()))  # older nodes say nothing of them
         return cls(**fields)
 
 
@@ -270,15 +274,17 @@ class EntriesRequest:
 
 @dataclass(frozen=True, slots=True)
 class EntriesReply:
-    """The entries, in no order."""
+    """The entries, in no order. `hole`: damage took some, and they are not all back (see ScanReply)."""
 
     entries: tuple[EntryRef, ...]
+    hole: bool = False
 
     def to_head(self) -> dict[str, Any]:
         """Plain values."""
-        return {"entries": [one.to_list() for one in self.entries]}
+        return {"entries": [one.to_list() for one in self.entries], "hole": self.hole}
 
     @classmethod
     def from_head(cls, head: dict[str, Any]) -> "EntriesReply":
         """The inverse."""
-        return cls(tuple(EntryRef.from_list(one) for one in head["entries"]))
+        entries = tuple(EntryRef.from_list(one) for one in head["entries"])
+        return cls(entries, bool(head.get("hole", False)))

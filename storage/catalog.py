@@ -32,6 +32,7 @@ from runtime.logs import get_logger
 from storage.engine import Engine
 from storage.entry_table import ENTRY_TYPE, GONE
 from storage.holdings import HIDDEN_ANY, BlockPlace
+from storage.holes import HoleRow
 from storage.wal import Position
 
 log = get_logger(__name__)
@@ -62,8 +63,11 @@ CREATE TABLE hidden (
 CREATE TABLE quarantine (
     id INTEGER PRIMARY KEY, file INTEGER, start INTEGER, end INTEGER, kind TEXT, reason TEXT);
 """
-#: Came later, so it may be missing. `gone`: a bit for each entry of the block, 1 if it is gone.
+#: Came later, so they may be missing. `gone`: a bit for each entry of the block, 1 if it is gone.
 _THINNED = "CREATE TABLE IF NOT EXISTS thinned (block INTEGER PRIMARY KEY, gone BLOB NOT NULL)"
+#: Shards that lost entries to damage and are not whole again (storage.holes).
+_HOLES = "CREATE TABLE IF NOT EXISTS holes (shard INTEGER PRIMARY KEY, until, known, entries)"
+_HOLE_ROWS = "SELECT shard, until, known, entries FROM holes"
 
 
 class CatalogUnusable(Exception):
@@ -97,6 +101,8 @@ class Batch:
     hidden: list[tuple] = field(default_factory=list)
     notes: list[tuple] = field(default_factory=list)
     thinned: list[tuple] = field(default_factory=list)
+    #: All of them, or None if none has changed.
+    holes: list[HoleRow] | None = None
 
 
 class Checkpointer:
@@ -119,6 +125,7 @@ class Checkpointer:
         self._tenants = len(holdings.table.tenants.values)
         self._producers = len(holdings.table.producers.values)
         holdings.dirty_hidden.clear()
+        holdings.holes.dirty = False
         for dirty in (holdings.producers.dirty, holdings.producers.dirty_newest):
             dirty.clear()
         holdings.producers.dirty_told.clear()
@@ -136,6 +143,7 @@ class Checkpointer:
         book.dirty_newest.update(book.newest)
         book.dirty_told.update(book.told)
         self.engine.dirty_fences.update(self.engine.fences)
+        holdings.holes.dirty = bool(holdings.holes)
 
     @property
     def flushed(self) -> Position:
@@ -145,7 +153,8 @@ class Checkpointer:
     @property
     def changed(self) -> bool:
         """Whether a batch would carry anything."""
-        return self.position != self._flushed or bool(self.gone or self.notes or self.thinned)
+        more = self.gone or self.notes or self.thinned or self.engine.holdings.holes.dirty
+        return self.position != self._flushed or bool(more)
 
     def batch(self) -> Batch:
         """Everything that changed; the next batch begins empty."""
@@ -162,6 +171,7 @@ class Checkpointer:
         result.hidden = [row for n in holdings.dirty_hidden if (row := self._hidden_row(n))]
         result.notes = [(n.file, n.start, n.end, n.kind, n.reason) for n in self.notes]
         result.thinned = [row for n in self.thinned if (row := self._thinned_row(n))]
+        result.holes = holdings.holes.rows() if holdings.holes.dirty else None
         self.gone, self.notes, self.thinned = [], [], set()
         self.mark_loaded(self.position)
         return result
@@ -233,14 +243,16 @@ class Catalog:
         db.execute("PRAGMA cache_size=-8192")
         return db
 
-    def create(self) -> None:
-        """Throws away what is there and begins empty."""
+    def create(self, holes: Iterable[HoleRow] = ()) -> None:
+        """Throws away what is there and begins empty, but for `holes`."""
         self.close()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
         self._db = self._connect()
         self._db.executescript(_SCHEMA)
         self._db.execute(_THINNED)
+        self._db.execute(_HOLES)
+        self._db.executemany("INSERT INTO holes VALUES (?,?,?,?)", holes)
         self._db.execute("INSERT INTO meta VALUES ('version', ?)", (VERSION,))
 
     def close(self) -> None:
@@ -260,6 +272,7 @@ class Catalog:
         try:
             self._db = self._connect()
             self._db.execute(_THINNED)
+            self._db.execute(_HOLES)
             return self._load(engine)
         except (sqlite3.Error, EnvelopeCorrupt, ValueError, TypeError, LookupError) as error:
             self.close()
@@ -273,6 +286,7 @@ class Catalog:
             raise CatalogUnusable("it was never flushed")
         self._load_entries(engine)
         self._load_epochs(engine)
+        engine.holdings.holes.load(self._rows(_HOLE_ROWS))
         engine.replay_ring_epoch(int(meta["ring_epoch"]))
         file, offset = envelope.unpackb(meta["position"])
         return Position(file, offset)
@@ -365,6 +379,16 @@ class Catalog:
             return repr(error)
         return "" if found and found[0] == "ok" else str(found and found[0])
 
+    def holes_left(self) -> list[HoleRow]:
+        """What a catalog that is not usable as a whole still says of holes; it is about to be made anew."""
+        if not self.path.exists():
+            return []
+        try:
+            with closing(sqlite3.connect(self.path)) as db:
+                return db.execute(_HOLE_ROWS).fetchall()
+        except sqlite3.Error:  # the log and the segments are all there is
+            return []
+
     def notes(self) -> list[QuarantineNote]:
         """All quarantine notes."""
         sql = "SELECT file, start, end, kind, reason FROM quarantine ORDER BY id"
@@ -390,6 +414,9 @@ class Catalog:
             db.executemany("INSERT OR REPLACE INTO hidden VALUES (?,?,?,?)", batch.hidden)
             sql = "INSERT INTO quarantine (file, start, end, kind, reason) VALUES (?,?,?,?,?)"
             db.executemany(sql, batch.notes)
+            if batch.holes is not None:
+                db.execute("DELETE FROM holes")
+                db.executemany("INSERT INTO holes VALUES (?,?,?,?)", batch.holes)
             position = envelope.packb([batch.position.file, batch.position.offset])
             pairs = [("position", position), ("ring_epoch", batch.ring_epoch)]
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?,?)", pairs)

@@ -27,6 +27,7 @@ from storage.entry_table import (
     EntryTable,
     cells_of,
 )
+from storage.holes import Holes
 from storage.merkle import EMPTY, Digest, MerkleTree
 from storage.producers import GroupKey, ProducerBook
 from storage.repack import Packed, renumbering
@@ -59,6 +60,8 @@ class Holdings:
         self.vouched_until = 0
         #: Blocks set aside for damage.
         self.quarantined = 0
+        #: Shards that lost entries by that, until they are whole again.
+        self.holes = Holes()
         #: What watermarks and deletes hide, as of the newest replicated state seen.
         self.retention = Retention()
         #: By rule, a mask by block ordinal: blocks in which it hides nothing that is not blanked.
@@ -92,6 +95,8 @@ class Holdings:
         if known and self._is_repeat(number):
             self._flag(number, HIDDEN_PREVIOUS, True)
         self._decide_successors(entry.entry_id)
+        if self.holes:
+            self.holes.arrived(entry.shard, entry.entry_id)
 
     def hear(self, received: Iterable[int]) -> None:
         """Takes note of receipts, microseconds: of what is stored, and of duplicates.
@@ -285,6 +290,7 @@ class Holdings:
             return []
         removed = self.present(ordinal)
         numbers = removed.tolist()
+        self._note_holes(removed)
         for number in numbers:
             self._remove_entry(number)
         self.blocks.remove(ordinal)
@@ -294,6 +300,12 @@ class Holdings:
             self._decide_successors(EntryId(entry_id))
         self._recount_producers(removed)
         return numbers
+
+    def _note_holes(self, removed: np.ndarray) -> None:
+        rows = self.table.rows[removed]
+        for shard in np.unique(rows["shard"]).tolist():
+            ids = cells_of(rows["id"][rows["shard"] == shard])
+            self.holes.add(shard, ids, self.newest_vouched)
 
     def forget_shards(self, shards: Collection[int], numbers: np.ndarray) -> None:
         """Forgets `numbers`, all present entries of `shards`; epochs and what was told stay."""
@@ -306,6 +318,7 @@ class Holdings:
             self.partly_hidden.pop(number, None)
         for key in [key for key in self.producers.held if key[0] in shards]:
             self.producers.reset(key)
+        self.holes.forget(shards)
 
     def _remove_entry(self, number: int) -> None:
         row = self.table.rows[number]

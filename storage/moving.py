@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
+from records.errors import NotReady
 from records.handover import Handover
 from runtime.failpoints import failpoint
 from runtime.logs import get_logger
@@ -44,9 +45,11 @@ class ShardMoves:
         all that was acknowledged under older rings with the help of this node.
 
         Raises:
-            StaleRingEpoch: a newer ring is known here. NotReady, TooLarge, DiskFull, StorageFailed.
+            NotReady: damage took rows of it, not all back: this owner is none of the N-W+1.
+            StaleRingEpoch: a newer ring is known here. TooLarge, DiskFull, StorageFailed.
         """
         self._check_readable()
+        self._check_whole(shard)
         self._check_log()
         await self._append([raise_ring_epoch(self._engine, ring_epoch)])
         failpoint("move.hand-over")
@@ -62,13 +65,19 @@ class ShardMoves:
         await self._append([raise_ring_epoch(self._engine, ring_epoch)])
         failpoint("move.raise-ring")
 
-    def entry_ids(self, shard: int) -> bytes:
+    def _check_whole(self, shard: int) -> None:
+        if self._engine.holdings.holes.within((shard,)):
+            raise NotReady(f"damage took rows of shard {shard} here, not all back yet")
+
+    def entry_ids(self, shard: int, whole: bool = False) -> bytes:
         """The 16-byte ids of the entries held of `shard`, in the order of their blocks.
 
         Raises:
-            NotReady: reads are not served yet.
+            NotReady: reads are not served yet; or `whole`, and damage took some that are not back.
         """
         self._check_readable()
+        if whole:
+            self._check_whole(shard)
         return ids_of(self._engine, shard)
 
     async def take_over(self, handed: Handover, ring_epoch: int) -> None:

@@ -6,6 +6,7 @@ that is present already (an append that failed and was repeated) is not filed tw
 
 from records.block_codec import decode_header
 from records.errors import BlockCorrupt, EnvelopeCorrupt
+from records.ids import EntryId
 from runtime.logs import get_logger
 from storage.catalog import Catalog, CatalogUnusable, Checkpointer, QuarantineNote
 from storage.engine import Engine
@@ -19,6 +20,10 @@ from storage.wal import Position
 log = get_logger(__name__)
 
 
+class FilesLost(CatalogUnusable):
+    """The catalog names files, or parts of them, that are not there: whatever was in them is lost."""
+
+
 class Opened:
     """An engine as the disk has it, and where the log ends."""
 
@@ -29,18 +34,22 @@ class Opened:
         self.engine, start = self._checkpoint(home)
         self.checkpointer = Checkpointer(self.engine)
         if self.rebuilt:
-            self.catalog.create()
+            self.catalog.create(self.engine.holdings.holes.rows())
         else:
             self.checkpointer.mark_loaded(start)
         self.end = start
         self.replayed_blocks = 0
         if self.rebuilt:  # before the log, which may still have what they were made of
-            self.checkpointer.notes += adopt_segments(home, self.engine)
+            self.checkpointer.notes += (unread := adopt_segments(home, self.engine))
+            if unread:
+                self._lost_something()
         for file in read_log(home.log, home.quarantine, start):
             self._replay(file)
         if not self.rebuilt:
             self.checkpointer.notes += adopt_segments(home, self.engine)
         self.checkpointer.position = self.end
+        table = self.engine.holdings.table
+        self.engine.holdings.holes.settle(lambda one: table.find(EntryId(one)) is not None)
 
     def _checkpoint(self, home: Home) -> tuple[Engine, Position]:
         engine = Engine()
@@ -51,13 +60,23 @@ class Opened:
         except CatalogUnusable as error:
             self.rebuilt = True
             log.info("the catalog is made anew", reason=str(error))
-            return Engine(), Position(0, 0)
+            engine = Engine()
+            engine.holdings.holes.load(self.catalog.holes_left())
+            if isinstance(error, FilesLost):
+                engine.holdings.holes.add_everywhere(0)
+            return engine, Position(0, 0)
+
+    def _lost_something(self) -> None:
+        """Nobody knows which entries: what says so cannot be read. Until when: see Holes.heard."""
+        self.engine.holdings.holes.add_everywhere(self.engine.holdings.newest_vouched)
 
     def _replay(self, file: RecoveredFile) -> None:
         for damage in file.scan.damages:
             kind = "corrupt" if damage.corrupt else "torn"
             note = QuarantineNote(file.sequence, damage.start, damage.end, kind, damage.reason)
             self.checkpointer.notes.append(note)
+            if damage.corrupt:
+                self._lost_something()
         for record in file.scan.records:
             if record.type == RecordType.BLOCK:
                 self._replay_block(file, record)
@@ -78,6 +97,7 @@ class Opened:
                 file.sequence, record.offset, record.end, "corrupt", f"block header: {error}"
             )
             self.checkpointer.notes.append(note)
+            self._lost_something()
             log.error("a block in the log cannot be read", file=file.sequence, error=error)
             return
         accepted = range(len(header.entries)) if record.meta is None else record.meta
@@ -95,13 +115,13 @@ def _check_places(engine: Engine, home: Home, start: Position) -> None:
     """The catalog speaks of these files, not of others or of a longer log.
 
     Raises:
-        CatalogUnusable: it does not.
+        FilesLost: it does not.
     """
     sizes = {sequence: path.stat().st_size for sequence, path in log_files(home.log).items()}
     if start.offset > sizes.get(start.file, 0):
-        raise CatalogUnusable("the log is shorter than the catalog says")
+        raise FilesLost("the log is shorter than the catalog says")
     for place in engine.holdings.blocks:
         if place.file < 0 and not check_segment(home, place):
-            raise CatalogUnusable(f"segment {-place.file} is missing or cut")
+            raise FilesLost(f"segment {-place.file} is missing or cut")
         if place.file >= 0 and place.offset + place.length > sizes.get(place.file, 0):
-            raise CatalogUnusable(f"block {place.ordinal} lies outside of the log")
+            raise FilesLost(f"block {place.ordinal} lies outside of the log")

@@ -62,6 +62,8 @@ class Snapshot:
     erased: bool = False
     #: Blocks set aside for damage so far.
     lost: int = 0
+    #: Of the shards that are digested: those of which damage took entries (storage.holes).
+    holes: tuple[int, ...] = ()
 
     def told(self, part: np.ndarray) -> tuple[bool, bool]:
         """(whether rules may hide rows of these entries, whether some of their blocks' are blanked)."""
@@ -145,6 +147,7 @@ def take_snapshot(holdings: Holdings, request: ScanRequest) -> Snapshot:
         _ruled(holdings, rules, count),
         bool((flags & ERASED).any()),
         holdings.quarantined,
+        holdings.holes.within(request.digest_shards),
     )
 
 

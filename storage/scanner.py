@@ -135,4 +135,5 @@ class Scanner:
             self.blocks_pruned,
             self.budget.truncated,
             lost=self.snapshot.lost,
+            holes=self.snapshot.holes,
         )

@@ -49,6 +49,7 @@ from storage.fetch import fetch_blocks, places_of
 from storage.flushing import CatalogFlusher
 from storage.gauges import Gauges
 from storage.hinting import FLUSH_SECONDS, Hints
+from storage.holes import Holes
 from storage.home import Home, free_bytes
 from storage.hot import HotSet, use_steady_memory
 from storage.listing import INLINE_MAX, copied, references
@@ -160,6 +161,7 @@ class StorageService(RetentionDoor, WriteDoor):
         self._engine, self._catalog = opened.engine, opened.catalog
         # Of what was heard before the restart, the log has only what was stored: by now it is past.
         self._engine.holdings.vouch(self._clock.wall_micros())
+        self._engine.holdings.holes.heard(self._engine.holdings.newest_vouched)
         self._checkpointer: Checkpointer = opened.checkpointer
         for note in self._checkpointer.notes:
             self._gauges.quarantined.labels(note.kind).inc()
@@ -318,9 +320,10 @@ class StorageService(RetentionDoor, WriteDoor):
         found = copied(
             holdings, holdings.entries_in_hours(request.shard, request.start, request.end)
         )
+        hole = bool(holdings.holes.within((request.shard,)))  # of the moment of the copy
         if len(found.rows) <= INLINE_MAX:
-            return EntriesReply(references(found))
-        return EntriesReply(await self._workers.run(references, found))
+            return EntriesReply(references(found), hole)
+        return EntriesReply(await self._workers.run(references, found), hole)
 
     async def tree(self, request: TreeRequest) -> list[bytes]:
         """Answers about the Merkle trees, in the order of the questions; fewer if they are many bytes.
@@ -340,6 +343,11 @@ class StorageService(RetentionDoor, WriteDoor):
     def blocks_set_aside(self) -> int:
         """How many blocks turned out damaged so far."""
         return self._engine.holdings.quarantined
+
+    @property
+    def holes(self) -> Holes:
+        """Shards that lost entries to damage and are not whole again."""
+        return self._engine.holdings.holes
 
     async def fetch(self, entry_ids: tuple[EntryId, ...]) -> list[EncodedBlock]:
         """Blocks restricted to these entries, about 32 MiB of them; unknown ids are left out.

@@ -1,7 +1,7 @@
 """Damage at rest on one node's disk: flipped bits, zeroed pages, lost segments, lost hints; where it is left.
 
-Only blocks that were synced on all owners are damaged, on one node of a run (N - W): W copies are left. With
-fewer the invariants of reads do not hold until the copy is healed (docs/reliability.md, "Not yet"). Half of
+On one node of a run, and only blocks each entry of which was synced on another node too: where W owners had
+a row W - 1 are left, which reads must make do with (storage.holes), and no row is gone for good. Half of
 the time the page cache still has the sound bytes, so that only a reader who asks the disk meets the damage.
 """
 
@@ -22,13 +22,13 @@ PAGE_LOST, FILE_LOST = "rot page", "rot file"
 
 
 def rot(node: SimNode, nodes: Iterable[SimNode], kind: str, dice: Dice) -> bool:
-    """Damages a block by lot, one that all owners have; whether there was one."""
+    """Damages a block by lot, one of which nothing is here alone; whether there was one."""
     disk = node.disk
-    kept = [_ids(_sound(one.disk)) for one in nodes if one is not node]
+    kept = {id for one in nodes if one is not node for id in _ids(_sound(one.disk))}
     sound = [
         one
         for one in _sound(disk)
-        if all(_ids([one]) <= ids for ids in kept) and (one.segment or kind != FILE_LOST)
+        if _ids([one]) <= kept and (one.segment or kind != FILE_LOST)
     ]
     if not sound:
         return False

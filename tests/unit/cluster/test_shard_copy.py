@@ -54,8 +54,8 @@ class Stores:
     async def take_over(self, node: str, handed: Any, ring_epoch: int, _: Any) -> None:
         await self._of(node).moves.take_over(handed, ring_epoch)
 
-    async def entry_ids(self, node: str, shard: int, _: Any) -> np.ndarray:
-        return np.frombuffer(self._of(node).moves.entry_ids(shard), ENTRY_ID)
+    async def entry_ids(self, node: str, shard: int, _: Any, whole: bool = False) -> np.ndarray:
+        return np.frombuffer(self._of(node).moves.entry_ids(shard, whole), ENTRY_ID)
 
 
 @pytest.fixture
@@ -194,8 +194,10 @@ class SlowLink(Stores):
             self.lost += 1
             raise DeadlineExceeded("no answer in time")
 
-    async def entry_ids(self, node: str, shard: int, deadline: Any) -> np.ndarray:
-        found = await super().entry_ids(node, shard, deadline)
+    async def entry_ids(
+        self, node: str, shard: int, deadline: Any, whole: bool = False
+    ) -> np.ndarray:
+        found = await super().entry_ids(node, shard, deadline, whole)
         await self.carry(found.nbytes, deadline)
         return found
 
