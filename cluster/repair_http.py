@@ -28,7 +28,7 @@ def repair_operations(loop: SyncLoop) -> dict[str, Operation]:
     """What peers may ask of a storage node's loop."""
 
     async def repair(head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
-        return _start(loop, head["shards"]), b""
+        return _begin(loop, head), b""
 
     async def repair_status(_: dict[str, Any], __: memoryview, ___: Deadline) -> Answer:
         return {"repair": loop.status()}, b""
@@ -36,8 +36,10 @@ def repair_operations(loop: SyncLoop) -> dict[str, Operation]:
     return {"repair": repair, "repair_status": repair_status}
 
 
-def _start(loop: SyncLoop, shards: list[int] | None) -> dict[str, Any]:
-    return {"pass": loop.start_pass(None if shards is None else [int(one) for one in shards])}
+def _begin(loop: SyncLoop, head: Mapping[str, Any]) -> dict[str, Any]:
+    shards = None if head["shards"] is None else [int(one) for one in head["shards"]]
+    accepted = loop.accept_loss(shards) if head.get("accept_loss", False) else 0
+    return {"pass": loop.start_pass(shards), "accepted": accepted}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,11 @@ class RepairApi:
         ]
 
     async def start(self, request: web.Request) -> web.Response:
-        """Begins a pass on every storage node; `{"shard": 3}`: of this shard alone."""
-        shards = await self._wanted(request)
-        started, failures = await self._ask_all("repair", {"shards": shards})
+        """Begins a pass on every storage node; `{"shard": 3}`: of this shard alone.
+
+        `{"accept_loss": true}`: rows that damage took and no owner has are given up (SyncLoop.accept_loss).
+        """
+        started, failures = await self._ask_all("repair", await self._wanted(request))
         if not started:
             raise NotReady("no storage node could be told", failures=failures)
         passes = {node: head["pass"] for node, head in started.items()}
@@ -72,16 +76,17 @@ class RepairApi:
         nodes = {node: head["repair"] for node, head in told.items()}
         return json_response({"nodes": nodes, "failures": failures})
 
-    async def _wanted(self, request: web.Request) -> list[int] | None:
+    async def _wanted(self, request: web.Request) -> dict[str, Any]:
         body = await json_body(request) if request.can_read_body else {}
-        if set(body) - {"shard"}:
-            raise InvalidRequest('the body is empty, or an object with "shard"')
+        accept = body.get("accept_loss", False)
+        if set(body) - {"shard", "accept_loss"} or type(accept) is not bool:
+            raise InvalidRequest('the body is empty, or an object with "shard" and "accept_loss"')
         shard, count = body.get("shard"), self.views.current().shard_count
         if shard is None:
-            return None
+            return {"shards": None, "accept_loss": accept}
         if type(shard) is not int or not 0 <= shard < count:
             raise InvalidRequest(f"shard is a number from 0 to {count - 1}")
-        return [shard]
+        return {"shards": [shard], "accept_loss": accept}
 
     async def _ask_all(
         self, operation: str, head: dict[str, Any]
@@ -103,7 +108,7 @@ class RepairApi:
     async def _ask(self, node: str, operation: str, head: dict[str, Any]) -> Mapping[str, Any]:
         if node == self.node_id and self.loop is not None:
             if operation == "repair":
-                return _start(self.loop, head["shards"])
+                return _begin(self.loop, head)
             return {"repair": self.loop.status()}
         deadline = Deadline.after(self.clock, ASK_SECONDS)
         answer, _ = await self.transport.call(node, operation, head, b"", deadline)

@@ -167,7 +167,7 @@ class ShardCopier:
         return lists
 
     async def _list(self, node: str, shard: int, whole: bool = False) -> np.ndarray:
-        """What a node lists, if it is whole where that is asked; after a time-out it gets longer the next time."""
+        """What a node lists; `whole`: see Calls. After a time-out it gets longer the next time."""
         portion = self._portion(f"list of {node}")
         try:
             deadline = Deadline.after(self.clock, portion.seconds)

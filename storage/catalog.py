@@ -252,6 +252,7 @@ class Catalog:
         self._db.executescript(_SCHEMA)
         self._db.execute(_THINNED)
         self._db.execute(_HOLES)
+        self._db.execute("PRAGMA synchronous=FULL")
         self._db.executemany("INSERT INTO holes VALUES (?,?,?,?)", holes)
         self._db.execute("INSERT INTO meta VALUES ('version', ?)", (VERSION,))
 
@@ -384,7 +385,7 @@ class Catalog:
         if not self.path.exists():
             return []
         try:
-            with closing(sqlite3.connect(self.path)) as db:
+            with closing(self._connect()) as db:
                 return db.execute(_HOLE_ROWS).fetchall()
         except sqlite3.Error:  # the log and the segments are all there is
             return []
@@ -398,7 +399,7 @@ class Catalog:
         """One transaction. An error leaves the catalog as it was before (the log stays the truth)."""
         db = self._db
         assert db is not None
-        db.execute(f"PRAGMA synchronous={'FULL' if batch.gone else 'NORMAL'}")
+        db.execute(f"PRAGMA synchronous={'FULL' if batch.gone or batch.holes else 'NORMAL'}")
         db.execute("BEGIN")
         try:
             db.executemany("INSERT INTO blocks VALUES (?,?,?,?,?,?,?,?,?,?,?)", batch.blocks)

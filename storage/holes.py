@@ -104,7 +104,7 @@ class Holes:
     # -- asking
 
     def within(self, shards: Iterable[int]) -> tuple[int, ...]:
-        """Those of `shards` that have a hole. A look at a dict for each, and none where nothing is damaged."""
+        """Those of `shards` that have a hole. A look at a dict each; none where nothing is damaged."""
         return tuple(s for s in shards if self._of(s) is not None) if self else ()
 
     def numbers(self, shards: Iterable[int], until: int) -> dict[int, int]:

@@ -26,9 +26,7 @@ def rot(node: SimNode, nodes: Iterable[SimNode], kind: str, dice: Dice) -> bool:
     disk = node.disk
     kept = {id for one in nodes if one is not node for id in _ids(_sound(one.disk))}
     sound = [
-        one
-        for one in _sound(disk)
-        if _ids([one]) <= kept and (one.segment or kind != FILE_LOST)
+        one for one in _sound(disk) if _ids([one]) <= kept and (one.segment or kind != FILE_LOST)
     ]
     if not sound:
         return False

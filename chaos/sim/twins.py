@@ -12,7 +12,7 @@ import sqlite3
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import SimpleNamespace
@@ -41,6 +41,7 @@ from cluster.sync_shards import SyncLimits
 from records.errors import BlockCorrupt, StorageFailed
 from runtime.logs import Logger
 from storage.catalog import Catalog
+from storage.holes import HoleRow
 from storage.home import Home
 from storage.wal import LogHooks, Wal
 
@@ -244,16 +245,18 @@ class SimCatalog(Catalog):
             db.deserialize(self._disk.images[-1])
         return db
 
-    def create(self) -> None:
-        """Begins empty."""
+    def create(self, holes: Iterable[HoleRow] = ()) -> None:
+        """Begins empty, but for holes, which are synced."""
         self._disk.images.clear()
-        super().create()
+        super().create(holes := list(holes))
+        if holes and self._db is not None:
+            self._disk.images = [self._db.serialize()]
 
     def write(self, batch: Any) -> None:
-        """Writes, and keeps the images of the last three times; what lets go of blocks is synced."""
+        """Writes, and keeps the images of the last three times; what lets go of blocks, or opens holes, is synced."""
         super().write(batch)
         assert self._db is not None
-        kept = [] if batch.gone else self._disk.images[-2:]
+        kept = [] if batch.gone or batch.holes else self._disk.images[-2:]
         self._disk.images = [*kept, self._db.serialize()]
 
     def damage(self) -> str:

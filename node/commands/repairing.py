@@ -33,12 +33,19 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         " what it lacks. Exit code 0 if all were compared and nothing lacks any more, else 3.",
     )
     repair.add_argument("--shard", type=int, metavar="N", help="this shard alone")
+    repair.add_argument(
+        "--accept-loss",
+        action="store_true",
+        help="give up rows that damage took and that no owner has: reads are complete without them",
+    )
     repair.set_defaults(run=lambda options: asyncio.run(run_repair(options)))
 
 
 async def run_repair(options: argparse.Namespace) -> int:
     """The command."""
-    wanted = {} if options.shard is None else {"shard": options.shard}
+    wanted: dict[str, Any] = {} if options.shard is None else {"shard": options.shard}
+    if options.accept_loss:
+        wanted["accept_loss"] = True
     async with Api(options.server, options.tenant) as api:
         begun = await api.reply(
             "POST",

@@ -208,6 +208,63 @@ async def test_rows_stay_readable_with_one_node_dead(trio: Trio) -> None:
         assert keys(answer.table) == wanted
 
 
+async def set_aside(trio: Trio, shard: int) -> None:
+    """The first owner of a shard finds all its blocks damaged."""
+    store = trio.stores[trio.view.owners(shard)[0]]
+    for place in list(store._engine.holdings.blocks):
+        await store._quarantine(place.ordinal, "planted")
+
+
+@pytest.mark.parametrize("consistency", ["quorum", "all"])
+async def test_an_owner_that_set_a_block_aside_does_not_make_a_quorum(
+    trio: Trio, consistency: str
+) -> None:
+    """A row is on two owners; one loses it. With the third it must not say that there is no row.
+
+    With the other holder away a read is partial and says why; with it the row is there, and once the read
+    has repaired the damaged owner that one counts again.
+    """
+    entry = make_entry(1, 0, [row(1, "acknowledged")], received_at=NOW)
+    await trio.write(entry, (0, 1))
+    await set_aside(trio, 0)
+    hurt, holder, _ = trio.view.owners(0)
+    asked = plan(consistency=consistency)
+    trio.dead = {holder}
+    for _ in range(3):
+        answer = await trio.reader.query(asked, soon())
+        lacks = {one["shard"]: one["reason"] for one in answer.missing}
+        assert not answer.complete
+        assert f"damage took rows of {hurt}" in lacks[0]
+
+    trio.dead = set()
+    for _ in range(3):
+        answer = await trio.reader.query(asked, soon())
+        assert answer.table.num_rows == 1
+        assert answer.complete or consistency == "all"
+        await trio.reader.repair.idle()
+
+    trio.dead = {holder}
+    answer = await trio.reader.query(plan(), soon())
+    assert answer.complete
+    assert answer.table.num_rows == 1
+
+
+async def test_a_block_set_aside_between_scan_and_list_does_not_make_a_quorum(trio: Trio) -> None:
+    """Owners differ, and the one that has the row loses it before it lists its entries."""
+    await trio.write(make_entry(1, 0, [row(1, "acknowledged")], received_at=NOW), (0, 1))
+    hurt, holder, _ = trio.view.owners(0)
+    trio.dead = {holder}
+    store, listing = trio.stores[hurt], trio.stores[hurt].entries
+
+    async def late(request: EntriesRequest) -> Any:
+        await set_aside(trio, 0)
+        return await listing(request)
+
+    store.entries = late  # type: ignore[method-assign]
+    answer = await trio.reader.query(plan(), soon())
+    assert not answer.complete
+
+
 async def test_http_streams_every_format_over_real_stores(trio: Trio) -> None:
     """The same rows come as JSON pages, NDJSON, CSV and Arrow, over HTTP."""
     import pyarrow as pa

@@ -452,3 +452,44 @@ async def test_nobody_to_tell_is_an_error(cluster: Cluster, client: TestClient) 
         cluster.replicas[node].dead = True
 
     assert (await client.post("/cluster/repair")).status == 503
+
+
+async def hurt(cluster: Cluster) -> tuple[str, str, int]:
+    """(a node that set all it holds of shard 0 aside, an owner that lacks it too, entries lost)."""
+    owners = cluster.view.owners(0)
+    await cluster.write(1, 0, owners[2])
+    store = cluster.stores[owners[0]]
+    for place in list(store._engine.holdings.blocks):
+        await store._quarantine(place.ordinal, "planted")
+    store.holes.forget([0])
+    store.holes.add(0, None, 0)  # not known which, so that arrival alone closes nothing
+    return owners[0], owners[2], 10
+
+
+async def test_a_damaged_shard_is_whole_after_a_comparison_with_every_other_owner(
+    cluster: Cluster,
+) -> None:
+    """Not while one of them is away, though all that was lost is back."""
+    node, other, _ = await hurt(cluster)
+    cluster.replicas[other].dead = True
+    await cluster.rounds(8, node)
+    assert cluster.loops[node].status()["damaged"] == [0]
+
+    cluster.replicas[other].dead = False
+    await cluster.rounds(60, node)
+
+    assert cluster.loops[node].status()["damaged"] == []
+
+
+async def test_an_operator_may_accept_a_loss(cluster: Cluster) -> None:
+    """With another owner away for ever; `repair` alone accepts nothing."""
+    node, other, _ = await hurt(cluster)
+    cluster.replicas[other].dead = True
+    await cluster.call(node, "repair", {"shards": None}, b"", None)
+    assert cluster.loops[node].status()["damaged"] == [0]
+
+    head = {"shards": [0], "accept_loss": True}
+    answer, _ = await cluster.call(node, "repair", head, b"", None)
+
+    assert answer["accepted"] == 1
+    assert cluster.loops[node].status()["damaged"] == []
