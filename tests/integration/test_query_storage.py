@@ -249,10 +249,17 @@ async def test_an_owner_that_set_a_block_aside_does_not_make_a_quorum(
     assert answer.table.num_rows == 1
 
 
-async def test_a_block_set_aside_between_scan_and_list_does_not_make_a_quorum(trio: Trio) -> None:
-    """Owners differ, and the one that has the row loses it before it lists its entries."""
+@pytest.mark.parametrize("reader", [0, 2])
+async def test_a_block_set_aside_between_scan_and_list_does_not_make_a_quorum(
+    trio: Trio, reader: int
+) -> None:
+    """Owners differ, and the one that has the row loses it before it lists its entries.
+
+    It gave the data, or a digest alone: a node reads from itself.
+    """
     await trio.write(make_entry(1, 0, [row(1, "acknowledged")], received_at=NOW), (0, 1))
     hurt, holder, _ = trio.view.owners(0)
+    trio.view.node_id = trio.view.owners(0)[reader]
     trio.dead = {holder}
     store, listing = trio.stores[hurt], trio.stores[hurt].entries
 
