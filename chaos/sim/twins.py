@@ -253,7 +253,7 @@ class SimCatalog(Catalog):
             self._disk.images = [self._db.serialize()]
 
     def write(self, batch: Any) -> None:
-        """Writes, and keeps the images of the last three times; what lets go of blocks or has holes is synced."""
+        """Writes, and keeps the images of the last three times; removals and holes are synced."""
         super().write(batch)
         assert self._db is not None
         kept = [] if batch.gone or batch.holes else self._disk.images[-2:]
