@@ -111,3 +111,15 @@ async def test_a_silent_node_is_given_up_after_a_while(
 
     assert code == 3
     assert "b: does not answer any more" in capsys.readouterr().err
+
+
+async def test_a_loss_is_accepted_only_if_it_is_asked_for(node: FakeQueryNode) -> None:
+    """`--accept-loss` travels with the shard; without it nothing of it is said."""
+    for options, body in (
+        (["--shard", "3", "--accept-loss"], {"shard": 3, "accept_loss": True}),
+        (["--shard", "3"], {"shard": 3}),
+    ):
+        node.bodies.clear()
+        script(node, {"a": told(3, "done"), "b": told(1, "done")})
+        await run_repair(parse(["repair", *options, "--server", node.url]))
+        assert json.loads(node.bodies[0]) == body
