@@ -145,9 +145,19 @@ class HintLog:
             if written < len(data):
                 raise OSError(f"{written} of {len(data)} bytes were written")
         except OSError:
-            self._end_file()
+            self._abandon(file)
             raise
         file.size += len(data)
+
+    def _abandon(self, file: _File) -> None:
+        """Ends a file that took no more: what is in it counts, and one without a hint is gone."""
+        self._end_file()
+        path = self._path(file.sequence)
+        if file.hints:
+            file.size = path.stat().st_size
+        else:
+            self._files.remove(file)
+            path.unlink(missing_ok=True)
 
     def sync(self) -> None:
         """fdatasync of what was written.

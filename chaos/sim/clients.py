@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from chaos.corpus import row_name
+from chaos.corpus import row_name, split_name
 from chaos.history import APPEND, FAIL, OK, READ, UNKNOWN, Op, Range
 from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.corpus import SERVICES, SimCorpus
@@ -347,14 +347,35 @@ def _asking(pairs: list[tuple[str, str]]) -> Callable[[SimNode], Awaitable[Page]
 
 def _answered(traffic: Traffic, op: int, pages: list[Page]) -> None:
     """Ends a read with the rows of its pages."""
-    rows: list[list[str]] = []
-    for page in pages:
-        found = [_named(traffic, row) for row in page.answer.table.to_pylist()]
-        traffic.pages.append((op, page.node, page.index, [name for name, _ in found]))
-        rows += found
-    missing = [str(one.get("shard", one)) for page in pages for one in page.answer.missing]
     complete = all(page.answer.complete for page in pages)
+    rows: list[list[str]] = []
+    runs: dict[str, bytes] = {}
+    for page in pages:
+        listed = page.answer.table.to_pylist()
+        found = [_named(traffic, row) for row in listed]
+        traffic.pages.append((op, page.node, page.index, [name for name, _ in found]))
+        for (name, digest), row in zip(found, listed, strict=True):
+            run = row["_run"]
+            if runs.get(name, run) == run or not _renamed(traffic, name, complete):
+                rows.append([name, digest])
+        runs |= {name: row["_run"] for (name, _), row in zip(found, listed, strict=True)}
+    missing = [str(one.get("shard", one)) for page in pages for one in page.answer.missing]
     traffic.returned(op, OK, {"complete": complete, "missing": missing, "rows": rows})
+
+
+def _renamed(traffic: Traffic, name: str, complete: bool) -> bool:
+    """Whether a row of an agent may come on two pages under two names (docs/consistency.md, "Pages").
+
+    It has two if it was sent again beyond the edge of a dedupe window: by the first where that is seen, else
+    by the second. The first is on each page of a complete read if it was acknowledged, and clocks are right.
+    """
+    client, number = split_name(name) or ("", 0)
+    doubtful = any(node.clock.skew for node in traffic.nodes.values()) or any(
+        op.outcome != OK and any(first <= number <= last for first, last in op.rows)
+        for op in traffic.ops
+        if op.client == client and op.kind == APPEND
+    )
+    return client not in traffic.numbered and (doubtful or not complete)
 
 
 def _named(traffic: Traffic, row: dict[str, Any]) -> list[str]:

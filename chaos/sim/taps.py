@@ -68,9 +68,14 @@ class TappedDisk(SimDisk):
         self.written: list[Written] = []
 
     def write(self, fd: int, parts: Any, at: int) -> int:
-        """As ever; then notes the blocks among the parts."""
+        """As ever; and notes the blocks among the parts, also if it is cut off: they may have got through."""
         name, file = self.handles[fd]
-        count = super().write(fd, parts, at)
+        try:
+            return super().write(fd, parts, at)
+        finally:
+            self._note(name, file, parts, at)
+
+    def _note(self, name: str, file: SimFile, parts: Any, at: int) -> None:
         previous: bytes = b""
         for part in parts:
             if len(part) > HEAD_BYTES and previous[4:5] == bytes([RecordType.BLOCK]):
@@ -80,7 +85,6 @@ class TappedDisk(SimDisk):
                 self.written.append(Written(file, name, at, bytes(part), header, accepted))
             at += len(part)
             previous = bytes(part) if len(part) < 4096 else b""
-        return count
 
     def sync(self, fd: int) -> None:
         """As ever; what the file holds is synced then."""

@@ -19,6 +19,7 @@ from records.errors import (
     Overloaded,
     QuorumlogError,
     QuorumUnavailable,
+    Refused,
     StaleRingEpoch,
 )
 from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews, Fault
@@ -472,7 +473,8 @@ async def test_a_refusal_of_one_piece_of_several_is_not_definite(
 ) -> None:
     """One piece meets full disks, of which it is sure; the bad rows' piece is stored."""
     failed = table_of([{"service": "_failed", "level": "error", "message": "{broken"}])
-    async with write_path() as path:
+    settings = WriteSettings(block_target_rows=2, block_max_rows=2)
+    async with write_path(settings=settings) as path:
         pipeline = path.writer._pipeline
         submit = pipeline._submit
 

@@ -8,11 +8,14 @@ import pytest
 from records.errors import (
     Conflict,
     ConnectionLost,
+    DiskFull,
     Fenced,
     NotLeader,
     NotReady,
     Overloaded,
     QuorumUnavailable,
+    Refused,
+    StaleRingEpoch,
 )
 from records.intervals import SeqIntervals
 from records.messages import PutOptions

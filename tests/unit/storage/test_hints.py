@@ -1,5 +1,7 @@
 """The hint log: bounded, oldest out first, and whole up to wherever it was torn."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -230,3 +232,27 @@ def test_hints_for_another_node_are_not_delivered(tmp_path: Path) -> None:
 
     assert read_hints(data, 1, "node3") == ([], 2)
     assert read_hints(data, 2, NODE)[0] == []  # under another name of its own
+
+
+def test_a_full_disk_leaves_no_files_behind_and_what_got_through_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a record is written, then ENOSPC, again and again; the bounds know of each byte on disk."""
+    log, write = HintLog(tmp_path, NODE), os.write
+    log.append([hint(1)], 1.0)
+
+    def full(handle: int, data: bytes) -> int:
+        write(handle, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(hints_module.os, "write", full)
+    for number in range(5):
+        with pytest.raises(OSError, match="no space"):
+            log.append([hint(number)], 1.0)
+    monkeypatch.setattr(hints_module.os, "write", write)
+
+    files = list(tmp_path.rglob("*.hints"))
+    assert len(files) == 1
+    assert log.size == files[0].stat().st_size
+    log.append([hint(2)], 2.0)
+    assert drained(log) == [hint(1), hint(2)]
