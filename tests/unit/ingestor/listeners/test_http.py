@@ -13,7 +13,7 @@ import zstandard
 from aiohttp import web
 
 from cluster.http_front import front_middleware
-from ingestor.batch import RejectedRow, WriteResult
+from ingestor.batch import Batch, RejectedRow, WriteResult
 from ingestor.enrich import EnrichSettings
 from ingestor.limits import Limits
 from ingestor.listeners import http
@@ -933,15 +933,20 @@ async def test_a_try_here_that_put_something_is_remembered(server: Server) -> No
 
 @pytest.mark.parametrize(("pieces", "definite"), [(1, True), (2, False)])
 async def test_lines_of_which_a_piece_may_be_stored_are_not_surely_refused(
-    server: Server, pieces: int, definite: bool
+    server: Server, monkeypatch: pytest.MonkeyPatch, pieces: int, definite: bool
 ) -> None:
-    """Each piece of a stream is durable by itself; one of two is refused."""
+    """Each piece of a stream is durable by itself; the last is refused."""
     line = json.dumps({"message": "x" * 1000}).encode() + b"\n"
-    server.writer.errors = [Overloaded("full", retry_after_seconds=1)]
+    write = server.writer.write
 
-    answer = await server.post(
-        "/logs", line * (80 if pieces == 2 else 2), Content_Type="application/x-ndjson"
-    )
+    async def refuse_the_last(batch: Batch, **options: Any) -> WriteResult:
+        if len(server.writer.batches) == pieces - 1:
+            server.writer.errors = [Overloaded("full", retry_after_seconds=1)]
+        return await write(batch, **options)
+
+    monkeypatch.setattr(server.writer, "write", refuse_the_last)
+    body = line * (80 if pieces == 2 else 2)
+    answer = await server.post("/logs", body, Content_Type="application/x-ndjson")
 
     assert len(server.writer.batches) == pieces
     assert answer.status == 429
