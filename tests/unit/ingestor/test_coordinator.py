@@ -490,3 +490,20 @@ async def test_a_refusal_of_one_piece_of_several_is_not_definite(
 
         assert len(path.replicas.visible()) == 1
         assert caught.value.to_dict()["definite"] is False
+
+
+async def test_a_conflict_is_not_definite_while_an_owner_is_still_to_answer() -> None:
+    """a and b hold the key with other bytes; c, which lacks it, is slow and may store these."""
+    key = Identity(b"scope", b"order-17", ages=False, grade=1)
+    async with write_path() as path:
+        path.replicas["c"].down = True
+        await path.write(Batch("default", table_of(rows(2)), key))
+        path.replicas["c"].gate = asyncio.Event()
+        path.replicas["c"].down = False
+
+        with pytest.raises(Conflict) as caught:
+            await path.write(Batch("default", table_of(rows(2, text="other")), key))
+
+        assert not path.replicas["c"].held
+        assert caught.value.to_dict()["definite"] is False
+        path.replicas["c"].gate.set()

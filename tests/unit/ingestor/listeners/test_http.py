@@ -18,7 +18,7 @@ from ingestor.enrich import EnrichSettings
 from ingestor.limits import Limits
 from ingestor.listeners import http
 from ingestor.listeners.http import RUNNER_OPTIONS, HttpIngest
-from records.errors import DiskFull, Fenced, NotLeader, Overloaded, QuorumUnavailable
+from records.errors import DiskFull, Fenced, NotLeader, NotReady, Overloaded, QuorumUnavailable
 from runtime.clock import SystemClock
 from runtime.entropy import SystemEntropy
 from runtime.metrics import Metrics
@@ -951,3 +951,19 @@ async def test_lines_of_which_a_piece_may_be_stored_are_not_surely_refused(
     assert len(server.writer.batches) == pieces
     assert answer.status == 429
     assert answer.json["error"]["definite"] is definite
+
+
+async def test_what_the_leader_is_not_sure_of_is_not_made_sure_here(server: Server) -> None:
+    """The leader put the rows and lost its reign; its NOT_READY ends the time, NOT_LEADER is the answer."""
+    leader = await Server().start()
+    unsure = NotReady("not recovered")
+    unsure.doubt()
+    leader.writer.errors = [unsure]
+    server.writer.errors = [not_leader(leader.port), *(not_leader(None) for _ in range(100))]
+
+    answer = await server.json("/ingest", NUMBERED)
+    await leader.stop()
+
+    assert len(leader.writer.batches) == 1
+    assert (answer.status, answer.json["code"]) == (503, "NOT_LEADER")
+    assert answer.json["definite"] is False
