@@ -88,20 +88,24 @@ class ProducerLedger:
                 counted = SeqIntervals(both)
         return SeqIntervals() if counted is None else counted
 
-    def judges(self, spans: Spans, groups: Iterable[Group]) -> frozenset[str]:
-        """Owners to ask first whether rows with these sequences are those that they hold.
+    def judges(self, spans: Spans, groups: Iterable[Group]) -> frozenset[str] | None:
+        """Owners to ask first whether rows with these sequences are those that they hold; None: nobody.
 
-        They hold what is durable of `spans`, and another owner lacks some of it: that one would take other
-        bytes under the same names. Empty: nothing is durable, or every owner can judge.
+        They are known to hold all that is durable of `spans`, while another owner may lack some of it: that
+        one would take other bytes under the same names. What was told is durable, whoever holds it: owners
+        that are not known here hold it then too. None: nothing is durable, or every owner can judge.
         """
-        if not spans or spans[0][0] > max((one.largest for one in self._sets.values()), default=0):
-            return frozenset()
+        largest = max((one.largest for one in self._sets.values()), default=0)
+        if not spans or spans[0][0] > max(largest, self.told):
+            return None
         asked = tuple(groups)
         firm = self._counted(asked)
+        if self.told:
+            firm.add(1, self.told)
         durable = [part for a, b in spans for part in firm.overlap(a, b)]
         owners = {owner for group in asked for owner in group.members}
         able = {o for o in owners if not any(self.held_by(o).gaps(a, b) for a, b in durable)}
-        return frozenset(able) if durable and able != owners else frozenset()
+        return frozenset(able) if durable and able != owners else None
 
     def thin(self, groups: Iterable[Group]) -> list[tuple[int, int]]:
         """Spans above `told` that some owners hold, but in some group too few of them."""
@@ -115,6 +119,24 @@ class ProducerLedger:
             if last > self.told:
                 found += firm.gaps(max(first, self.told + 1), last)
         return found
+
+    def may_be_acked(
+        self, spans: Iterable[tuple[int, int]], overlap: Iterable[Group], heard: Iterable[str]
+    ) -> bool:
+        """Whether some of `spans` may have been acknowledged, as far as those `heard` can tell.
+
+        It was not, if of each owner set as many as meet every quorum (`overlap`) answered and lack it. One
+        set is enough: before the shard began to move there was no other.
+        """
+        asked, heard_of = tuple(spans), frozenset(heard)
+        for group in overlap:
+            answered = group.members & heard_of
+            quorum = len(group.members) - group.needed + 1
+            holders = quorum - (len(group.members) - len(answered))
+            firm = counted_at_least([self.held_by(one) for one in answered], max(1, holders))
+            if holders <= 0 or any(firm.overlap(a, b) for a, b in asked):
+                return True
+        return False
 
 
 class Calls:

@@ -53,10 +53,10 @@ class ProducerSession:
         found = self._ledgers.get(epoch) or ProducerLedger((*self.producer, epoch))
         return found.progress(groups)
 
-    def judges(self, epoch: int, spans: Spans, groups: Iterable[Group]) -> frozenset[str]:
+    def judges(self, epoch: int, spans: Spans, groups: Iterable[Group]) -> frozenset[str] | None:
         """See `ProducerLedger.judges`."""
         found = self._ledgers.get(epoch)
-        return found.judges(spans, groups) if found else frozenset()
+        return found.judges(spans, groups) if found else None
 
     def told(self, epoch: int) -> int:
         """The ackTill answered last."""

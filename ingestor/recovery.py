@@ -4,9 +4,11 @@ N-W+1 owners say what they hold, and what the producer was told. Each acked row 
 least one of these has it. What lies above `told` on fewer than W of them is fetched from a holder and put
 to the others; ackTill counts it only when their answers show it.
 
-What cannot be put again stays `missing` if all owners were heard: on so few of them it was never acked, and
-the producer sends it again. Else an owner that is away may have it too, so it may be acked, and an ackTill
-below it would take that back: the producer waits until it is put, or all owners are heard.
+What cannot be put again stays `missing` if it was never acked: then N-W+1 of each owner set lack it, and the
+producer sends it again. Else it may be acked, and an ackTill below it would take that back: the producer
+waits until it is put, or enough owners lack it. While a shard moves, that holds for what W of the owners of
+before have, as their word was enough then. It is put to the new ones rather than counted: if it came after
+the copy was listed, nobody else brings it there.
 """
 
 from collections.abc import Iterable
@@ -76,8 +78,10 @@ class Recovery:
         heard = await self.refresh(led, session, led.overlap, deadline)
         failed = None
         for ledger in session.ledgers():
-            failed = await self._thicken(led, session, ledger, heard, deadline) or failed
-        if failed is None or len(heard) == len(led.owners):
+            error = await self._thicken(led, session, ledger, heard, deadline)
+            if error and ledger.may_be_acked(ledger.thin(led.writers), led.overlap, heard):
+                failed = error
+        if failed is None:
             session.ready = True
         elif deadline.remaining() <= RETRY_SECONDS:
             text = "rows that may be acknowledged are on too few owners"

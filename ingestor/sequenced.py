@@ -236,12 +236,20 @@ class SequencedWriter:
     ) -> bool:
         """Whether rows sent again are those that are durable, as one of their holders says.
 
-        Asked only if another owner lacks them: it would store other bytes under their names.
+        Asked only if another owner may lack them: it would store other bytes under their names. Are fewer
+        than W holders known, the others are heard first: the one that is known may be away.
+
+        Raises:
+            QuorumUnavailable: no holder answered by the deadline.
         """
         if numbered is None:
             return True
-        spans = numbered.entries[0].seqs
-        holders = session.judges(work.sequence.epoch, spans, led.writers)
+        epoch, spans = work.sequence.epoch, numbered.entries[0].seqs
+        holders = session.judges(epoch, spans, led.writers)
+        if holders is not None and len(holders) < led.view.quorum.w:
+            others = Group(frozenset(led.owners) - holders, 1)
+            await self._recovery.refresh(led, session, [others], deadline)
+            holders = session.judges(epoch, spans, led.writers)
         if not holders:
             return True
         asked = replace(numbered, groups=(tuple(sorted(holders)),))

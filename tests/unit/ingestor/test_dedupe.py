@@ -151,9 +151,20 @@ def test_who_may_judge_rows_sent_again() -> None:
 
     assert ledger.judges(((3, 4),), QUORUM) == {"a", "b"}
     assert ledger.judges(((2, 7),), QUORUM) == {"a", "b"}
-    assert ledger.judges(((1, 2),), QUORUM) == frozenset()
-    assert ledger.judges(((5, 7),), QUORUM) == frozenset()
-    assert ProducerLedger(KEY).judges(((1, 2),), QUORUM) == frozenset()
+    assert ledger.judges(((1, 2),), QUORUM) is None
+    assert ledger.judges(((5, 7),), QUORUM) is None
+    assert ProducerLedger(KEY).judges(((1, 2),), QUORUM) is None
+
+
+def test_what_was_told_is_durable_whoever_is_known_to_hold_it() -> None:
+    """1..4 was told. Nothing is heard of a; b holds 1..3; c nothing: of 4 nobody known can judge."""
+    ledger = ProducerLedger(KEY)
+    ledger.hear("b", state({1, 2, 3}, told=4), 1, 2)
+    ledger.hear("c", state(set()), 1, 2)
+
+    assert ledger.judges(((1, 3),), QUORUM) == {"b"}
+    assert ledger.judges(((4, 4),), QUORUM) == frozenset()
+    assert ledger.judges(((5, 5),), QUORUM) is None
 
 
 def test_rows_that_one_owner_alone_holds_are_judged_by_nobody() -> None:
@@ -162,7 +173,7 @@ def test_rows_that_one_owner_alone_holds_are_judged_by_nobody() -> None:
     ledger.hear("a", state({1, 2, 3, 4}), 1, 2)
     ledger.hear("b", state({1, 2}), 1, 2)
 
-    assert ledger.judges(((3, 4),), QUORUM) == frozenset()
+    assert ledger.judges(((3, 4),), QUORUM) is None
 
 
 def test_thin_spans_are_those_above_told_that_too_few_hold() -> None:
@@ -173,3 +184,35 @@ def test_thin_spans_are_those_above_told_that_too_few_hold() -> None:
 
     assert ledger.thin(QUORUM) == [(5, 6)]
     assert ProducerLedger(KEY).thin(QUORUM) == []
+
+
+def test_what_w_of_the_owners_of_before_hold_may_be_acked() -> None:
+    """d takes the place of c. a and c hold 1..5, d 4..5: of the new owners W hold 4..5 alone."""
+    ledger, overlap = ProducerLedger(KEY), [Group(frozenset(one), 2) for one in ("abc", "abd")]
+    for owner, first in (("a", 1), ("c", 1), ("d", 4)):
+        ledger.hear(owner, state(set(range(first, 6))), 1, 2)
+
+    assert ledger.thin(overlap) == [(1, 3)]
+    assert ledger.may_be_acked([(1, 3)], overlap, "abcd")
+    assert not ledger.may_be_acked([(6, 6)], overlap, "abcd")
+
+
+def test_what_too_few_can_hold_is_not_acked() -> None:
+    """a alone holds 1..3. With all heard that is too few; with c unheard c may have them too."""
+    ledger, overlap = ProducerLedger(KEY), [Group(frozenset(OWNERS), 2)]
+    ledger.hear("a", state({1, 2, 3}), 1, 2)
+
+    assert not ledger.may_be_acked([(1, 3)], overlap, "abc")
+    assert ledger.may_be_acked([(1, 3)], overlap, "ab")
+    assert not ledger.may_be_acked([(1, 3)], overlap, "bc")
+    assert ledger.may_be_acked([(1, 3)], overlap, "a")
+
+
+def test_after_w_was_raised_the_lower_one_may_have_acked() -> None:
+    """W is 3 now, and was 2: what a and b hold is thin, and may be acknowledged."""
+    ledger, overlap = ProducerLedger(KEY), [Group(frozenset(OWNERS), 2)]
+    for owner in "ab":
+        ledger.hear(owner, state({1}), 1, 2)
+
+    assert ledger.thin([Group(frozenset(OWNERS), 3)]) == [(1, 1)]
+    assert ledger.may_be_acked([(1, 1)], overlap, "abc")

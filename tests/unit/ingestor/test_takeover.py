@@ -1,0 +1,90 @@
+"""What a new leader makes of rows that the one before acknowledged, and of which it has heard little."""
+
+from dataclasses import replace
+
+import pytest
+
+from records.errors import DiskFull, NotReady, QuorumUnavailable
+from records.intervals import SeqIntervals
+from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews
+from tests.support.write_path import numbered_batch, write_path
+
+KEY = ("default", "shop", "p1")
+SHARD = FakeView().shard_of(*KEY, 1)
+OLD = FakeView(everything_led_by=("a", 1))
+NEW = FakeView("b", everything_led_by=("b", 2))
+#: c gives the shard to d.
+MOVING = replace(NEW, ring_epoch=2, moving=((SHARD, (("a", "b", "c"), ("a", "b", "d"))),))
+
+
+async def told_to_two(replicas: FakeReplicas) -> None:
+    """1..3 were told, on a and b; c is back since, a is away."""
+    async with write_path(replicas, FakeViews(OLD)) as old:
+        replicas["c"].down = True
+        await old.write(numbered_batch([1, 2, 3]))
+        assert (await old.write(numbered_batch([4]))).ack_till == 4
+    assert replicas["b"].told[(*KEY, 1)] == 3
+    replicas["c"].down, replicas["a"].down = False, True
+
+
+async def test_other_bytes_for_what_was_told_reach_no_owner_that_lacks_it() -> None:
+    """The new leader knows of b alone that it holds 1..3: c would take the lie, and differ for ever."""
+    replicas = FakeReplicas("a", "b", "c")
+    await told_to_two(replicas)
+    async with write_path(replicas, FakeViews(NEW)) as new:
+        lie = await new.write(numbered_batch([1, 2, 3], text="other"))
+        assert [one.seq for one in lie.conflicts] == [1, 2, 3]
+        assert replicas["c"].seqs_of(KEY) == SeqIntervals([(4, 4)])
+
+        again = await new.write(numbered_batch([1, 2, 3]))
+        assert (again.ack_till, again.conflicts) == (4, ())
+        assert replicas["c"].seqs_of(KEY) == SeqIntervals([(1, 4)])
+
+
+@pytest.mark.parametrize("text", ["row", "other"])
+async def test_told_rows_sent_again_do_not_wait_for_the_one_known_holder(text: str) -> None:
+    """The holder that the leader knew, b, goes away as a returns: a is heard, and judges."""
+    replicas = FakeReplicas("a", "b", "c")
+    await told_to_two(replicas)
+    async with write_path(replicas, FakeViews(NEW)) as new:
+        assert (await new.write(numbered_batch([5]))).ack_till == 5
+        replicas["a"].down, replicas["b"].down = False, True
+
+        again = await new.write(numbered_batch([1, 2, 3], text=text), seconds=2)
+
+        assert again.ack_till == 5
+        assert [one.seq for one in again.conflicts] == ([] if text == "row" else [1, 2, 3])
+
+
+async def test_told_rows_sent_again_wait_if_nobody_can_judge() -> None:
+    """Both holders are away: no answer by the deadline, and nothing reaches c."""
+    replicas = FakeReplicas("a", "b", "c")
+    await told_to_two(replicas)
+    async with write_path(replicas, FakeViews(NEW)) as new:
+        await new.write(numbered_batch([5]))
+        replicas["b"].down = True
+        with pytest.raises(QuorumUnavailable):
+            await new.write(numbered_batch([1, 2, 3], text="other"), seconds=0.5)
+
+    assert replicas["c"].seqs_of(KEY) == SeqIntervals([(4, 5)])
+
+
+async def test_rows_of_before_a_move_are_never_answered_as_missing() -> None:
+    """a and c have 1..5, acknowledged before c began to give to d. With d full and b not taking them
+    either, W of the new owners cannot have them: the producer waits, and is told no less than before.
+    """
+    replicas = FakeReplicas("a", "b", "c", "d")
+    async with write_path(replicas, FakeViews(OLD)) as old:
+        replicas["b"].down = True
+        assert (await old.write(numbered_batch([1, 2, 3, 4, 5]))).ack_till == 5
+    replicas["b"].down = False
+    replicas["b"].broken["put"] = replicas["d"].broken["put"] = DiskFull("full")
+    async with write_path(replicas, FakeViews(MOVING)) as new:
+        with pytest.raises(NotReady, match="may be acknowledged"):
+            await new.writer.producer_progress(*KEY, 1, new.deadline(0.5))
+
+        replicas["d"].broken.clear()
+        result = await new.writer.producer_progress(*KEY, 1, new.deadline())
+
+    assert (result.ack_till, result.missing) == (5, ())
+    assert replicas["d"].seqs_of(KEY) == SeqIntervals([(1, 5)])
