@@ -74,6 +74,11 @@ class QuorumTally:
         """Whether refusals leave some group too small, ever."""
         return any(len(group.members - self._refused) < group.needed for group in self.groups)
 
+    @property
+    def refused_by_all(self) -> bool:
+        """Whether every member has refused: none has done it, and none is still to answer."""
+        return all(group.members <= self._refused - self._held.keys() for group in self.groups)
+
     def held_before(self, members: int) -> int:
         """How much at least `members` of each group held before the operation."""
         return min((self._held_of(group, members) for group in self.groups), default=0)

@@ -231,7 +231,7 @@ class WriteCoordinator:
                 view = await newer_ring(self._views, view, stale, deadline)
             except Refused as error:
                 if begun_before:
-                    error.details.setdefault("definite", False)
+                    error.doubt()
                 raise
 
     def _router(self, batch: Batch, view: ClusterView, received_at: int) -> PiecesOf:
@@ -254,6 +254,6 @@ class WriteCoordinator:
             self._metrics.conflicts.inc(count)
             raise Conflict(
                 f"{count} rows: this key is held with other bytes",
-                definite=not any(one.tally.acks for one in entries),
+                definite=all(one.tally.refused_by_all for one in entries),
             )
         return counted(entries, view, self._metrics)

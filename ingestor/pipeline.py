@@ -94,7 +94,8 @@ class Pipeline:
 
         Raises:
             Overloaded: too much is pending (definite). StaleRingEpoch: route again under a newer ring.
-            QuorumUnavailable, DiskFull: not confirmed by the deadline.
+            QuorumUnavailable, DiskFull: not confirmed by the deadline. Of several pieces one may be
+                stored though another was refused, so an error is definite of a single piece alone.
         """
         submissions = self._submit(pieces, rule, mine, deadline)
         futures = [one.done for one in submissions]
@@ -105,6 +106,8 @@ class Pipeline:
                 one.expire()
         errors = [error for future in futures if (error := future.exception()) is not None]
         for error in errors:
+            if len(futures) > 1 and isinstance(error, QuorumlogError):
+                error.doubt()
             if not isinstance(error, StaleRingEpoch):
                 raise error
         if errors:

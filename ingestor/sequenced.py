@@ -30,6 +30,7 @@ from ingestor.write_metrics import WriteMetrics
 from ingestor.write_settings import WriteSettings
 from records.errors import (
     Conflict,
+    DiskFull,
     Fenced,
     InvalidRequest,
     NotReady,
@@ -125,8 +126,8 @@ class SequencedWriter:
                 if done is not None:
                     return done
         except Refused as error:
-            if work.sent and not isinstance(error, Conflict):
-                error.details.setdefault("definite", False)
+            if work.sent:
+                error.doubt()
             raise
 
     async def _led(
@@ -195,18 +196,14 @@ class SequencedWriter:
         numbered, pieces = await self._pieces(work, led)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         before, session.last = session.last, turn
-        sent_before, work.sent = work.sent, True
         try:
             if not await self._are_the_same(numbered, work, led, session, deadline):
                 return None
-            entries = await self._pipeline.run(pieces, rule, work.mine, deadline)
+            entries = await self._put(work, pieces, rule, deadline)
             verdict = self._judge(work, led, session, entries)
             if verdict is Verdict.WON:
                 await _wait_for(before, deadline.clamp(ORDER_SECONDS))
                 return self._answer(work, led, session, entries)
-        except Overloaded:
-            work.sent = sent_before
-            raise
         except QuorumUnavailable as error:
             error.details["ack_till"] = session.told(work.sequence.epoch)
             raise
@@ -216,6 +213,18 @@ class SequencedWriter:
         finally:
             turn.set_result(None)
         return None
+
+    async def _put(
+        self, work: _Work, pieces: list[Piece], rule: AckRule, deadline: Deadline
+    ) -> list[EntryTally]:
+        """Puts `pieces`. From here on no refusal is definite, unless this one says nothing was put."""
+        sent_before, work.sent = work.sent, True
+        try:
+            return await self._pipeline.run(pieces, rule, work.mine, deadline)
+        except (DiskFull, NotReady, Overloaded) as error:
+            if error.is_definite:
+                work.sent = sent_before
+            raise
 
     async def _are_the_same(
         self,
@@ -244,7 +253,7 @@ class SequencedWriter:
         if not holders:
             return True
         asked = replace(numbered, groups=(tuple(sorted(holders)),))
-        entries = await self._pipeline.run([asked], ANY_HOLDER, work.mine, deadline)
+        entries = await self._put(work, [asked], ANY_HOLDER, deadline)
         return self._judge(work, led, session, entries) is Verdict.WON
 
     async def _pieces(self, work: _Work, led: Led) -> tuple[Piece | None, list[Piece]]:

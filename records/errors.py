@@ -38,6 +38,15 @@ class QuorumlogError(Exception):
         value = self.details.get("retry_after_seconds")
         return None if value is None else float(value)
 
+    @property
+    def is_definite(self) -> bool:
+        """Whether this one says that the operation surely had no effect: details outweigh the class."""
+        return self.details.get("definite", self.definite) is True
+
+    def doubt(self) -> None:
+        """Something of the operation may have been stored before this error came."""
+        self.details["definite"] = False
+
     def to_dict(self) -> dict[str, Any]:
         """The body of an error answer: `{"code", "message", "definite", …details}`."""
         return {

@@ -32,6 +32,7 @@ from ingestor.listeners.answers import (
     progress_of,
 )
 from ingestor.listeners.body import BodyReader
+from ingestor.listeners.doubt import as_sure, surely, try_again
 from ingestor.listeners.ports import Gate, ReplayAsks, Writer
 from ingestor.listeners.proxy import LeaderProxy
 from ingestor.listeners.request import Head, read_head
@@ -42,7 +43,6 @@ from records.errors import (
     ConnectionLost,
     InvalidRequest,
     NotLeader,
-    NotReady,
     QuorumlogError,
     TooLarge,
 )
@@ -306,7 +306,7 @@ class HttpIngest:
 
     async def _take_lines(self, head: Head, reader: BodyReader) -> _Reply:
         """JSON lines in pieces. Each is durable by itself; the answer tells of all, or of the failure."""
-        tally, before, number = Tally(), 0, 0
+        tally, before, number, ended = Tally(), 0, 0, False
         stream = b""
         under_way: list[tuple[Batch, int, asyncio.Task[WriteResult | None]]] = []
         try:
@@ -327,8 +327,13 @@ class HttpIngest:
                 under_way.append((batch, before, task))
                 before += batch.table.num_rows + batch.rejected_count
                 number += 1
+            ended = True
             while under_way:
                 await _settle_first(tally, under_way)
+        except QuorumlogError as error:
+            if number > (1 if ended else 0):  # a piece other than the refused one may be stored
+                error.doubt()
+            raise
         finally:
             for _, _, task in under_way:
                 task.cancel()
@@ -389,11 +394,14 @@ class HttpIngest:
         that passed this request on, and at the deadline.
         """
         deadline = self._deadline(head)
+        sure = True  # that no try before has stored anything
         while True:
             try:
                 return await here(deadline)
-            except NotLeader as error:
-                if head.wants_hint or head.proxied or deadline.expired:
+            except QuorumlogError as error:
+                sure = surely(error, sure)
+                last = head.wants_hint or head.proxied or deadline.expired
+                if last or not isinstance(error, NotLeader):
                     raise
                 refusal: QuorumlogError = error
             leader = refusal.details.get("leader")
@@ -404,13 +412,15 @@ class HttpIngest:
                     )
                 except ConnectionLost as lost:
                     self._proxied.labels("lost").inc()
-                    refusal = lost
+                    refusal, sure = lost, False
                 else:
-                    if not _try_again(answer):
+                    answer, sure = as_sure(answer, sure)
+                    if not try_again(answer):
                         self._proxied.labels("answered").inc()
                         return answer
                     self._proxied.labels("refused").inc()
             if deadline.remaining() <= RETRY_SECONDS:
+                surely(refusal, sure)
                 raise refusal
             await self._rest(leader)
 
@@ -433,17 +443,6 @@ async def _settle_first(
     result = await task
     del under_way[0]
     tally.add(batch, result, before)
-
-
-def _try_again(answer: web.Response) -> bool:
-    """Whether the node that was asked does not lead (yet, or any more)."""
-    if answer.status != 503:
-        return False
-    try:
-        body = json.loads(answer.body or b"")  # type: ignore[arg-type]
-    except ValueError:
-        return True
-    return body.get("code") in (NotLeader.code, NotReady.code)
 
 
 def _says_lines(content_type: str) -> bool:

@@ -102,3 +102,14 @@ def test_it_equals_a_count_by_hand(events: list[tuple[str, bool]], needed: int) 
         assert tally.success or not won
         won = tally.success
         assert not (tally.success and tally.impossible)
+
+
+def test_all_have_refused_only_when_nobody_is_still_to_answer() -> None:
+    """One ack, or one member that has not answered, leaves it open."""
+    tally = QuorumTally.over("ab", 1)
+    tally.refuse("a")
+    assert not tally.refused_by_all
+    tally.refuse("b")
+    assert tally.refused_by_all
+    tally.ack("b")
+    assert not tally.refused_by_all

@@ -19,6 +19,7 @@ from records.errors import (
     Overloaded,
     QuorumlogError,
     QuorumUnavailable,
+    Refused,
     StaleRingEpoch,
 )
 from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews, Fault
@@ -444,3 +445,65 @@ async def test_a_request_that_cannot_be_encoded_fails_alone() -> None:
 
         assert (await good).accepted == 2
         assert path.writer.pending_bytes == 0
+
+
+@pytest.mark.parametrize("refusal", [NotReady, Overloaded, DiskFull, Conflict])
+async def test_no_refusal_is_definite_after_a_newer_ring(
+    monkeypatch: pytest.MonkeyPatch, refusal: type[Refused]
+) -> None:
+    """What was put under the older ring may be stored, however sure the refusal is of itself."""
+    async with write_path() as path:
+        rounds: list[Refused] = [
+            StaleRingEpoch("newer", epoch=path.writer._views.current().ring_epoch),
+            refusal("no", definite=True),
+        ]
+
+        async def run(*_: object) -> None:
+            raise rounds.pop(0)
+
+        monkeypatch.setattr(path.writer._pipeline, "run", run)
+        with pytest.raises(refusal) as caught:
+            await path.write(body_batch(rows(2)))
+
+        assert caught.value.to_dict()["definite"] is False
+
+
+async def test_a_refusal_of_one_piece_of_several_is_not_definite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One piece meets full disks, of which it is sure; the bad rows' piece is stored."""
+    failed = table_of([{"service": "_failed", "level": "error", "message": "{broken"}])
+    settings = WriteSettings(block_target_rows=2, block_max_rows=2)
+    async with write_path(settings=settings) as path:
+        pipeline = path.writer._pipeline
+        submit = pipeline._submit
+
+        def one_full(*args: Any) -> list[Any]:
+            made = submit(*args)
+            assert len(made) == 2
+            made[0].fail(DiskFull("full", definite=True))
+            return made
+
+        monkeypatch.setattr(pipeline, "_submit", one_full)
+        with pytest.raises(DiskFull) as caught:
+            await path.write(replace(body_batch(rows(2)), failed=failed))
+
+        assert len(path.replicas.visible()) == 1
+        assert caught.value.to_dict()["definite"] is False
+
+
+async def test_a_conflict_is_not_definite_while_an_owner_is_still_to_answer() -> None:
+    """a and b hold the key with other bytes; c, which lacks it, is slow and may store these."""
+    key = Identity(b"scope", b"order-17", ages=False, grade=1)
+    async with write_path() as path:
+        path.replicas["c"].down = True
+        await path.write(Batch("default", table_of(rows(2)), key))
+        path.replicas["c"].gate = asyncio.Event()
+        path.replicas["c"].down = False
+
+        with pytest.raises(Conflict) as caught:
+            await path.write(Batch("default", table_of(rows(2, text="other")), key))
+
+        assert not path.replicas["c"].held
+        assert caught.value.to_dict()["definite"] is False
+        path.replicas["c"].gate.set()

@@ -8,11 +8,14 @@ import pytest
 from records.errors import (
     Conflict,
     ConnectionLost,
+    DiskFull,
     Fenced,
     NotLeader,
     NotReady,
     Overloaded,
     QuorumUnavailable,
+    Refused,
+    StaleRingEpoch,
 )
 from records.intervals import SeqIntervals
 from records.messages import PutOptions
@@ -554,3 +557,25 @@ async def test_a_repair_put_skips_the_shard_fence_in_the_model() -> None:
         repaired = path.replicas["c"].put_now(decode_block(block), PutOptions(1, repair=True))
 
         assert [str(one) for one in (*stale.statuses, *repaired.statuses)] == ["stale", "stored"]
+
+
+@pytest.mark.parametrize("refusal", [NotLeader, NotReady, Overloaded, DiskFull])
+async def test_no_refusal_is_definite_after_a_put_of_unknown_outcome(
+    monkeypatch: pytest.MonkeyPatch, refusal: type[Refused]
+) -> None:
+    """The first round ends STALE, with a put that may be stored; the second is refused for sure."""
+    async with write_path() as path:
+        await path.write(numbered_batch([1]))
+        rounds: list[Refused] = [
+            StaleRingEpoch("newer", epoch=path.writer._views.current().ring_epoch),
+            refusal("no", definite=True),
+        ]
+
+        async def run(*_: object) -> None:
+            raise rounds.pop(0)
+
+        monkeypatch.setattr(path.writer._pipeline, "run", run)
+        with pytest.raises(refusal) as caught:
+            await path.write(numbered_batch([2]))
+
+        assert caught.value.to_dict()["definite"] is False

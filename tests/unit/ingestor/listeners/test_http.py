@@ -13,12 +13,12 @@ import zstandard
 from aiohttp import web
 
 from cluster.http_front import front_middleware
-from ingestor.batch import RejectedRow, WriteResult
+from ingestor.batch import Batch, RejectedRow, WriteResult
 from ingestor.enrich import EnrichSettings
 from ingestor.limits import Limits
 from ingestor.listeners import http
 from ingestor.listeners.http import RUNNER_OPTIONS, HttpIngest
-from records.errors import DiskFull, Fenced, NotLeader, Overloaded, QuorumUnavailable
+from records.errors import DiskFull, Fenced, NotLeader, NotReady, Overloaded, QuorumUnavailable
 from runtime.clock import SystemClock
 from runtime.entropy import SystemEntropy
 from runtime.metrics import Metrics
@@ -883,3 +883,87 @@ async def test_limits_are_settings() -> None:
     assert answer.status == 413
     assert "at most 2" in answer.json["reason"]
     await one.stop()
+
+
+# ---- what is sure after several tries ---------------------------------------------------------------
+
+
+async def test_a_lost_leader_leaves_no_later_refusal_definite(server: Server) -> None:
+    """The first hop's outcome is unknown, so NOT_LEADER at the deadline must not say "nothing stored"."""
+    dead = await Server().start()
+    await dead.stop()
+    server.writer.errors = [not_leader(dead.port), *(not_leader(None) for _ in range(100))]
+
+    answer = await server.json("/ingest", NUMBERED)
+
+    assert (answer.status, answer.json["code"]) == (503, "NOT_LEADER")
+    assert answer.json["definite"] is False
+
+
+async def test_no_leader_at_all_is_definite(server: Server) -> None:
+    """No try got further than "who leads?"."""
+    server.writer.errors = [not_leader(None) for _ in range(100)]
+
+    assert (await server.json("/ingest", NUMBERED)).json["definite"] is True
+
+
+async def test_a_second_leaders_refusal_is_no_surer_than_the_first_hop(server: Server) -> None:
+    """The first leader was lost; what the next one answers is passed back without its certainty."""
+    dead, leader = await Server().start(), await Server().start()
+    await dead.stop()
+    server.writer.errors = [not_leader(dead.port), not_leader(leader.port)]
+    leader.writer.errors = [Overloaded("full", retry_after_seconds=1)]
+
+    answer = await server.json("/ingest", NUMBERED)
+    await leader.stop()
+
+    assert (answer.status, answer.json["code"]) == (429, "OVERLOADED")
+    assert answer.json["definite"] is False
+    assert answer.headers["Retry-After"] == "1"
+
+
+async def test_a_try_here_that_put_something_is_remembered(server: Server) -> None:
+    """This node was deposed with a put under way; that nobody leads afterwards does not undo it."""
+    deposed = not_leader(None)
+    deposed.doubt()
+    server.writer.errors = [deposed, *(not_leader(None) for _ in range(100))]
+
+    assert (await server.json("/ingest", NUMBERED)).json["definite"] is False
+
+
+@pytest.mark.parametrize(("pieces", "definite"), [(1, True), (2, False)])
+async def test_lines_of_which_a_piece_may_be_stored_are_not_surely_refused(
+    server: Server, monkeypatch: pytest.MonkeyPatch, pieces: int, definite: bool
+) -> None:
+    """Each piece of a stream is durable by itself; the last is refused."""
+    line = json.dumps({"message": "x" * 1000}).encode() + b"\n"
+    write = server.writer.write
+
+    async def refuse_the_last(batch: Batch, **options: Any) -> WriteResult:
+        if len(server.writer.batches) == pieces - 1:
+            server.writer.errors = [Overloaded("full", retry_after_seconds=1)]
+        return await write(batch, **options)
+
+    monkeypatch.setattr(server.writer, "write", refuse_the_last)
+    body = line * (80 if pieces == 2 else 2)
+    answer = await server.post("/logs", body, Content_Type="application/x-ndjson")
+
+    assert len(server.writer.batches) == pieces
+    assert answer.status == 429
+    assert answer.json["error"]["definite"] is definite
+
+
+async def test_what_the_leader_is_not_sure_of_is_not_made_sure_here(server: Server) -> None:
+    """The leader put the rows and lost its reign; its NOT_READY ends the time, NOT_LEADER is the answer."""
+    leader = await Server().start()
+    unsure = NotReady("not recovered")
+    unsure.doubt()
+    leader.writer.errors = [unsure]
+    server.writer.errors = [not_leader(leader.port), *(not_leader(None) for _ in range(100))]
+
+    answer = await server.json("/ingest", NUMBERED)
+    await leader.stop()
+
+    assert len(leader.writer.batches) == 1
+    assert (answer.status, answer.json["code"]) == (503, "NOT_LEADER")
+    assert answer.json["definite"] is False
