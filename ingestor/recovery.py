@@ -82,6 +82,10 @@ class Recovery:
             if error and ledger.may_be_acked(ledger.thin(led.writers), led.overlap, heard):
                 failed = error
         if failed is None:
+            for ledger in session.ledgers():
+                ledger.progress(
+                    led.writers
+                )  # kept from now on, though an owner may yet lose its copy
             session.ready = True
         elif deadline.remaining() <= RETRY_SECONDS:
             text = "rows that may be acknowledged are on too few owners"

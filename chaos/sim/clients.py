@@ -35,6 +35,7 @@ from records.errors import (
     QuorumlogError,
     Unknown,
 )
+from records.visibility import REPEAT_MICROS
 from runtime.deadline import Deadline
 
 T = TypeVar("T")
@@ -360,6 +361,8 @@ def _answered(traffic: Traffic, op: int, pages: list[Page]) -> None:
                 rows.append([name, digest])
         runs |= {name: row["_run"] for (name, _), row in zip(found, listed, strict=True)}
     missing = [str(one.get("shard", one)) for page in pages for one in page.answer.missing]
+    if len(pages) > 1 and complete and _two_of_one(traffic):
+        complete, missing = False, ["pages, and a request in two entries"]
     traffic.returned(op, OK, {"complete": complete, "missing": missing, "rows": rows})
 
 
@@ -376,6 +379,22 @@ def _renamed(traffic: Traffic, name: str, complete: bool) -> bool:
         if op.client == client and op.kind == APPEND
     )
     return client not in traffic.numbered and (doubtful or not complete)
+
+
+def _two_of_one(traffic: Traffic) -> bool:
+    """Whether a batch of an agent may be two entries of which the first was never acknowledged: its rows may
+    come on no page, or on two (docs/consistency.md, "Pages")."""
+    windows: dict[tuple[str, Any], set[int]] = {}
+    doubtful: set[tuple[str, Any]] = set()
+    skewed = any(node.clock.skew for node in traffic.nodes.values())
+    for op in traffic.ops:
+        if op.kind == APPEND and op.client not in traffic.numbered:
+            key, until = (op.client, op.rows), traffic.now() if op.t_ret is None else op.t_ret
+            ends = {(WALL_MICROS + at // 1000) // REPEAT_MICROS for at in (op.t_inv, until)}
+            windows.setdefault(key, set()).update(ends)
+            if op.outcome != OK or skewed:
+                doubtful.add(key)
+    return any(len(windows[key]) > 1 for key in doubtful)
 
 
 def _named(traffic: Traffic, row: dict[str, Any]) -> list[str]:

@@ -143,7 +143,7 @@ def test_what_a_planted_bug_replaces_is_used(mutant: Mutant) -> None:
         return call if callable(new) else new
 
     wanted = {number for number, place in enumerate(mutant.plant()) if callable(place[2])}
-    for seed in range(3):
+    for seed in range(20):
         places = [(of, name, counted(i, new)) for i, (of, name, new) in enumerate(mutant.plant())]
         with replaced(places):
             simulate(seed, mutant.plan(seed))
