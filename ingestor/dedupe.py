@@ -37,13 +37,15 @@ class Progress:
 class ProducerLedger:
     """The sets of one producer epoch, by owner. `call` numbers grow with time; see `Calls`."""
 
-    __slots__ = ("_heard", "_sets", "key", "told")
+    __slots__ = ("_gone", "_heard", "_sets", "key", "told")
 
     def __init__(self, key: ProducerEpochKey) -> None:
         self.key = key
         self.told = 0
         self._sets: dict[str, SeqIntervals] = {}
         self._heard: dict[str, int] = {}
+        #: Below a watermark, as an owner that had them said: needed on none any more.
+        self._gone = SeqIntervals()
 
     def hear(self, owner: str, state: ProducerState, sent: int, now: int) -> None:
         """Takes an owner's state; `sent`: when its call began, `now`: when the answer came."""
@@ -52,6 +54,7 @@ class ProducerLedger:
             spans.update(self._sets[owner])
         self._sets[owner] = spans
         self._heard[owner] = now
+        self._gone.update(state.gone)
         self.told = max(self.told, state.told)
 
     def held_by(self, owner: str) -> SeqIntervals:
@@ -86,7 +89,10 @@ class ProducerLedger:
             else:
                 both = (part for a, b in counted.spans() for part in firm.overlap(a, b))
                 counted = SeqIntervals(both)
-        return SeqIntervals() if counted is None else counted
+        if counted is None:
+            return SeqIntervals()
+        counted.update(self._gone)
+        return counted
 
     def judges(self, spans: Spans, groups: Iterable[Group]) -> frozenset[str] | None:
         """Owners to ask first whether rows with these sequences are those that they hold; None: nobody.

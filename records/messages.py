@@ -71,24 +71,27 @@ class PutOptions:
 class ProducerState:
     """What a replica holds of one producer epoch: rows or skips at `spans`, `told` the ackTill told.
 
-    `newest_epoch` is the newest epoch of this producer that the replica has sealed or seen.
+    `newest_epoch` is the newest epoch of this producer that the replica has sealed or seen. `gone`: those of
+    `spans` above `told` whose rows are below a watermark; told only where all states of a producer are asked.
     """
 
     producer: ProducerEpochKey
     spans: Spans
     told: int
     newest_epoch: int
+    gone: Spans = ()
 
     def to_list(self) -> list[Any]:
         """Plain values."""
-        return [self.producer, self.spans, self.told, self.newest_epoch]
+        return [self.producer, self.spans, self.told, self.newest_epoch, self.gone]
 
     @classmethod
     def from_list(cls, values: list[Any]) -> "ProducerState":
         """The inverse."""
-        (tenant, service, producer, epoch), spans, told, newest = values
-        pairs = tuple((int(a), int(b)) for a, b in spans)
-        return cls((tenant, service, producer, int(epoch)), pairs, int(told), int(newest))
+        (tenant, service, producer, epoch), spans, told, newest, gone = values
+        key = tenant, service, producer, int(epoch)
+        pairs, lost = (tuple((int(a), int(b)) for a, b in one) for one in (spans, gone))
+        return cls(key, pairs, int(told), int(newest), lost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ from storage.export import Exported
 from storage.exporting import Exports
 from storage.fetch import fetch_blocks, places_of
 from storage.flushing import CatalogFlusher
+from storage.forgotten import states_of
 from storage.gauges import Gauges
 from storage.hinting import FLUSH_SECONDS, Hints
 from storage.holes import Holes
@@ -428,7 +429,7 @@ class StorageService(RetentionDoor, WriteDoor):
         """Every epoch known of a producer, ascending: what an acknowledgement may count."""
         self._check_ready()
         self._engine.holdings.vouch(self._clock.wall_micros())
-        return self._engine.holdings.producers.states(shard, producer)
+        return states_of(self._engine.holdings, shard, producer)
 
     async def producers(self, request: ProducersRequest) -> list[tuple[int, ProducerState]]:
         """(shard, state) of producer epochs: those with gaps, or of one service."""

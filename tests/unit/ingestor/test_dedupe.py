@@ -1,6 +1,6 @@
 """Ack arithmetic against a brute-force model: never falls, never covers what fewer than W hold."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -216,3 +216,15 @@ def test_after_w_was_raised_the_lower_one_may_have_acked() -> None:
 
     assert ledger.thin([Group(frozenset(OWNERS), 3)]) == [(1, 1)]
     assert ledger.may_be_acked([(1, 1)], overlap, "abc")
+
+
+def test_what_a_watermark_took_counts_though_one_owner_alone_had_it() -> None:
+    """4 is nowhere else: b came in its place after it was dropped. 6 is on one owner, and still needed."""
+    ledger = ProducerLedger(KEY)
+    for owner, found in {"a": {1, 2, 3, 4, 5, 6}, "b": {5}, "c": {1, 2, 3, 5}}.items():
+        gone = ((4, 4),) if owner == "a" else ()
+        ledger.hear(owner, replace(state(found, told=3), gone=gone), 1, 2)
+
+    assert ledger.thin(QUORUM) == [(6, 6)]
+    told = ledger.progress(QUORUM)
+    assert (told.ack_till, told.missing) == (5, ((6, 6),))

@@ -53,7 +53,7 @@ def test_each_message_survives_the_wire() -> None:
     options = PutOptions(3, True, ((producer, 17),))
     reply = PutReply(
         (EntryStatus.STORED, EntryStatus.CONFLICT), (0, 2), ((), ((4, 5),)),
-        (ProducerState(producer, ((1, 3),), 2, 2),),
+        (ProducerState(producer, ((1, 3),), 2, 2, ((3, 3),)),),
     )  # fmt: skip
     request = ScanRequest(
         PLAN, (1, 2), (3,), (EntryId(b"e" * 16),), ((EntryId(b"f" * 16), ((1, 2),)),),

@@ -571,3 +571,27 @@ async def test_the_rows_of_other_tenants_in_the_same_block_are_left_alone(
     assert place.file < 0, "it was written anew"
     assert await of_other() == ["a 0 2 0", "b 9 2 0"]
     await service.stop()
+
+
+async def test_sequences_that_a_watermark_took_are_told_as_gone(tmp_path: Path) -> None:
+    """1 and 2 are long below it, dropped or not yet; 3 is not, 1 was told. A damaged block takes it back."""
+    entries = [entry((0,), ("a",), 1, seq=1), entry((1,), ("a",), 2, seq=2)]
+    service = await with_store(tmp_path, [*entries, entry((9,), ("a",), 3, seq=3)])
+    producer = ("default", "a", "p")
+
+    async def gone() -> tuple:
+        (state,) = await service.producer_states(0, producer)
+        assert state.spans == ((1, 3),)
+        return state.gone
+
+    assert await gone() == ()
+    service.observe_retention(Retention(1, {("default", "a"): T0 + 4 * HOUR}))
+    assert await gone() == ((1, 2),)
+    await retire(service)
+    assert await gone() == ((1, 2),)
+    service._engine.holdings.producers.raise_told([((*producer, 1), 1)])
+    assert await gone() == ((2, 2),)
+
+    service.holes.add(0, None, 1)
+    assert await gone() == ()
+    await service.stop()
