@@ -520,7 +520,9 @@ async def test_a_block_that_keeps_others_is_written_anew_without_what_expired(
     await service.stop()
     again = await running(tmp_path)
     assert again.status()["rows"] == 2
-    assert await again.producer_states(0, ("default", "a", "p")) == states
+    assert await again.producer_states(0, ("default", "a", "p")) == [
+        replace(one, gone=()) for one in states
+    ]  # no watermark is known yet
     await again.stop()
 
 
