@@ -306,7 +306,7 @@ class HttpIngest:
 
     async def _take_lines(self, head: Head, reader: BodyReader) -> _Reply:
         """JSON lines in pieces. Each is durable by itself; the answer tells of all, or of the failure."""
-        tally, before, number, ended = Tally(), 0, 0, False
+        tally, before, number, written, ended = Tally(), 0, 0, 0, False
         stream = b""
         under_way: list[tuple[Batch, int, asyncio.Task[WriteResult | None]]] = []
         try:
@@ -326,12 +326,13 @@ class HttpIngest:
                 )
                 under_way.append((batch, before, task))
                 before += batch.table.num_rows + batch.rejected_count
+                written += batch.table.num_rows + batch.rejected_count > 0
                 number += 1
             ended = True
             while under_way:
                 await _settle_first(tally, under_way)
         except QuorumlogError as error:
-            if number > (1 if ended else 0):  # a piece other than the refused one may be stored
+            if written > (1 if ended else 0):  # a piece other than the refused one may be stored
                 error.doubt()
             raise
         finally:
