@@ -142,10 +142,15 @@ def test_each_row_is_there_once_and_the_load_is_spread(
         rows = read(url)
         found = Counter(row["message"] for row in rows)
         lost, alien = set(sent) - found.keys(), found.keys() - set(sent)
-        doubled = [text for text, count in found.items() if count > 1]
-        assert (sorted(lost)[:20], sorted(alien)[:20], sorted(doubled)[:20]) == ([], [], [])
+        doubled = sorted(text for text, count in found.items() if count > 1)
+        assert (sorted(lost)[:20], sorted(alien)[:20]) == ([], [])
+        # A request under way at the split, and repeated after it, may be there twice (docs/consistency.md).
+        requests = {text.rpartition(" row ")[0] for text in doubled}
+        agents = [one.split()[:2] for one in requests]
+        assert len(agents) == len({tuple(one) for one in agents}), doubled
+        assert all(kind == "agent" for kind, _ in agents), doubled
         _, stats, _ = http("GET", f"{url}/query/stats?service={SERVICE}&agg=count")
-        assert [one["count"] for one in stats["rows"]] == [len(sent)]
+        assert [one["count"] for one in stats["rows"]] == [len(sent) + len(doubled)]
     for name, texts in traffic.numbered.items():
         mine = [row for row in rows if row.get("producer") == name]
         mine.sort(key=lambda row: (int(row["producer_epoch"]), int(row["seq"])))
