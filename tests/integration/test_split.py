@@ -1,7 +1,8 @@
 """A hot service is split while producers and agents send, and a leader is killed right after it.
 
-In the end each row that was sent is read once, through every node; each producer's rows are in order; the
-producers write to several shards; and who still holds an epoch from before the split is refused.
+In the end each row that was sent is read through every node, once (but for a request without numbers that was
+under way at the split); each producer's rows are in order; the producers write to
+several shards; and who still holds an epoch from before the split is refused.
 """
 
 import asyncio
