@@ -18,7 +18,7 @@ from typing import Any
 
 from cluster.replica_client import Replicas
 from cluster.view import ClusterView, ViewSource
-from ingestor.leases import ShardLeases, not_leader
+from ingestor.leases import ShardLeases
 from ingestor.replay_book import ReplayRequest
 from ingestor.replay_desk import ReplayDesk
 from ingestor.sequenced import SequencedWriter
@@ -213,11 +213,11 @@ class Replays:
         """Opens a request for each producer that `ask` is about and that has rows in `shard`; all or none.
 
         Raises:
-            NotLeader: this node does not lead `shard`. InvalidRequest: no such rows.
-            QuorumUnavailable: too few owners answered. Overloaded: too many producers or requests.
+            NotLeader: this node does not lead `shard`. NotReady: it does not yet.
+            InvalidRequest: no such rows. QuorumUnavailable: too few owners answered.
+            Overloaded: too many producers or requests.
         """
-        if shard not in self._leases.sealed_shards():
-            raise not_leader(self._views.current(), shard)
+        await self._leases.hold(shard, deadline)
         if not ask.spans and ask.start >= ask.end:
             raise InvalidRequest("sequences or a time range are needed; from lies before to")
         producers = [ask.producer] if ask.producer else await self._producers(shard, ask, deadline)

@@ -181,7 +181,6 @@ async def test_an_operator_asks_each_producer_once_where_its_newest_epoch_is() -
         ask = Ask("default", "shop", spans=((1, 9),))
         opened = []
         for shard in sorted(set(views.current().shards_holding("default", "shop"))):
-            await path.writer.replays._leases.hold(shard, path.deadline())  # anew in the newer ring
             opened += await path.writer.replays.ask(shard, ask, path.deadline())
 
         assert sorted(one.key[2:] for one in opened) == sorted([(PRODUCER, epoch), ("stays", 1)])
