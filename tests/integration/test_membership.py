@@ -166,6 +166,7 @@ def _grow(cluster: LocalCluster) -> None:
     up_process_ready(cluster, "node4")
     status, planned, _ = http("POST", f"{cluster.urls[0]}/cluster/nodes/node4/add?dry_run=1", b"{}")
     assert (status, planned["gains"]) == (200, {"node4": 24})
+    assert (planned["n"], planned["fewest_owners"]) == (3, 3)
 
     change(cluster, "/cluster/nodes/node4/add")
 
