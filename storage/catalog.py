@@ -354,7 +354,7 @@ class Catalog:
             self._db.executemany("UPDATE thinned SET block = ? WHERE block = ?", pairs)
             self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            _roll_back(self._db)
             raise
 
     def _load_epochs(self, engine: Engine) -> None:
@@ -432,8 +432,14 @@ class Catalog:
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?,?)", pairs)
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            _roll_back(db)
             raise
+
+
+def _roll_back(db: sqlite3.Connection) -> None:
+    """Unless SQLite has, as it does where the disk is full: the error that is told is the first."""
+    if db.in_transaction:
+        db.execute("ROLLBACK")
 
 
 def _spans(values: Iterable) -> tuple[tuple[int, int], ...]:
