@@ -373,31 +373,38 @@ class World:
             self.broken.append(("I10", f"{kind} was refused: {error}"))
 
     async def _newer_producer(self, number: int) -> None:
-        """A producer lost its log: it asks for an epoch and begins anew; the old one lives on."""
+        """A producer lost its log: it asks for an epoch and begins anew; the old one lives on.
+
+        Two of its hosts ask, each node that may lead: whoever gets an epoch has it alone.
+        """
         old = self.writers[number]
         dice = self.dice.fork("epoch", number)
+
+        async def ask(node: SimNode) -> int:
+            limit = Deadline.after(node.clock, 1.0)
+            args = "default", old.service, old.producer, limit
+            return await node.writer.new_producer_epoch(*args)
+
         for _ in range(6):
-            target = dice.pick(NODES)
-
-            async def ask(node: SimNode) -> int:
-                limit = Deadline.after(node.clock, 1.0)
-                args = "default", old.service, old.producer, limit
-                return await node.writer.new_producer_epoch(*args)
-
-            try:
-                epoch = await self.traffic.ask(target, ask)
-            except QuorumlogError:
-                continue
-            if any(one.producer == old.producer and one.epoch == epoch for one in self.writers):
-                self.broken.append(("I11", f"producer epoch {epoch} was given twice"))
+            asking = [self.traffic.ask(one, ask) for one in NODES]
+            told = await asyncio.gather(*asking, return_exceptions=True)
+            if broken := [one for one in told if not isinstance(one, int | QuorumlogError)]:
+                raise broken[0]
+            for epoch in (one for one in told if isinstance(one, int)):
+                self._begin_epoch(old, epoch, at_once=dice.chance(0.5))  # else after the faults
+            if any(isinstance(one, int) for one in told):
                 return
-            self.bitten["newer producer"] += 1
-            newer = Writer(self.traffic, old.producer, epoch, 6)
-            if dice.chance(0.5):
-                self._employ(newer)
-            else:  # it begins after the faults
-                self.writers.append(newer)
+
+    def _begin_epoch(self, old: Writer, epoch: int, at_once: bool) -> None:
+        if any(one.producer == old.producer and one.epoch == epoch for one in self.writers):
+            self.broken.append(("I11", f"producer epoch {epoch} was given twice"))
             return
+        self.bitten["newer producer"] += 1
+        newer = Writer(self.traffic, old.producer, epoch, 6)
+        if at_once:
+            self._employ(newer)
+        else:
+            self.writers.append(newer)
 
     # -- lives
 
