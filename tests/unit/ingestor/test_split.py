@@ -14,7 +14,7 @@ from ingestor.ways import services_of, ways_of
 from records.errors import Fenced, NotReady, QuorumUnavailable
 from records.visibility import REPEAT_MICROS
 from ring.generations import EPOCHS_OF_A_GENERATION, UNSPLIT, Generation
-from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews
+from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews, Fault
 from tests.support.write_path import (
     BASE,
     SteppedClock,
@@ -167,6 +167,31 @@ async def test_an_epoch_that_nobody_issued_is_sealed_at_the_older_shards_too() -
             replicas[node].ring_epoch = 1
         with pytest.raises(Fenced):
             await old.write(numbered([2]))
+
+
+@pytest.mark.parametrize("other", ["older epoch", "newer ring"])
+async def test_an_answer_counts_its_own_puts_whatever_is_asked_of_the_producer_meanwhile(
+    other: str,
+) -> None:
+    """Its rows are not called missing when a session under another shard, or another reign, is made."""
+    replicas, views = FakeReplicas("a", "b", "c"), FakeViews(FakeView())
+    async with write_path(replicas, views) as path:
+        await path.write(numbered([1, 2]), ack="all")
+        views.put(after(views.current()))
+        epoch = await path.writer.new_producer_epoch(*KEY, path.deadline())
+        await path.write(numbered([1], epoch), ack="all")
+        gate = asyncio.Event()
+        for node in "bc":
+            replicas[node].faults.append(Fault(gate=gate))
+        task = asyncio.create_task(path.write(numbered([2, 3], epoch)))
+        await until(lambda: not (replicas["b"].faults or replicas["c"].faults))
+        if other == "newer ring":
+            views.put(replace(views.current(), ring_epoch=3, index=9))
+        asked = epoch if other == "newer ring" else 1
+        await path.writer.producer_progress(*KEY, asked, path.deadline())
+        gate.set()
+        done = await task
+        assert (done.ack_till, done.missing) == (3, ())
 
 
 async def test_an_operator_asks_each_producer_once_where_its_newest_epoch_is() -> None:
