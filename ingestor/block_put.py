@@ -86,12 +86,15 @@ class BlockPut:
         #: Owners that hold the whole block, and those whose last try failed.
         self._holders: list[str] = []
         self._failed: dict[str, None] = {}
+        #: Owners with a put under way.
+        self._asked: set[str] = set()
         self._firsts: list[int] = []
         first = 0
         for submission in submissions:
             self._firsts.append(first)
             first += len(submission.entries)
             submission.done.add_done_callback(self._one_settled)
+            submission.may_come = self._may_come
         self._sessions = frozenset(s.session for s in submissions if s.session is not None)
         self.deadline = max((s.deadline for s in submissions), key=lambda one: one.at)
         self._call = QuorumCall(
@@ -107,6 +110,7 @@ class BlockPut:
         parts, header = self._parts, self._block.header
         self._failed.pop(owner, None)
         parts.lanes.enter(owner, size)
+        self._asked.add(owner)
         begun, sent = parts.clock.monotonic(), parts.calls.tick()
         try:
             told = _told(self._submissions)
@@ -114,6 +118,7 @@ class BlockPut:
             reply = await parts.replicas.get(owner).put(self._block, options, limit)
         finally:
             parts.lanes.leave(owner, size)
+            self._asked.discard(owner)
             self._metrics.put.labels(owner).observe(parts.clock.monotonic() - begun)
         answered = (reply.statuses, reply.duplicate_rows, reply.conflict_seqs)
         if any(len(one) != len(header.entries) for one in answered):
@@ -152,12 +157,23 @@ class BlockPut:
                 submission.fail(error)
             elif isinstance(error, DiskFull):
                 submission.full.add(owner)
-                held = self._parts.clock.monotonic() - self._started
-                if submission.disk_full and held >= self._parts.disk_full_hold_seconds:
-                    submission.expire()
             elif unknown:
                 submission.may_be_stored(owner)
+        held = self._parts.clock.monotonic() - self._started
+        if isinstance(error, DiskFull) and held >= self._parts.disk_full_hold_seconds:
+            self._give_up()
         return True
+
+    def _give_up(self) -> None:
+        """Ends what full disks leave too few owners for; if that is all, the block is not tried again."""
+        over = [one for one in self._submissions if not one.settled and one.disk_full]
+        if len(over) == sum(not one.settled for one in self._submissions):
+            self._call.settle()
+        for one in over:
+            one.expire()
+
+    def _may_come(self) -> bool:
+        return bool(self._asked) or not self._call.settled
 
     def _one_settled(self, _: object) -> None:
         self._unsettled -= 1

@@ -6,7 +6,7 @@ an ack that has been given is a fact, one that has not is not given against an o
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -80,6 +80,7 @@ class Submission:
     """One piece on its way: `needed` acks of each owner set end it (of all owners if `every`).
 
     W copies held before make a duplicate. `session`: that of the producer of its numbered rows.
+    `may_come`: whether a put of it is under way, or may be tried again, although it has ended.
 
     `done` ends with None (then `entries` say how each stands) or with an error.
     """
@@ -91,6 +92,7 @@ class Submission:
     mine: Mine
     done: "asyncio.Future[None]"
     session: ProducerSession | None = None
+    may_come: Callable[[], bool] = bool
     queued_at: float = 0.0
     every: bool = False
     entries: tuple[EntryTally, ...] = field(init=False)
@@ -154,7 +156,8 @@ class Submission:
         facts = {"acks": acks, "needed": self.needed, "durable": f"{acks}/{owners}"}
         if self.disk_full:
             text = f"too many disks are full: {', '.join(sorted(self.full))}"
-            definite = self.full.issuperset(self.piece.owners) and not self.mine
+            all_full = self.full.issuperset(self.piece.owners)
+            definite = all_full and not self.mine and not self.may_come()
             self.fail(DiskFull(text, retry_after_seconds=5, definite=definite, **facts))
         else:
             text = f"{acks} of {owners} owners confirmed, {self.needed} needed"

@@ -325,6 +325,31 @@ async def test_a_request_keeps_the_way_that_it_began() -> None:
     assert len(replicas.visible()) == 3
 
 
+@pytest.mark.parametrize("known_before", [False, True])
+async def test_a_request_waits_for_what_it_has_under_way_before_it_chooses(
+    known_before: bool,
+) -> None:
+    """Two owners know of the split; the third is writing its copy, or says that it has one already."""
+    replicas, views = FakeReplicas(*ALL), FakeViews(before("a"))
+    async with write_path(replicas, views) as path:
+        batch = body_batch(moved_rows())
+        if known_before:
+            await path.write(batch, ack="all")
+            for node in "ef":
+                replicas[node].held.clear()
+        for node in "ef":
+            replicas[node].ring_epoch = 2
+        replicas["d"].faults.append(Fault(delay=0.3))
+        replicas["d"].faults.append(Fault(delay=0.3, call="absent"))
+        task = asyncio.create_task(path.write(batch))
+        await until(lambda: {"put"} <= {*replicas["e"].calls} & {*replicas["f"].calls})
+        views.put(after(views.current()))
+        await task
+        await until(lambda: bool(replicas["d"].held))
+    assert {int(one.entry.shard) for one in _held(replicas)} == {HOME}
+    assert len(replicas.visible()) == 3
+
+
 async def test_a_request_that_stored_nothing_yet_follows_the_split() -> None:
     """All owners of its old shard knew before it came: a copy may have gone the new way already."""
     replicas, views = FakeReplicas(*ALL), FakeViews(before("a"))
