@@ -214,7 +214,7 @@ class SequencedWriter:
         try:
             if not await self._are_the_same(numbered, work, led, session, deadline):
                 return None
-            entries = await self._put(work, pieces, rule, deadline)
+            entries = await self._put(work, pieces, rule, session, deadline)
             verdict = self._judge(work, led, session, entries)
             if verdict is Verdict.WON:
                 await _wait_for(before, deadline.clamp(ORDER_SECONDS))
@@ -230,12 +230,17 @@ class SequencedWriter:
         return None
 
     async def _put(
-        self, work: _Work, pieces: list[Piece], rule: AckRule, deadline: Deadline
+        self,
+        work: _Work,
+        pieces: list[Piece],
+        rule: AckRule,
+        session: ProducerSession,
+        deadline: Deadline,
     ) -> list[EntryTally]:
         """Puts `pieces`. From here on no refusal is definite, unless this one says nothing was put."""
         sent_before, work.sent = work.sent, True
         try:
-            return await self._pipeline.run(pieces, rule, work.mine, deadline)
+            return await self._pipeline.run(pieces, rule, work.mine, deadline, session)
         except (DiskFull, NotReady, Overloaded) as error:
             if error.is_definite:
                 work.sent = sent_before
@@ -268,7 +273,7 @@ class SequencedWriter:
         if not holders:
             return True
         asked = replace(numbered, groups=(tuple(sorted(holders)),))
-        entries = await self._put(work, [asked], ANY_HOLDER, deadline)
+        entries = await self._put(work, [asked], ANY_HOLDER, session, deadline)
         return self._judge(work, led, session, entries) is Verdict.WON
 
     async def _pieces(self, work: _Work, led: Led) -> tuple[Piece | None, list[Piece]]:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class Change:
 def changes(samples: Sequence[Sample]) -> list[Change]:
     """Each rise of the term, with what came before it."""
     found = []
-    for before, after in zip(samples, samples[1:], strict=False):
+    for before, after in pairwise(samples):
         if after.term <= before.term:
             continue
         pairs = {n: (before.nodes[n], f) for n, f in after.nodes.items() if n in before.nodes}
