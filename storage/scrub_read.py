@@ -24,6 +24,8 @@ from storage.segment_file import read_extents
 
 #: Bytes of a log file read at a time, unless one record is longer.
 WINDOW_BYTES = 4 << 20
+#: The largest unit in which Linux caches files: a huge page.
+_UNIT_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +60,19 @@ class Read:
     gone: bool = False
 
 
-def _from_disk(handle: int, start: int, length: int) -> bytes:
-    """Bytes of a file; OSError if the disk cannot give them."""
+def _let_go(handle: int, start: int = 0, end: int = 0) -> None:
+    """Drops what the page cache has of `start`..`end` (to the end of the file if that is 0).
+
+    The kernel keeps a page, or a larger unit of its cache, that lies only partly in the range.
+    """
+    low = start // _UNIT_BYTES * _UNIT_BYTES
+    high = -(-end // _UNIT_BYTES) * _UNIT_BYTES
     with contextlib.suppress(OSError):  # some file systems know no such advice
-        os.posix_fadvise(handle, start, length, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(handle, low, high - low if end else 0, os.POSIX_FADV_DONTNEED)
+
+
+def _read(handle: int, start: int, length: int) -> bytes:
+    """Bytes of a file; OSError if the disk cannot give them."""
     parts = []
     while length:
         part = os.pread(handle, length, start)
@@ -103,7 +114,8 @@ def _window(handle: int, sequence: int, start: int, limit: int, began: float) ->
     while True:
         stop = min(limit, start + wanted)
         try:
-            data = _from_disk(handle, start, stop - start)
+            _let_go(handle, start, stop)
+            data = _read(handle, start, stop - start)
         except OSError as error:
             damages = ((start, stop, _why(error)),)
             return Read(stop, stop - start, time.thread_time() - began, {}, damages)
@@ -139,11 +151,12 @@ def read_segment(path: Path, place: BlockPlace) -> Read:
     except OSError as error:
         return Read(0, 0, 0.0, {}, ((0, place.length, _why(error)),))
     try:
+        _let_go(handle)
         extents = read_extents(handle)
         if extents.block_bytes != place.length:
             raise BlockCorrupt(f"{extents.block_bytes} bytes instead of {place.length}")
         pieces = extents.spans(0, place.length)
-        data = b"".join(_from_disk(handle, at, length) for at, length in pieces)
+        data = b"".join(_read(handle, at, length) for at, length in pieces)
         claims = Claims.of(decode_block(data).header)
     except (OSError, BlockCorrupt, EnvelopeCorrupt) as error:
         why = ((0, place.length, f"segment: {_why(error)}"),)

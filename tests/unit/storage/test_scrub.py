@@ -1,8 +1,10 @@
 """The scrub: every damage is found, set aside and healed by a put; nothing else is touched."""
 
 import asyncio
+import ctypes
 import errno
 import json
+import mmap
 import os
 import shutil
 import sqlite3
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from records.block_codec import EncodedBlock, parse_prefix
@@ -488,6 +491,63 @@ async def test_the_catalog_is_written_while_all_of_it_is_read(
     go_on.set()
     assert await under_way == 0
     await service.stop()
+
+
+# -- the page cache -------------------------------------------------------------------------------
+
+
+def cached_pages(path: Path) -> int:
+    """How many pages of a file the kernel has in its cache."""
+    size = path.stat().st_size
+    with path.open("rb") as file, mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as pages:
+        found = np.zeros(-(-size // mmap.PAGESIZE), np.uint8)
+        view = np.frombuffer(pages, np.uint8)
+        where = [ctypes.c_void_p(one) for one in (view.ctypes.data, found.ctypes.data)]
+        assert ctypes.CDLL(None).mincore(where[0], ctypes.c_size_t(size), where[1]) == 0
+        del view
+    return int((found & 1).sum())
+
+
+@pytest.mark.parametrize("kind", [LOG, SEGMENT])
+async def test_nothing_is_verified_in_the_page_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """What rots below a cached page would not show: when reading begins, no page of the range is cached.
+
+    Neither of a segment, whose pieces begin and end within pages, nor of a window of the log.
+    """
+    service, path = await merged(tmp_path)
+    (place,) = service._engine.holdings.blocks
+    await service.stop()
+    if kind == LOG:
+        path = log_file(tmp_path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if cached_pages(path):
+        pytest.skip("this file system keeps all pages")
+    path.read_bytes()
+    assert cached_pages(path)
+    cached: list[int] = []
+
+    def watched(name: str) -> None:
+        real = getattr(scrub_read, name)
+
+        def look(*args: int) -> object:
+            cached.append(cached_pages(path))
+            return real(*args)
+
+        monkeypatch.setattr(scrub_read, name, look)
+
+    watched("_read" if kind == LOG else "read_extents")
+    if kind == LOG:
+        first, second = read_file(path.read_bytes(), 1).records[:2]
+        read = read_log_window(path, 1, first.end, second.end)
+    else:
+        read = read_segment(path, place)
+
+    assert not read.damages
+    assert cached == [0]
 
 
 # -- progress and pace ----------------------------------------------------------------------------
