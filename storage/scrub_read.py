@@ -3,7 +3,8 @@
 Bytes are read from the disk, not from the page cache, as far as the kernel lets go of it: rot under a
 cached page would not show. All checksums are verified: frames, metas and blocks of the log; prefix, header,
 sidecar, body and mark of a segment. What is found damaged is only told; storage.scrub decides. A file that
-cannot be opened for want of descriptors or memory is none of that: OSError.
+cannot be opened for want of descriptors or memory is none of that: OSError. Of a log file that the disk
+cannot read everywhere the records on its other pages are whole.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from storage.segment_file import read_extents
 
 #: Bytes of a log file read at a time, unless one record is longer.
 WINDOW_BYTES = 4 << 20
+_PAGE = 4096
 #: The largest unit in which Linux caches files: a huge page.
 _UNIT_BYTES = 2 << 20
 
@@ -83,6 +85,22 @@ def _read(handle: int, start: int, length: int) -> bytes:
     return b"".join(parts)
 
 
+def _read_around(handle: int, start: int, length: int) -> tuple[bytes, str]:
+    """Bytes of a file, zeros for those that are not there or on a page that the disk cannot give; and why."""
+    try:
+        return _read(handle, start, length).ljust(length, b"\0"), ""
+    except OSError as error:
+        why, pages = _why(error), []
+    for at in range(start - start % _PAGE, start + length, _PAGE):
+        low, high = max(at, start), min(at + _PAGE, start + length)
+        try:
+            page = _read(handle, low, high - low)
+        except OSError as error:
+            why, page = _why(error), b""
+        pages.append(page.ljust(high - low, b"\0"))
+    return b"".join(pages), why
+
+
 def _why(error: Exception) -> str:
     """What of the file an error tells; raises it if it tells of this process alone."""
     if is_scarcity(error):
@@ -113,13 +131,10 @@ def _window(handle: int, sequence: int, start: int, limit: int, began: float) ->
     wanted = WINDOW_BYTES
     while True:
         stop = min(limit, start + wanted)
-        try:
-            _let_go(handle, start, stop)
-            data = _read(handle, start, stop - start)
-        except OSError as error:
-            damages = ((start, stop, _why(error)),)
-            return Read(stop, stop - start, time.thread_time() - began, {}, damages)
-        data += bytes(stop - start - len(data))  # a file that is too short reads as zeros: damage
+        _let_go(handle, start, stop)
+        data, why = _read_around(
+            handle, start, stop - start
+        )  # zeros in place of a record are damage
         scan = read_file(data, sequence, 0, len(data))
         whole = stop == limit
         end = scan.records[-1].end if scan.records else 0
@@ -127,7 +142,7 @@ def _window(handle: int, sequence: int, start: int, limit: int, began: float) ->
             wanted *= 2
             continue
         damages = tuple(
-            (start + one.start, start + one.end, one.reason)
+            (start + one.start, start + one.end, why or one.reason)
             for one in scan.damages
             if whole or one.end <= end
         )

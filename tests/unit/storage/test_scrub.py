@@ -6,6 +6,7 @@ import errno
 import json
 import mmap
 import os
+import random
 import shutil
 import sqlite3
 import threading
@@ -398,6 +399,34 @@ async def test_a_file_that_cannot_be_opened(
             assert await whole_pass(service) == 1
 
     assert service.status()["quarantined_blocks"] == (1 if number == errno.EIO else 0)
+    await service.stop()
+
+
+async def test_a_bad_sector_of_the_log_takes_no_neighbours_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk cannot give one page: the block on it is set aside, those on other pages stay."""
+    service = await running(tmp_path)
+    large = [row(400 + n, random.Random(n).randbytes(20_000).hex()) for n in range(2)]
+    damaged = block_of(4, Entry(large))
+    for block in (*BLOCKS, damaged, block_of(5, plain(500, 20))):
+        await service.put(block, OPTIONS)
+    rows = sorted(await messages(service))
+    bad = place_in_log(tmp_path, damaged) + len(damaged.data) // 2
+    real = os.pread
+
+    def pread(handle: int, length: int, offset: int) -> bytes:
+        if offset <= bad < offset + length:
+            raise OSError(errno.EIO, "a bad sector")
+        return real(handle, length, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scrub_read.os, "pread", pread)
+        assert await whole_pass(service) == 1
+
+    assert sorted(await messages(service)) == [one for one in rows if len(one) < 1000]
+    assert (await service.put(damaged, REPAIR)).statuses == (EntryStatus.STORED,)
+    assert sorted(await messages(service)) == rows
     await service.stop()
 
 
