@@ -30,8 +30,15 @@ native: .venv/.installed  ## the native kernels, built anew, and why not if they
 up: install  ## three nodes on loopback with sample logs; Ctrl-C stops, data stays
 	@exec $(BIN)/quorumlog up $(ARGS)
 
-test: install  ## the whole test suite
+# What starts clusters and stops a clock has the machine to itself, after all the rest; see pyproject.toml's markers.
+ALONE := (integration or chaos) and not beside
+test: install  ## the whole test suite, on all cores where tests allow it; with ARGS one pytest with these
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not ($(ALONE))"
+	$(BIN)/python -m pytest -m "$(ALONE)"
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 MINUTES ?= 5
 fuzz: install  ## hostile inputs for MINUTES (5): the kernel against Python, decoders; cargo-fuzz if it is there
