@@ -52,8 +52,9 @@ chaos: install  ## SEEDS (100) simulations, all planted bugs, every scenario for
 	$(BIN)/quorumlog chaos sim --mutants --seeds 40 --seed 0
 	$(BIN)/quorumlog chaos run --seconds $(SECONDS_EACH) $(ARGS); status=$$?; $(BIN)/quorumlog chaos ledger; exit $$status
 
-soak: install  ## MINUTES (5) of managers killed while they agree, then of everything at once
+soak: install  ## MINUTES (5) of managers killed while they agree, of none killed, then of everything at once
 	$(BIN)/python -m tests.soak.raft_kills --seconds $$(( $(MINUTES) * 60 ))
+	$(BIN)/python -m tests.soak.quiet_leader --minutes $(MINUTES)
 	$(BIN)/quorumlog chaos run mix --seconds $$(( $(MINUTES) * 60 ))
 
 lint: install  ## style, types, import contracts
