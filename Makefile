@@ -31,11 +31,10 @@ up: install  ## three nodes on loopback with sample logs; Ctrl-C stops, data sta
 	@exec $(BIN)/quorumlog up $(ARGS)
 
 # What starts clusters and stops a clock has the machine to itself, after all the rest; see pyproject.toml's markers.
-ALONE := (integration or chaos) and not beside
 test: install  ## the whole test suite, on all cores where tests allow it; with ARGS one pytest with these
 ifeq ($(strip $(ARGS)),)
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not ($(ALONE))"
-	$(BIN)/python -m pytest -m "$(ALONE)"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "beside or not (integration or chaos)"
+	$(BIN)/python -m pytest -m "not beside" tests/integration tests/chaos
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif

@@ -103,6 +103,21 @@ def changes(samples: Sequence[Sample]) -> list[Change]:
     return found
 
 
+def usual_waits(samples: Sequence[Sample]) -> dict[str, float]:
+    """The longest wait of any node's thread between two samples: half are shorter, 99 of 100 are shorter."""
+    waits = sorted(
+        max(_longest_wait(before.nodes[n], f) for n, f in after.nodes.items())
+        for before, after in pairwise(samples)
+        if after.nodes and after.nodes.keys() <= before.nodes.keys()
+    )
+    if not waits:
+        return {}
+    return {
+        "median": round(waits[len(waits) // 2], 3),
+        "p99": round(waits[len(waits) * 99 // 100], 3),
+    }
+
+
 def _longest_wait(old: Figures, new: Figures) -> float:
     return max((w - old.waited.get(thread, 0.0) for thread, w in new.waited.items()), default=0.0)
 
@@ -254,6 +269,7 @@ def run(
         "holds": holds,
         "tick_lag_seconds_max": {n: round(f.tick_lag_seconds_max, 3) for n, f in last.items()},
         "fsync_seconds_max": {n: round(f.fsync_seconds_max, 3) for n, f in last.items()},
+        "waited_seconds_usually": usual_waits(done.samples),
         "changes": [asdict(one) for one in changes(done.samples)],
         "wrong": wrong,
     }
