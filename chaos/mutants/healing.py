@@ -201,8 +201,8 @@ def _() -> Sequence[Place]:
 
 
 @mutant(
-    "an owner that lost entries to damage counts to R", "I4", parts=(SCRUB,), loss=0.3,
-    faults=("rot page",) * 12 + ("delete",),  # with a delete reads never pause
+    "an owner that lost entries to damage counts to R", "I4", parts=(SCRUB,),
+    faults=("rot page",) * 12 + ("partition",) * 5 + ("delete",),  # with a delete reads never pause
 )  # fmt: skip
 def _() -> Sequence[Place]:
     def counted(self: Any, shard: int) -> int:
