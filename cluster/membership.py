@@ -31,6 +31,9 @@ REGISTER_SECONDS = 2.0
 #: Seconds until the next one; and after a refusal that only an operator ends, each of which is a command in
 #: Raft's log.
 AGAIN_SECONDS, REFUSED_SECONDS = 0.1, 1.0
+#: How often, and after how many seconds, a registration that is committed is looked for in the state here:
+#: another one meanwhile would be another command, and a restart to all others.
+APPLIED_LOOKS, APPLIED_LOOK_SECONDS = 40, 0.05
 
 Heard = Callable[[str, int, int, bytes, int], None]
 
@@ -117,12 +120,20 @@ class Membership:
             except QuorumlogError as error:
                 await self._clock.sleep(self._not_registered(error, store_refused))
                 continue
-            now = self._consensus.snapshot().members.get(self.me.id)
-            if now is not None and now.http == self.me.http and now.incarnation >= incarnation:
+            now = await self._applied(incarnation)
+            if now is not None and now.http == self.me.http:
                 self.me, self.refused = now, ""
                 log.info("registered", incarnation=now.incarnation)
                 return now
-            await self._clock.sleep(0.05)
+
+    async def _applied(self, incarnation: int) -> Member | None:
+        """This member once its committed registration is applied here too; None if that takes too long."""
+        for _ in range(APPLIED_LOOKS):
+            now = self._consensus.snapshot().members.get(self.me.id)
+            if now is not None and now.incarnation >= incarnation:
+                return now
+            await self._clock.sleep(APPLIED_LOOK_SECONDS)
+        return None
 
     def _not_registered(self, error: QuorumlogError, store_refused: Callable[[], None]) -> float:
         """Seconds until the next try."""

@@ -15,7 +15,7 @@ from cluster.state_args import expect as _expect
 from cluster.state_args import is_shard as _named
 from cluster.state_args import shards as _listed
 from cluster.state_args import text as _text
-from cluster.state_moves import MOVE_OPS
+from cluster.state_moves import MOVE_OPS, REPLICAS_MAX
 from cluster.state_splits import split_service
 from cluster.state_types import (
     ROLES,
@@ -132,7 +132,7 @@ def set_quorum(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     _expect("cluster epoch", _count(args, "expected_cluster_epoch"), state.cluster_epoch)
     if state.change is not None:
         raise CommandError("CHANGE_RUNNING", f"change {state.change.id} of the ring is running")
-    n = _count(args, "n", 1, 16)
+    n = _count(args, "n", 1, REPLICAS_MAX)
     w, r = _count(args, "w", 1, n), _count(args, "r", 1, n)
     if r + w <= n:
         raise CommandError("INVALID", f"r + w must be more than n, got {r} + {w} and {n}")

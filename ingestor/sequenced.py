@@ -216,7 +216,7 @@ class SequencedWriter:
         try:
             if not await self._are_the_same(numbered, work, led, session, deadline):
                 return None
-            entries = await self._put(work, pieces, rule, deadline)
+            entries = await self._put(work, pieces, rule, session, deadline)
             verdict = self._judge(work, led, session, entries)
             if verdict is Verdict.WON:
                 await _wait_for(before, deadline.clamp(ORDER_SECONDS))
@@ -232,12 +232,17 @@ class SequencedWriter:
         return None
 
     async def _put(
-        self, work: _Work, pieces: list[Piece], rule: AckRule, deadline: Deadline
+        self,
+        work: _Work,
+        pieces: list[Piece],
+        rule: AckRule,
+        session: ProducerSession,
+        deadline: Deadline,
     ) -> list[EntryTally]:
         """Puts `pieces`. From here on no refusal is definite, unless this one says nothing was put."""
         sent_before, work.sent = work.sent, True
         try:
-            return await self._pipeline.run(pieces, rule, work.mine, deadline)
+            return await self._pipeline.run(pieces, rule, work.mine, deadline, session)
         except (DiskFull, NotReady, Overloaded) as error:
             if error.is_definite:
                 work.sent = sent_before
@@ -272,7 +277,7 @@ class SequencedWriter:
             return True
         asked = [replace(numbered, groups=(tuple(sorted(holders)),))] if holders else ()
         for piece in asked or self._parts(work, led, session, spans):
-            entries = await self._put(work, [piece], ANY_HOLDER, deadline)
+            entries = await self._put(work, [piece], ANY_HOLDER, session, deadline)
             if self._judge(work, led, session, entries) is not Verdict.WON:
                 return False
         return True

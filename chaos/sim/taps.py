@@ -66,6 +66,14 @@ class TappedDisk(SimDisk):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.written: list[Written] = []
+        #: What was synced on disks that were lost.
+        self.lost: list[Written] = []
+
+    def wipe(self) -> None:
+        """See SimDisk."""
+        super().wipe()
+        self.lost += [one for one in self.written if one.synced]
+        self.written.clear()
 
     def write(self, fd: int, parts: Any, at: int) -> int:
         """As ever; and notes the blocks among the parts, also if it is cut off: they may have got through."""
@@ -110,7 +118,8 @@ class TappedDisk(SimDisk):
                 yield one
 
     def seqs_on_platter(self, producer: tuple[str, ...], epoch: int) -> SeqIntervals:
-        """What a power cut now would leave of one producer epoch; what rotted was there once, and counts."""
+        """What a power cut now would leave of one producer epoch; what rotted, or was lost with its disk, was
+        there once, and counts."""
         found = SeqIntervals()
         for one in self._held():
             for entry in one.entries:
@@ -128,7 +137,7 @@ class TappedDisk(SimDisk):
 
     def _held(self) -> list[Written]:
         rotten = [one for one in self.written if one.rotten and one.synced]
-        return [*(one for one in self.on_platter() if not one.rotten), *rotten]
+        return [*(one for one in self.on_platter() if not one.rotten), *rotten, *self.lost]
 
 
 def header_of_segment(data: bytes) -> BlockHeader:
