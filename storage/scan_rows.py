@@ -282,6 +282,7 @@ def _gathered(
     for index in dict.fromkeys(keys.part.tolist()):
         scanner.budget.check()
         chosen = np.flatnonzero(keys.part == index)
+        chosen = chosen[np.argsort(keys.position[chosen], kind="stable")]
         tables.append(_rows(scanner, parts[index], keys.position[chosen]))
         places.append(chosen)
         size += tables[-1].nbytes
@@ -307,7 +308,7 @@ def _plain_schema(schemas: list[pa.Schema]) -> pa.Schema:
 
 
 def _rows(scanner: Scanner, part: BlockSlice, positions: np.ndarray) -> pa.Table:
-    """The projected columns of some rows of a block, dictionaries as plain text."""
+    """The projected columns of some rows of a block (`positions` ascend), dictionaries as plain text."""
     present = scanner.hot.names(part.place)
     fields = scanner.plan.fields
     names = list(present if fields is None else dict.fromkeys(("timestamp", *fields)))
@@ -315,10 +316,13 @@ def _rows(scanner: Scanner, part: BlockSlice, positions: np.ndarray) -> pa.Table
     loaded = scanner.hot.columns(part.place, names)
     batch = Batch(scanner, [part])
     columns: dict[str, pa.Array] = {}
-    chosen = pa.array(positions)
+    low, count = int(positions[0]), len(positions)
+    # Neighbours are not copied: of a small block mostly all rows are wanted.
+    chosen = None if int(positions[-1]) - low + 1 == count else pa.array(positions)
     for name in names:
         if name in loaded:
-            array = loaded[name].take(chosen)
+            whole = loaded[name]
+            array = whole.slice(low, count) if chosen is None else whole.take(chosen)
             if pa.types.is_dictionary(array.type):
                 array = array.dictionary_decode()
             columns[name] = array
