@@ -76,7 +76,10 @@ def _outcomes(seeds: range, jobs: int, quiet: bool) -> Generator[Outcome, None, 
     with closing(each(_probe, seeds, jobs, SEED_SECONDS_MAX)) as found:
         for seed, one in zip(seeds, found, strict=True):
             if isinstance(one, Died):
-                one = Outcome(seed, Plan(), [(DIED, f"the process of this seed {one.how}")], ""), None
+                one = (
+                    Outcome(seed, Plan(), [(DIED, f"the process of this seed {one.how}")], ""),
+                    None,
+                )
             outcome, small = one
             if outcome.broken and not quiet:
                 _tell(outcome, small)

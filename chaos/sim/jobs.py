@@ -2,22 +2,25 @@
 
 A process is forked, so that it begins with all imports done, and works on one item at a time. If it dies (no
 memory, a crash in native code, no end) the item is known: its result is a `Died`, and another process goes on
-with the rest. Ctrl-C reaches this process alone, which ends them; if this process is killed, each ends after
-the item that it works on.
+with the rest. Ctrl-C reaches this process alone, which ends them; if this process is killed, they end too.
 
 Not a ProcessPoolExecutor: there one process that dies takes the results of all items with it.
 """
 
 import contextlib
+import gc
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
+
+from node.up_process import end_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -37,7 +40,7 @@ class Died:
 
 def cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if sys.platform.startswith("linux") else os.cpu_count() or 1
 
 
 def each(
@@ -162,9 +165,13 @@ def _serve(
     work: Callable[[Any], Any], pipe: Connection, inherited: list[Connection], cpu_seconds: int
 ) -> None:
     """What a process does, until its pipe ends."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
+    if sys.platform.startswith("linux"):
+        end_with_parent()
     for one in inherited:
         one.close()
+    gc.freeze()  # what was imported is never garbage
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     while True:
         try:

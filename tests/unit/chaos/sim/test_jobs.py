@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +12,17 @@ from pathlib import Path
 import pytest
 
 from chaos.sim.jobs import Died, each
+from tests.support.source import ROOT
+
+#: Two processes that say who they are, and work for ever.
+STAYING = """
+import os, signal
+from chaos.sim.jobs import each
+def stay(number):
+    print(os.getpid(), flush=True)
+    signal.pause()
+list(each(stay, range(2), 2, 60))
+"""
 
 
 def slower_first(number: int) -> int:
@@ -88,3 +101,25 @@ def test_who_stops_reading_ends_the_processes(tmp_path: Path) -> None:
     for file in tmp_path.iterdir():
         with pytest.raises(ProcessLookupError):
             os.kill(int(file.read_text()), 0)
+
+
+def test_who_is_killed_takes_its_processes_with_it() -> None:
+    """With SIGKILL, which no handler sees."""
+    words = [sys.executable, "-c", STAYING]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        pids = [int(run.stdout.readline()) for _ in range(2)]
+        run.kill()
+
+    until = time.monotonic() + 30
+    while any(map(alive, pids)) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(map(alive, pids))
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
