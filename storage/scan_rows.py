@@ -14,6 +14,7 @@ import pyarrow as pa
 from records.columns import NUMBER_COLUMN, RUN_COLUMN, conform, united, united_schema
 from records.predicates import ScanPlan
 from records.timestamps import MAX_MICROS, MIN_MICROS, TimeRange
+from storage.blocks import GroupPlace
 from storage.scan_batch import BATCH_ROWS, Batch, in_batches
 from storage.scan_expect import Expected
 from storage.scan_select import BlockSlice, Pieces
@@ -316,13 +317,12 @@ def _rows(scanner: Scanner, part: BlockSlice, positions: np.ndarray) -> pa.Table
     loaded = scanner.hot.columns(part.place, names)
     batch = Batch(scanner, [part])
     columns: dict[str, pa.Array] = {}
-    low, count = int(positions[0]), len(positions)
-    # Neighbours are not copied: of a small block mostly all rows are wanted.
-    chosen = None if int(positions[-1]) - low + 1 == count else pa.array(positions)
+    # Of a small block mostly all rows are wanted. (A row group may be a view of a whole block's columns.)
+    every = len(positions) == part.place.rows and not isinstance(part.place, GroupPlace)
+    chosen = None if every else pa.array(positions)
     for name in names:
         if name in loaded:
-            whole = loaded[name]
-            array = whole.slice(low, count) if chosen is None else whole.take(chosen)
+            array = loaded[name] if chosen is None else loaded[name].take(chosen)
             if pa.types.is_dictionary(array.type):
                 array = array.dictionary_decode()
             columns[name] = array
