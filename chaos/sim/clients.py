@@ -4,7 +4,8 @@ numbered   numbers its rows: batches that overlap, come twice, or out of order; 
 agent      blind: the same batch again on any doubt, or through two nodes at once, or long after, as one that
            forgot where it was; under a new name only after an error that says `definite`, as a shipper may
            that was told "surely not stored"
-rogue      sends other bytes under sequences that were acknowledged: each must be refused
+rogue      sends other bytes under sequences that were acknowledged: each must be refused; where disks rot,
+           only under those of which no copy is damaged then
 reader     all rows, or those of one client, through any node; at once, or in pages, each through any node
 
 A client gives up only when it is fenced, or when the run is over.
@@ -35,6 +36,7 @@ from records.errors import (
     QuorumlogError,
     Unknown,
 )
+from records.intervals import SeqIntervals
 from records.visibility import REPEAT_MICROS
 from runtime.deadline import Deadline
 
@@ -222,12 +224,18 @@ class Writer:
             self.told = max(self.told, result.ack_till)
             traffic.on_ack(self.name, self, sorted(numbers), b"", since)
 
-    async def lie(self) -> None:
-        """Sends other bytes for what was acknowledged: must be refused, each row."""
+    async def lie(self, doubtful: SeqIntervals) -> None:
+        """Sends other bytes for what was acknowledged: must be refused, each row.
+
+        `doubtful`: not of these, as some owner may have lost its copy, and takes a lie for it.
+        """
         if not self.told:
             return
         first = self._dice.number(1, self.told)
         last = min(self.told, first + 2)
+        if doubtful.overlap(first, last):
+            return
+        self._traffic.network.counts["lie"] += 1
         batch = self.batch(first, last, other=" and a lie")
 
         async def write(node: SimNode) -> Any:

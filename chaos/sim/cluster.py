@@ -34,7 +34,7 @@ from chaos.sim.owning import Removals
 from chaos.sim.plan import HIDES, HINTS_LOST, MOVES, RIFTS, ROTS, SECONDS, SPLIT, WIPE, Fault, Plan
 from chaos.sim.producers import Producers
 from chaos.sim.rifts import Rifts
-from chaos.sim.rot import altered_rows, lose_hints, rot
+from chaos.sim.rot import altered_rows, lose_hints, rot, rotten_seqs
 from chaos.sim.splitting import Splitter
 from chaos.sim.steering import MANAGERS, conduct, found
 from chaos.sim.wiping import Wiper
@@ -193,8 +193,7 @@ class World:
         reader = asyncio.create_task(self._read(dice.fork("reader")))
         watcher = asyncio.create_task(self._look_again(dice.fork("watcher")))
         troubles = [asyncio.create_task(self._inflict(one)) for one in self.plan.faults]
-        rots = self.plan.has(ROTS)  # who lost a row takes a lie for it
-        if self.plan.skew == 0 and dice.chance(0.4) and not rots:
+        if self.plan.skew == 0 and dice.chance(0.4):
             troubles.append(asyncio.create_task(self._lie(dice.uniform(1.0, SECONDS))))
         await asyncio.sleep(SECONDS)
         for task in troubles:
@@ -256,7 +255,8 @@ class World:
 
     async def _lie(self, at: float) -> None:
         await asyncio.sleep(at)
-        await self.producers.writers[0].lie()
+        liar = self.producers.writers[0]
+        await liar.lie(rotten_seqs(self.nodes.values(), liar.producer, liar.epoch))
 
     async def _inflict(self, fault: Fault) -> None:
         await asyncio.sleep(fault.at)
