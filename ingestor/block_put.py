@@ -86,6 +86,8 @@ class BlockPut:
         #: Owners that hold the whole block, and those whose last try failed.
         self._holders: list[str] = []
         self._failed: dict[str, None] = {}
+        #: Owners that a try is under way to.
+        self._trying: set[str] = set()
         self._firsts: list[int] = []
         first = 0
         for submission in submissions:
@@ -106,12 +108,14 @@ class BlockPut:
         parts, header = self._parts, self._block.header
         self._failed.pop(owner, None)
         parts.lanes.enter(owner, size)
+        self._trying.add(owner)
         begun, sent = parts.clock.monotonic(), parts.book.calls.tick()
         try:
             told = parts.book.told(header.entries)
             options = PutOptions(ring_epoch=int(header.ring_epoch), told=told)
             reply = await parts.replicas.get(owner).put(self._block, options, limit)
         finally:
+            self._trying.discard(owner)
             parts.lanes.leave(owner, size)
             self._metrics.put.labels(owner).observe(parts.clock.monotonic() - begun)
         answered = (reply.statuses, reply.duplicate_rows, reply.conflict_seqs)
@@ -142,12 +146,25 @@ class BlockPut:
                 submission.fail(error)
             elif isinstance(error, DiskFull):
                 submission.full.add(owner)
-                held = self._parts.clock.monotonic() - self._started
-                if submission.disk_full and held >= self._parts.disk_full_hold_seconds:
-                    submission.expire()
             elif unknown:
                 submission.may_be_stored(owner)
+        held = self._parts.clock.monotonic() - self._started
+        if isinstance(error, DiskFull) and held >= self._parts.disk_full_hold_seconds:
+            self._give_up()
         return True
+
+    def _give_up(self) -> None:
+        """Ends the requests that full disks alone keep from their acks.
+
+        The block goes on with the rows of all as long as one of its requests does: only if none is left, and
+        no try is under way, nothing will be stored any more.
+        """
+        over = not self._trying and all(one.settled or one.disk_full for one in self._submissions)
+        if over:
+            self._call.settle()  # at once: what rests between two tries may wake before any callback
+        for submission in self._submissions:
+            if submission.disk_full:
+                submission.expire(over=over)
 
     def _one_settled(self, _: object) -> None:
         self._unsettled -= 1

@@ -146,13 +146,17 @@ class Submission:
         if not self.settled:
             self.done.set_exception(error)
 
-    def expire(self) -> None:
-        """Its time is over: fewer than the needed owners confirmed."""
+    def expire(self, *, over: bool = False) -> None:
+        """Its time is over: fewer than the needed owners confirmed.
+
+        Args:
+            over: no try to put it is under way, and none will begin.
+        """
         acks, owners = self.acks, len(self.piece.owners)
         facts = {"acks": acks, "needed": self.needed, "durable": f"{acks}/{owners}"}
         if self.disk_full:
             text = f"too many disks are full: {', '.join(sorted(self.full))}"
-            definite = self.full.issuperset(self.piece.owners) and not self.mine
+            definite = over and self.full.issuperset(self.piece.owners) and not self.mine
             self.fail(DiskFull(text, retry_after_seconds=5, definite=definite, **facts))
         else:
             text = f"{acks} of {owners} owners confirmed, {self.needed} needed"

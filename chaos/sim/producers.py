@@ -12,7 +12,7 @@ from chaos.sim.node import SimNode
 from records.errors import QuorumlogError
 from runtime.deadline import Deadline
 
-#: Nodes that are asked for an epoch, one after the other.
+#: How often all nodes are asked for an epoch.
 ASKED = 6
 
 
@@ -37,32 +37,39 @@ class Producers:
         self.work.append(asyncio.create_task(writer.run()))
 
     async def renew(self, number: int) -> None:
-        """A producer lost its log: it asks for an epoch and begins anew; the old one lives on."""
+        """A producer lost its log: it asks for an epoch and begins anew; the old one lives on.
+
+        Two of its hosts ask, each node that may lead: whoever gets an epoch has it alone.
+        """
         old = self.writers[number]
         dice = self.dice.fork("epoch", number)
+
+        async def ask(node: SimNode) -> int:
+            limit = Deadline.after(node.clock, 1.0)
+            args = "default", old.service, old.producer, limit
+            return await node.writer.new_producer_epoch(*args)
+
         for _ in range(ASKED):
-            target = dice.pick(self.targets)
-
-            async def ask(node: SimNode) -> int:
-                limit = Deadline.after(node.clock, 1.0)
-                args = "default", old.service, old.producer, limit
-                return await node.writer.new_producer_epoch(*args)
-
-            try:
-                epoch = await self.traffic.ask(target, ask)
-            except QuorumlogError:
-                continue
-            if any(one.producer == old.producer and one.epoch == epoch for one in self.writers):
-                self.broken.append(("I11", f"producer epoch {epoch} was given twice"))
+            asking = [self.traffic.ask(one, ask) for one in self.targets]
+            told = await asyncio.gather(*asking, return_exceptions=True)
+            if broken := [one for one in told if not isinstance(one, int | QuorumlogError)]:
+                raise broken[0]
+            for epoch in (one for one in told if isinstance(one, int)):
+                self._begin(old, epoch, at_once=dice.chance(0.5))  # else after the faults
+            if any(isinstance(one, int) for one in told):
                 return
-            self.bitten["newer producer"] += 1
-            self._issued.append((old.producer, epoch, self.traffic.now()))
-            newer = Writer(self.traffic, old.producer, epoch, 6)
-            if dice.chance(0.5):
-                self.employ(newer)
-            else:  # it begins after the faults
-                self.writers.append(newer)
+
+    def _begin(self, old: Writer, epoch: int, at_once: bool) -> None:
+        if any(one.producer == old.producer and one.epoch == epoch for one in self.writers):
+            self.broken.append(("I11", f"producer epoch {epoch} was given twice"))
             return
+        self.bitten["newer producer"] += 1
+        self._issued.append((old.producer, epoch, self.traffic.now()))
+        newer = Writer(self.traffic, old.producer, epoch, 6)
+        if at_once:
+            self.employ(newer)
+        else:
+            self.writers.append(newer)
 
     def check(self, ops: Iterable[Op]) -> None:
         """I11: once an epoch was given, no older one of its producer writes, in whatever shard."""

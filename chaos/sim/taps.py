@@ -14,7 +14,7 @@ from records.block import BlockHeader, EntryHeader
 from records.block_codec import EncodedBlock, decode_header
 from records.handover import Handover
 from records.intervals import SeqIntervals
-from records.messages import EntryStatus, PutOptions, PutReply, SealRequest
+from records.messages import EntryStatus, EpochSealed, PutOptions, PutReply, SealRequest
 from storage.log_format import HEAD_BYTES, RecordType
 from storage.service import StorageService
 
@@ -224,12 +224,14 @@ class TappedStorage(StorageService):
         known = self.fences.shards.get(request.shard, 0)
         self.fences.shards[request.shard] = max(known, request.epoch)
 
-    async def seal_producer_epoch(self, shard: int, producer: Any, epoch: int) -> int:
+    async def seal_producer_epoch(
+        self, shard: int, producer: Any, epoch: int, ring_epoch: int
+    ) -> EpochSealed:
         """See StorageService."""
-        newest = await super().seal_producer_epoch(shard, producer, epoch)
+        sealed = await super().seal_producer_epoch(shard, producer, epoch, ring_epoch)
         key = (shard, producer)
-        self.fences.producers[key] = max(self.fences.producers.get(key, 0), newest)
-        return newest
+        self.fences.producers[key] = max(self.fences.producers.get(key, 0), sealed.newest)
+        return sealed
 
 
 def tap_moves(storage: TappedStorage) -> None:
