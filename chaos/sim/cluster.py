@@ -12,6 +12,7 @@ import contextvars
 import errno
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from chaos.history import FINAL, FaultRecord, Head, History
@@ -35,7 +36,7 @@ from chaos.sim.plan import HIDES, HINTS_LOST, MOVES, RIFTS, ROTS, SECONDS, SPLIT
 from chaos.sim.producers import Producers
 from chaos.sim.rifts import Rifts
 from chaos.sim.rot import altered_rows, lose_hints, rot, rotten_seqs
-from chaos.sim.splitting import Splitter
+from chaos.sim.splitting import Splitter, splits_of
 from chaos.sim.steering import MANAGERS, conduct, found
 from chaos.sim.wiping import Wiper
 from cluster.consensus import CommandRefused
@@ -98,6 +99,7 @@ class World:
         self.traffic = Traffic(
             self.nodes, self.network, corpus, dice.fork("clients"), [], {}, [], self.broken, self.acks.acked
         )  # fmt: skip
+        self.traffic.splits = partial(splits_of, self.log)
         self.acks.begin(self.traffic)
         self.producers = Producers(
             self.traffic, self.dice, NODES, self.bitten, self.broken

@@ -5,6 +5,7 @@ Their old epochs go on beside the new ones, as those of a producer that did not 
 
 from dataclasses import dataclass
 
+from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import SERVICES
 from chaos.sim.operating import Operator
 from chaos.sim.plan import Fault
@@ -19,6 +20,16 @@ def factor_of(state: ClusterState, tenant: str, service: str, epoch: int) -> int
     """Over how many shards the service was spread when a producer's epoch was issued."""
     generations = state.splits.get((tenant, service), ())
     return generations[epoch // EPOCHS].factor if generations else 1
+
+
+def splits_of(log: SimLog, service: str) -> list[tuple[int, int]]:
+    """(nanoseconds, index of the agreed log) of each time that a service was split."""
+    key = ("default", service)
+    return [
+        (int(log.times[index] * 1e9), index)
+        for index in range(1, len(log.states))
+        if log.states[index].splits.get(key) != log.states[index - 1].splits.get(key)
+    ]
 
 
 @dataclass(slots=True)
