@@ -45,8 +45,8 @@ def two_of_one(traffic: Any) -> bool:
 def twice_by_split(traffic: Any, name: str) -> bool:
     """Whether a row of an agent may be there twice (docs/consistency.md, "A service that is split").
 
-    Its request was under way in the moment of a split, without an answer; or it was sent through nodes of
-    which some knew of the split and others did not.
+    Its request was under way in the moment of a split, without an answer; or it was sent after it, through
+    nodes of which some knew of it and others did not.
     """
     client, number = split_name(name) or ("", 0)
     if client in traffic.numbered:
@@ -60,8 +60,8 @@ def twice_by_split(traffic: Any, name: str) -> bool:
     for at, index in traffic.splits(traffic.services[client]):
         before = [op for op in ops if op.t_inv <= at]
         answered = any(op.outcome == OK and (op.t_ret or at) < at for op in before)
-        if before and len(before) < len(ops) and not answered:
+        if before and len(ops) > 1 and not answered:
             return True
-        if len({traffic.known[op.id] >= index for op in ops}) > 1:
+        if len({traffic.known[op.id] >= index for op in ops if op.t_inv > at}) > 1:
             return True
     return False
