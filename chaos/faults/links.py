@@ -118,6 +118,31 @@ class CutAnswers(LinkFault):
         site.needed_links().cut_after(target, site.pick(*CUT_BYTES))
 
 
+class CutSweep(Kind):
+    """A link beside the clients' own ends answers after every number of bytes, one after the other."""
+
+    name = "cut-sweep"
+
+    def bite(self, site: Site, targets: Targets) -> Proof:
+        """The proof: how many answers broke, of each kind of request, before one was whole.
+
+        Raises:
+            FaultDidNotBite: nothing was swept, or no answer ever was whole, so that no break shows anything.
+        """
+        (target,) = targets
+        if site.sweep is None:
+            raise LinkFailed("this run has no sweep")
+        swept = site.sweep(target)
+        ends = swept["/logs"], swept["/ingest"]
+        if not all(one["cut"] and one["bytes"] for one in ends):
+            raise FaultDidNotBite(f"no answer was cut, or none was ever whole: {swept}")
+        return {"swept": swept, "seen": "each answer shorter than a whole one broke off"}
+
+    def heal(self, site: Site, targets: Targets) -> Proof:
+        """Those links are gone."""
+        return {}
+
+
 class Swizzle(LinkFault):
     """One link after the other is closed; they are opened again in another order."""
 
@@ -153,4 +178,4 @@ def ask(address: str, seconds: float | None = None) -> tuple[str, float]:
     return seen, time.monotonic() - started
 
 
-KINDS: tuple[Kind, ...] = (LoseReplies(), Slow(), Sliced(), CutAnswers(), Swizzle())
+KINDS: tuple[Kind, ...] = (LoseReplies(), Slow(), Sliced(), CutAnswers(), CutSweep(), Swizzle())
