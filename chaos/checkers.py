@@ -259,11 +259,11 @@ def half_answers(facts: Facts) -> Verdict:
         for k in one["taken"]
     ]
     cut = sum(one["cut"] for _, one in swept)
-    left = [path for path, one in swept if not one["ended"]]
+    ends = ", ".join(f"{path} {one['bytes']} bytes" for path, one in swept if one["ended"])
     return verdict(
         "N5", "half answers", bad, "a part of an answer was taken for all of it", cut,
-        f"{cut:,} answers that ended after 1, 2, 3 … bytes were taken for none"
-        + (f"; not swept to the end: {', '.join(left)}" if left else ""),
+        f"{cut:,} answers that ended after 1, 2, 3 … bytes were taken for none; swept to the end:"
+        f" {ends or 'none'}",
         "no answers were swept",
     )  # fmt: skip
 

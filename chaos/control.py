@@ -65,7 +65,8 @@ class Watch:
     def abandon(self) -> None:
         """Ends without a last look."""
         self._stopping.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def stop(self) -> None:
         """Ends, after looks in which all nodes are at one index, or REST_SECONDS. Blocks."""

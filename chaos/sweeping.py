@@ -15,9 +15,10 @@ anything, and costs no request.
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chaos import workload
@@ -31,7 +32,7 @@ LINES, NUMBERED, READER = "sweep-lines1", "sweep-numbered1", "sweep-reader1"
 #: Seconds of a sweep at most, and for an answer that comes, or never will.
 SWEEP_SECONDS, ANSWER_SECONDS = 60.0, 12.0
 #: Links at once, so that many lengths are tried at a time.
-LINKS = 8
+LINKS = 12
 #: Bytes that are swept of a stream, and of other answers at most.
 STREAM_BYTES, ANSWER_BYTES_MAX = 400, 2000
 #: Lengths beyond that of the answer measured: others have some digits more.
@@ -49,30 +50,41 @@ class Cutter:
     def __init__(self, host: str, port: int) -> None:
         self._upstream = host, port
         self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self.limit, self.passed, self.kept = 0, 0, False
 
     async def start(self) -> str:
         """The address to dial."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
         host, port = self._server.sockets[0].getsockname()[:2]
         return f"{host}:{port}"
 
-    def stop(self) -> None:
-        """Takes no connections any more."""
+    async def stop(self) -> None:
+        """Ends all connections, and takes no more."""
         if self._server is not None:
             self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.passed, self.kept = 0, False
-        with contextlib.suppress(OSError):
-            there = await asyncio.open_connection(*self._upstream)
-            asked = asyncio.create_task(_forward(reader, there[1]))
-            try:
-                await self._answer(there[0], writer)
-            finally:
-                asked.cancel()
-                there[1].close()
-        writer.close()
+        try:
+            with contextlib.suppress(OSError):
+                there = await asyncio.open_connection(*self._upstream)
+                asked = asyncio.create_task(_forward(reader, there[1]))
+                try:
+                    await self._answer(there[0], writer)
+                finally:
+                    asked.cancel()
+                    there[1].close()
+        finally:
+            writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):
@@ -100,37 +112,40 @@ class Sweeper:
     addresses: Mapping[str, tuple[str, int]]
     seed: int
     loop: asyncio.AbstractEventLoop
+    #: Of the numbered rows; the next number of a row of either kind.
+    epoch: int = 0
+    lines: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def __call__(self, node: str) -> dict[str, Any]:
-        """What was swept, by kind of request: see `_one`. Blocks."""
-        work = asyncio.run_coroutine_threadsafe(self._sweep(node), self.loop)
+    def __call__(self, node: str, path: str) -> dict[str, Any]:
+        """What was swept of one kind of request: see `_one`. Blocks."""
+        work = asyncio.run_coroutine_threadsafe(self._sweep(node, path), self.loop)
         return work.result(SWEEP_SECONDS + 4 * ANSWER_SECONDS)
 
-    async def _sweep(self, node: str) -> dict[str, Any]:
-        epoch = await self._epoch()
-        until = self.traffic.clock.monotonic() + SWEEP_SECONDS
+    async def _sweep(self, node: str, path: str) -> dict[str, Any]:
+        if path == "/ingest" and not self.epoch:
+            self.epoch = await self._epoch()
 
-        def lines(k: int, cut: Traffic, wire: Wire) -> Awaitable[bool]:
-            return self._rows(cut, node, wire, LINES, k, _lines(cut, k))
+        def lines(cut: Traffic, wire: Wire) -> Awaitable[bool]:
+            number = next(self.lines)
+            return self._rows(cut, node, wire, LINES, number, _lines(cut, number))
 
-        def numbers(k: int, cut: Traffic, wire: Wire) -> Awaitable[bool]:
-            return self._rows(cut, node, wire, NUMBERED, k, _numbers(cut, k, epoch))
+        def numbers(cut: Traffic, wire: Wire) -> Awaitable[bool]:
+            number = next(self.numbers)
+            send = _numbers(cut, number, self.epoch)
+            return self._rows(cut, node, wire, NUMBERED, number, send)
 
-        def counts(_: int, cut: Traffic, wire: Wire) -> Awaitable[bool]:
+        def counts(cut: Traffic, wire: Wire) -> Awaitable[bool]:
             return workload.count(self._client(cut, READER, wire), node)
 
-        def stream(_: int, cut: Traffic, wire: Wire) -> Awaitable[bool]:
+        def stream(cut: Traffic, wire: Wire) -> Awaitable[bool]:
             return _stream(cut, wire, node)
 
         asks = {"/logs": lines, "/ingest": numbers, "/query/stats": counts, "/query": stream}
-        return {path: await self._one(path, node, ask, until) for path, ask in asks.items()}
+        return await self._one(path, node, asks[path])
 
     async def _one(
-        self,
-        path: str,
-        node: str,
-        ask: Callable[[int, Traffic, Wire], Awaitable[bool]],
-        until: float,
+        self, path: str, node: str, ask: Callable[[Traffic, Wire], Awaitable[bool]]
     ) -> dict[str, Any]:
         """`bytes`: of a whole answer; `cut`: how many ended earlier, one of each length; `ended`: whether no
         length was left out; `taken`: lengths at which less than an answer was taken for one.
@@ -139,11 +154,13 @@ class Sweeper:
         whole = 0
         lengths: Iterator[int] = iter(())
 
-        async def send(cutter: Cutter, cut: Traffic, k: int, number: int) -> bool:
+        until = self.traffic.clock.monotonic() + SWEEP_SECONDS
+
+        async def send(cutter: Cutter, cut: Traffic, k: int) -> bool:
             cutter.limit = k
             wire = Wire(WireSettings(request_timeout_seconds=ANSWER_SECONDS))
             try:
-                return await ask(number, cut, wire)
+                return await ask(cut, wire)
             finally:
                 await wire.close()
 
@@ -151,7 +168,7 @@ class Sweeper:
             for k in lengths:
                 if self.traffic.clock.monotonic() > until:
                     return
-                answered = await send(cutter, cut, k, k + 1)
+                answered = await send(cutter, cut, k)
                 if cutter.kept:
                     cuts.append(k)
                 if cutter.kept and answered:
@@ -163,14 +180,14 @@ class Sweeper:
                 (one, replace(self.traffic, urls={node: f"http://{await one.start()}"}))
                 for one in cutters
             ]
-            if await send(*cuttings[0], 0, 1):
+            if await send(*cuttings[0], 0):
                 whole = cutters[0].passed
             top = STREAM_BYTES if path == "/query" else min(whole + DIGITS, ANSWER_BYTES_MAX)
             lengths = iter(range(1, top + 1))
             await asyncio.gather(*(work(*one) for one in cuttings))
         finally:
             for one in cutters:
-                one.stop()
+                await one.stop()
         ended = whole > 0 and set(range(1, min(top, whole - DIGITS))) <= set(cuts)
         return {"bytes": whole, "cut": len(cuts), "ended": ended, "taken": taken}
 
@@ -221,6 +238,6 @@ def _numbers(traffic: Traffic, k: int, epoch: int) -> Sender:
 
 
 async def _stream(traffic: Traffic, wire: Wire, node: str) -> bool:
-    group = group_of(LINES, 1)
+    group = group_of("agent1", 1)
     op = traffic.recorder.invoke(READER, READ, node, covers=group)
     return await workload.read_rows(wire, traffic, op, node, {"chaos_group": group})

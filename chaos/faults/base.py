@@ -39,7 +39,7 @@ class Site:
     lot: Entropy = field(default_factory=lambda: SeededEntropy(0))
     quorums: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
-    sweep: Callable[[str], Proof] | None = None
+    sweep: Callable[[str, str], Proof] | None = None
 
     def needed_links(self) -> Links:
         """The links.

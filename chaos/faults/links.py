@@ -119,24 +119,27 @@ class CutAnswers(LinkFault):
 
 
 class CutSweep(Kind):
-    """A link beside the clients' own ends answers after every number of bytes, one after the other."""
+    """A link beside the clients' own ends answers after every number of bytes, one after the other.
+
+    The target is the kind of request that is swept; through which node, is by lot.
+    """
 
     name = "cut-sweep"
 
     def bite(self, site: Site, targets: Targets) -> Proof:
-        """The proof: how many answers broke, of each kind of request, before one was whole.
+        """The proof: how many answers broke, and how long a whole one is.
 
         Raises:
-            FaultDidNotBite: nothing was swept, or no answer ever was whole, so that no break shows anything.
+            FaultDidNotBite: none broke, or none ever was whole, so that no break shows anything.
         """
-        (target,) = targets
+        (path,) = targets
         if site.sweep is None:
             raise LinkFailed("this run has no sweep")
-        swept = site.sweep(target)
-        ends = swept["/logs"], swept["/ingest"]
-        if not all(one["cut"] and one["bytes"] for one in ends):
+        node = site.cluster.ids[site.pick(0, len(site.cluster.ids) - 1)]
+        swept = site.sweep(node, path)
+        if not (swept["cut"] and swept["bytes"]):
             raise FaultDidNotBite(f"no answer was cut, or none was ever whole: {swept}")
-        return {"swept": swept, "seen": "each answer shorter than a whole one broke off"}
+        return {"node": node, "swept": {path: swept}, "seen": "connections ended within answers"}
 
     def heal(self, site: Site, targets: Targets) -> Proof:
         """Those links are gone."""

@@ -1,12 +1,13 @@
 """Faults in the midst of a change of the ring: a node joins, is drained or replaced, and others fail.
 
-A target is `trouble:role:stage`, such as `kill:new-node:copying`, or two at once, such as `kill+cut:raft-
-leader+old-owner:copying`. The change is begun; others must be refused; when a shard is seen in that stage,
-whoever has the role for that shard is struck (`chaos.faults.striking`). It counts only if the change still
-runs after the blow; `still_in_stage` tells whether that shard was in its stage even then.
+A target is `trouble:role:stage`, such as `kill:new-node:copying`, or two at once, such as
+`kill+cut:raft-leader+old-owner:copying`. The change is begun; others must be refused; when a shard is seen in
+that stage, whoever has the role for that shard is struck (`chaos.faults.striking`). It counts only if the
+change still runs after the blow; `still_in_stage` tells whether that shard was in its stage even then.
 
-    stage    before (struck, then the change is asked for), begun (struck as soon as it is taken),
-             copying (written to both, read from the old owners), settling (read from the new ones)
+    stage    before (struck, then the change is asked for; it may end without the struck),
+             begun (struck as soon as it is taken), copying (written to both, read from the old owners),
+             settling (read from the new ones)
 
 The heal ends the trouble and waits until the change has ended: who is stuck fails the run (L2). Copies are
 made slow enough for their stage to be met. Between faults the ring is put back without trouble.
@@ -69,9 +70,9 @@ class Move(Kind):
             proof |= _taken_over(site, move, proof["struck"], held)
         struck = [node for _, node in proof["blows"]]
         after = told(site.cluster, "/cluster/moves", avoid=struck)["change"] or {}
-        if after.get("id") != number:
+        if stage != "before" and after.get("id") != number:
             raise FaultDidNotBite(f"change {number} was over when {proof['struck']} was struck")
-        now = [one["shard"] for one in after["moving"] if one["stage"] == stage]
+        now = [one["shard"] for one in after.get("moving", ()) if one["stage"] == stage]
         return {
             "change": number, "asked": change.path, "wanted": "".join(wanted), "stage": stage,
             "shard": move["shard"], "still_in_stage": move["shard"] in now, **proof,

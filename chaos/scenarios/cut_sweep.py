@@ -7,6 +7,12 @@ SCENARIO = Scenario(
     name="cut-sweep",
     title="answers of one node end after 1, 2, 3 … bytes of head and body; each is asked for again",
     aim="I2 I5 N5 L2: no part of an answer is taken for one, wherever it ends",
-    recipe=Recipe("cut-sweep", ("any-1",), (0.1,), waits=(0.5, 1.0), recovery=20.0),
+    recipe=Recipe(
+        "cut-sweep",
+        ("/logs", "/ingest", "/query/stats", "/query"),
+        (0.1,),
+        waits=(0.5, 1.0),
+        recovery=8.0,
+    ),
     sweep=True,
 )

@@ -17,7 +17,7 @@ _BLOWS = tuple(
 ) + tuple(
     f"{trouble}:{role}:{stage}:{_AT_ONCE}"
     for trouble in _TROUBLES
-    for role, stage in (("raft-leader", "begun"), ("old-owner", "before"), ("old-owner", "begun"))
+    for role, stage in (("raft-leader", "begun"), ("old-owner", "before"))
 )
 SCENARIO = Scenario(
     name="quorum",
