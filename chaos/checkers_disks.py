@@ -84,7 +84,7 @@ def _within(dump: Dump, client: str, numbers: np.ndarray) -> np.ndarray:
 
 
 def convergence_on_disk(facts: Facts) -> Verdict:
-    """I8d: in the end a shard's owners hold the same, what they said of it is true, and others hold nothing."""
+    """I8d: in the end a shard's owners hold the same, as they said, and others hold nothing of it."""
     dumps = {one.node: one for one in facts.history.dumps if one.moment == END}
     states = {one.node: one for one in facts.history.states if one.node in dumps}
     bad = [

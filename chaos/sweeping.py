@@ -106,7 +106,7 @@ async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 @dataclass(slots=True)
 class Sweeper:
-    """Sweeps one node. Called on a thread; it works on the event loop of the run. `addresses`: host and port."""
+    """Sweeps a node. Called on a thread; it works on the run's event loop. `addresses`: host and port."""
 
     traffic: Traffic
     addresses: Mapping[str, tuple[str, int]]

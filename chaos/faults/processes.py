@@ -21,7 +21,7 @@ POINTS_UNDER_LOAD = {
 #: What a node says that refuses to start on an empty disk (`node.node`).
 REFUSAL = "holds no store"
 #: Seconds in which a node that must refuse to start has to end.
-REFUSAL_SECONDS = 20.0
+REFUSAL_SECONDS = 60.0
 
 
 class Kill(Kind):

@@ -46,7 +46,7 @@ async def store(
 
 
 async def test_a_dump_says_what_the_store_said(tmp_path: Path) -> None:
-    """Entries, digests worked out anew and rows by client; one entry lies in two hours. Files are as before."""
+    """Entries, digests worked out anew and rows by client; one entry lies in two hours."""
     far = [row(k * 4000, "x", chaos_client="agent2", chaos_number=k + 1) for k in range(2)]
     told = await store(tmp_path / "s", named(1, 9), named(12, 15, shard=1), Entry(far, shard=1))
     before = files(tmp_path / "s")

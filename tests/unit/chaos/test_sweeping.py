@@ -84,7 +84,7 @@ async def test_a_connection_ends_after_just_so_many_bytes(limit: int) -> None:
 async def test_every_length_is_tried_and_every_row_is_sent_again_until_it_is_acknowledged(
     tmp_path: Path,
 ) -> None:
-    """With the client library's own shell no part of an answer is one; each cut request came a second time."""
+    """With the client library's own shell no part of an answer is one; each cut request came twice."""
     node = Node()
     async with sweeper(tmp_path, node) as sweep:
         found = await asyncio.to_thread(sweep, "node1", "/logs")
