@@ -89,6 +89,11 @@ def one_change(facts: Facts) -> Verdict:
         for one in changes
         if one.proof.get("new_node_holds", 0) < one.proof.get("must_hold", 0)
     ]
+    bad += [
+        f"{one.proof['quorums'][-1]['after']} was asked for, {one.proof['in_force']} is in force after it"
+        for one in changes
+        if "in_force" in one.proof and one.proof["in_force"] != one.proof["quorums"][-1]["after"]
+    ]
     refused = sum("CHANGE_RUNNING" in answer for _, _, answer in told)
     stages = sorted({f"{one.proof.get('stage')}" for one in changes})
     return verdict(

@@ -105,17 +105,18 @@ def without_trouble(site: Site, change: Change) -> None:
     wait_for_end(site)
 
 
-def second(site: Site, number: int, avoid: Collection[str] = ()) -> dict[str, str]:
+def second(
+    site: Site, number: int, change: Change, avoid: Collection[str] = ()
+) -> dict[str, str]:  # fmt: skip
     """What other changes are told while this one runs, by path; {} if it had ended before all were asked.
 
-    (Whether one was taken all the same is seen in the control history, too.)
+    They ask for nothing that would be another ring or quorum if it came too late. (Whether one was taken all
+    the same is seen in the control history, too.)
     """
-    inside = sorted(owners(site, avoid))
-    w = quorum_in_force(site, avoid)[1]
+    quorum = change.quorum or quorum_in_force(site, avoid)
     wanted: dict[str, dict[str, Any]] = {
         "/cluster/rebalance": {},
-        f"/cluster/nodes/{inside[-1]}/drain": {},
-        "/cluster/settings": {"w": w},
+        "/cluster/settings": dict(zip("nwr", quorum, strict=True)),
     }
     answers = {path: ask(site.cluster, path, body, avoid=avoid) for path, body in wanted.items()}
     if running_change(site, avoid) != number:

@@ -64,7 +64,7 @@ class Move(Kind):
         else:
             held = entries_held(site)
             number = begin(site, change)
-            proof: Proof = {"second": second(site, number)}
+            proof: Proof = {"second": second(site, number, change)}
             move = in_stage(site, number, stage, roles, {s for one in held.values() for s in one})
             proof |= strike(site, cast(site, troubles, roles, move))
             proof |= _taken_over(site, move, proof["struck"], held)
@@ -113,7 +113,8 @@ def _at_the_begin(
     else:
         number = begin(site, change)
         proof = strike(site, blows)
-    return number, proof | {"second": second(site, number, struck)}
+        proof["second"] = second(site, number, change, struck)
+    return number, proof
 
 
 class Join(Move):

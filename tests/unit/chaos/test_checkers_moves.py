@@ -240,6 +240,13 @@ def test_an_ack_by_the_w_of_before_is_caught() -> None:
     assert lowered["I9"] != VIOLATED
 
 
+def test_another_quorum_than_was_asked_for_is_caught() -> None:
+    for in_force, status in (([3, 3, 1], HOLDS), ([3, 3, 3], VIOLATED)):
+        fault = changed([3, 3, 1])
+        fault = replace(fault, proof={**fault.proof, "in_force": in_force})
+        assert verdicts(with_faults(clean(), fault))["R1"] == status
+
+
 def test_a_complete_read_by_the_r_of_before_is_caught() -> None:
     """R=3 with a node away; clients reach one that is cut off, and it reaches nobody."""
     during = read(30, "agent2", seen("agent2", 1, 10), 250)

@@ -68,7 +68,6 @@ def script(monkeypatch: pytest.MonkeyPatch, *looks: Any) -> Script:
         monkeypatch,
         add=[(202, {"change": 7})],
         rebalance=[REFUSED],
-        drain=[REFUSED],
         settings=[REFUSED],
         control=[(200, {"quorum": {"n": 3, "w": 2, "r": 2}})],
         moves=list(looks),
@@ -91,7 +90,6 @@ def test_who_has_the_role_is_struck_once_a_shard_is_in_the_stage(
     assert made.struck == [("kill", node)]
     assert proof["second"] == {
         "/cluster/rebalance": "409 CHANGE_RUNNING",
-        "/cluster/nodes/node1/drain": "409 CHANGE_RUNNING",
         "/cluster/settings": "409 CHANGE_RUNNING",
     }
     assert proof["blows"] == [["kill", node]]
@@ -160,7 +158,7 @@ def test_a_change_without_stages_is_struck_when_it_begins(
 
     assert made.struck == [("pause", "node2")] or made.struck == [("pause", "node1")]
     assert made.asked[0][1]["w"] == 3
-    assert proof["second"]["/cluster/rebalance"] == "409 CHANGE_RUNNING"
+    assert len(proof.get("second", ())) == (0 if stage == "before" else 2)
     (note,) = site.quorums
     assert (note["before"], note["after"], note["ended_at"]) == ([3, 2, 2], [3, 3, 1], None)
 
