@@ -34,7 +34,8 @@ def test_plans_fit_into_the_time(name: str, seed: int, seconds: float) -> None:
         assert fault.hold > 0
         assert recipe.waits[0] - 0.001 <= fault.wait <= recipe.waits[1] + 0.001
         named = ("join", "drain", "replace", "hide", "quorum", "lost-disk", "cut-sweep")
-        roles = set(recipe.choices if recipe.what in named else ())
+        recipes = (recipe, *recipe.also) if recipe.what in named else ()
+        roles = {choice for one in recipes for choice in one.choices}
         assert set(fault.targets) <= {*NODES, RAFT_LEADER, *roles}
 
 
