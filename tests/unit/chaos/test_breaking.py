@@ -101,7 +101,7 @@ def test_a_fault_that_does_not_bite_is_noted_as_such() -> None:
 
 @pytest.mark.parametrize("bites", [True, False])
 def test_what_was_asked_of_the_quorum_is_noted_once_bitten_or_not(bites: bool) -> None:
-    """The checkers judge by the quorum of the time; a preparation may change it, and the fault then not bite."""
+    """The checkers judge by the quorum of the time; a fault may change it and then not bite."""
     cluster = Cluster()
     if not bites:
         cluster.fails["kill"] = FaultDidNotBite("gone")
