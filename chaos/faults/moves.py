@@ -7,7 +7,7 @@ change still runs after the blow; `still_in_stage` tells whether that shard was 
 
     stage    before (struck, then the change is asked for; it may end without the struck),
              begun (struck as soon as it is taken), copying (written to both, read from the old owners),
-             settling (read from the new ones)
+             settling (read from the new ones), after (struck when the change has ended)
 
 The heal ends the trouble and waits until the change has ended: who is stuck fails the run (L2). Copies are
 made slow enough for their stage to be met. Between faults the ring is put back without trouble.
@@ -58,8 +58,8 @@ class Move(Kind):
         troubles, roles, stage, *wanted = targets[0].split(":")
         wait_for_end(site)
         change = self.prepared(site, "".join(wanted))
-        if stage in ("before", "begun"):
-            number, proof = _at_the_begin(site, change, troubles, roles, stage)
+        if stage in ("before", "begun", "after"):
+            number, proof = _at_an_end(site, change, troubles, roles, stage)
             move: dict[str, Any] = dict(NO_MOVE)
         else:
             held = entries_held(site)
@@ -70,7 +70,7 @@ class Move(Kind):
             proof |= _taken_over(site, move, proof["struck"], held)
         struck = [node for _, node in proof["blows"]]
         after = told(site.cluster, "/cluster/moves", avoid=struck)["change"] or {}
-        if stage != "before" and after.get("id") != number:
+        if stage not in ("before", "after") and after.get("id") != number:
             raise FaultDidNotBite(f"change {number} was over when {proof['struck']} was struck")
         now = [one["shard"] for one in after.get("moving", ()) if one["stage"] == stage]
         return {
@@ -101,20 +101,22 @@ class Move(Kind):
             wait_for_end(site)
 
 
-def _at_the_begin(
+def _at_an_end(
     site: Site, change: Change, troubles: str, roles: str, stage: str
 ) -> tuple[int, Proof]:
-    """Strikes just before a change is asked for, or as soon as it is taken; its number and the proof."""
+    """Strikes before a change is asked for, as soon as it is taken, or when it has ended; its number and proof."""
+    if stage == "after":
+        number = begin(site, change, 0)
+        wait_for_end(site)
+        return number, strike(site, cast(site, troubles, roles, NO_MOVE))
     blows = cast(site, troubles, roles, NO_MOVE)
     struck = [node for _, node in blows]
     if stage == "before":
         proof = strike(site, blows)
-        number = begin(site, change, avoid=struck)
-    else:
-        number = begin(site, change)
-        proof = strike(site, blows)
-        proof["second"] = second(site, number, change, struck)
-    return number, proof
+        return begin(site, change, avoid=struck), proof
+    number = begin(site, change)
+    proof = strike(site, blows)
+    return number, proof | {"second": second(site, number, change, struck)}
 
 
 class Join(Move):

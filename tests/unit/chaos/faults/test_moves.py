@@ -22,7 +22,8 @@ class Script:
         monkeypatch.setattr(changes, "ask", self.ask)
         for module in (changes, moves, striking):
             monkeypatch.setattr(module, "told", lambda _, path, **k: self.look(path)[1])
-        monkeypatch.setattr(moves, "wait_for_end", lambda site: 1)
+        self.ends = list[int]()
+        monkeypatch.setattr(moves, "wait_for_end", lambda site: self.ends.append(len(self.struck)))
         self.held = [{"node1": {3: 80}, "node2": {3: 82}, "node3": {3: 81}}, {"node4": {3: 85}}]
         monkeypatch.setattr(moves, "entries_held", lambda site: self.held.pop(0))
 
@@ -145,11 +146,11 @@ def test_others_that_were_asked_for_too_late_show_nothing(monkeypatch: pytest.Mo
     assert Asked().bite(made.site(), ("kill:new-node:copying",))["second"] == {}
 
 
-@pytest.mark.parametrize("stage", ["before", "begun"])
+@pytest.mark.parametrize("stage", ["before", "begun", "after"])
 def test_a_change_without_stages_is_struck_when_it_begins(
     monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    """Before it is asked for, or as soon as it is taken; N, W and R before and after are noted."""
+    """Before it is asked for, as soon as it is taken, or when it has ended; N, W and R are noted."""
     made = script(monkeypatch, change())
     made.answers["settings"] = [(202, {"change": 7}), REFUSED]
     site = made.site()
@@ -158,7 +159,8 @@ def test_a_change_without_stages_is_struck_when_it_begins(
 
     assert made.struck == [("pause", "node2")] or made.struck == [("pause", "node1")]
     assert made.asked[0][1]["w"] == 3
-    assert len(proof.get("second", ())) == (0 if stage == "before" else 2)
+    assert len(proof.get("second", ())) == (2 if stage == "begun" else 0)
+    assert made.ends == ([0, 0] if stage == "after" else [0])
     (note,) = site.quorums
     assert (note["before"], note["after"], note["ended_at"]) == ([3, 2, 2], [3, 3, 1], None)
 
