@@ -30,7 +30,7 @@ from quorumlog.wire import Wire, WireSettings
 #: Clients whose rows the sweep sends, and who reads.
 LINES, NUMBERED, READER = "sweep-lines1", "sweep-numbered1", "sweep-reader1"
 #: Seconds of a sweep at most, and for an answer that comes, or never will.
-SWEEP_SECONDS, ANSWER_SECONDS = 120.0, 12.0
+SWEEP_SECONDS, ANSWER_SECONDS = 180.0, 12.0
 #: Links at once, so that many lengths are tried at a time.
 LINKS = 12
 #: Bytes that are swept of a stream, and of other answers at most.

@@ -104,7 +104,7 @@ class Move(Kind):
 def _at_an_end(
     site: Site, change: Change, troubles: str, roles: str, stage: str
 ) -> tuple[int, Proof]:
-    """Strikes before a change is asked for, as soon as it is taken, or when it has ended; its number and proof."""
+    """Strikes before a change is asked for, as it is taken, or when it has ended; number and proof."""
     if stage == "after":
         number = begin(site, change, 0)
         wait_for_end(site)
