@@ -180,6 +180,11 @@ class Facts:
         found = [one for one, at, until in self._quorums if at <= end and start <= until]
         return Floor(*(min(values) for values in zip(*found, strict=True)))
 
+    def asked_most(self, op: Op) -> bool:
+        """Whether a read asked more than half of the owners, by whatever quorum may have been in force."""
+        floor = self.quorum_floor(op.t_inv, op.t_ret or NEVER)
+        return 2 * floor.r > floor.n
+
     @property
     def last_quorum(self) -> Floor:
         """The least that may be in force in the end."""

@@ -116,6 +116,8 @@ def test_a_row_that_was_seen_and_is_gone_is_caught() -> None:
     found = only(lost, "I7")
     assert "agent2:11" in found.examples[0]
     assert found.count == 1 + len(NODES)
+    one = replace(lost, head=replace(lost.head, w=3, r=1))
+    assert verdicts(one)["I7"].status == UNSEEN  # one owner is asked: it may be another one
 
 
 CORRUPT = FaultRecord("corrupt", ("node3",), 200, 205, 300, 320, {"file": "log/00000001.qlog"})
