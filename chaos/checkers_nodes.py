@@ -20,8 +20,8 @@ CRASHES = ("kill", "failpoint", "power-cut", "corrupt", "wipe")
 def no_vanishing(facts: Facts) -> Verdict:
     """I7: a row that a complete read showed before anybody had an answer for it stays in later ones.
 
-    (Rows acknowledged before the later read began are the business of I1 and I4. Reads by an R of at most half
-    of N are not looked at: the one owner that is asked may have a row that nobody acknowledged, the next not.)
+    (Rows acknowledged before the later read began are the business of I1 and I4. Reads by an R of at most
+    half of N are not looked at: the one owner asked may have a row that nobody acknowledged, the next not.)
     """
     complete = (op for op in facts.reads if op.resp["complete"] and facts.asked_most(op))
     reads = sorted(complete, key=lambda op: op.t_inv)
