@@ -161,3 +161,25 @@ async def test_owners_by_a_ring_that_is_over_are_not_called_complete(
     assert answer["incomplete_shards"] == [0, 1]
     for one in services.values():
         await one.stop()
+
+
+@pytest.mark.parametrize("damaged", ["n1", "n2"])
+async def test_who_lost_a_block_to_damage_is_none_of_the_r(tmp_path: Path, damaged: str) -> None:
+    """It and an owner that never had the row agree that there is none. The third has it, if it answers."""
+    services = await stores(tmp_path)
+    block = block_of(1, plain(1, 3))
+    never = "n2" if damaged == "n1" else "n1"
+    for name in (damaged, "n3"):
+        await services[name].put(block, OPTIONS)
+    (place,) = services[damaged]._engine.holdings.blocks
+    await services[damaged]._quarantine(place.ordinal, "planted")
+    replicas: dict[str, Any] = {name: LocalReplica(one) for name, one in services.items()}
+    assert services[never].digest(0) == services[damaged].digest(0)
+
+    without = await asked(services, {**replicas, "n3": Gone()})
+    whole = await asked(services, replicas)
+
+    assert (without["rows"], without["incomplete_shards"]) == (0, [0])
+    assert (whole["rows"], whole["complete"]) == (3, True)
+    for one in services.values():
+        await one.stop()
