@@ -41,6 +41,17 @@ def test_slow_appends_under_a_single_fault_are_caught() -> None:
     assert "the longest 9.000 s" in good.text
 
 
+def test_appends_that_are_refused_under_a_single_fault_are_caught() -> None:
+    """All of them, or nine of ten: that none is slow is no excuse. Half may be asked again."""
+    none = judged(ONE_AWAY, writes([0.01] * 100))["L1"]
+    few = judged(ONE_AWAY, [*writes([0.01] * 10, "ok"), *writes([0.01] * 90)])["L1"]
+    half = judged(ONE_AWAY, [*writes([0.01] * 50, "ok"), *writes([0.01] * 50)])["L1"]
+
+    assert {none.status, few.status} == {VIOLATED}
+    assert few.text == "writes stop under a single fault"
+    assert half.status == HOLDS
+
+
 @pytest.mark.parametrize(
     ("fault", "ops"),
     [
