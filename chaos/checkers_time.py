@@ -81,7 +81,13 @@ def no_hang(facts: Facts) -> Verdict:
 def _single(facts: Facts, fault: FaultRecord) -> bool:
     """Whether W owners of every shard are left, and nothing else is broken with it."""
     head = facts.history.head
-    return len(head.nodes) == head.n and len(set(fault.targets)) <= head.n - head.w
+    alone = not any(_overlap(one, fault) for one in facts.history.faults if one is not fault)
+    return alone and len(head.nodes) == head.n and len(set(fault.targets)) <= head.n - head.w
+
+
+def _overlap(one: FaultRecord, other: FaultRecord) -> bool:
+    """Whether both worked at some moment; what never healed still does."""
+    return _bitten(one) <= (other.t_healed or NEVER) and _bitten(other) <= (one.t_healed or NEVER)
 
 
 def _met(ops: Sequence[Op], fault: FaultRecord, targets_run: bool = False) -> Iterator[Op]:
