@@ -52,6 +52,8 @@ class Membership:
         on_heartbeat: Heard,
     ) -> None:
         self.me = me
+        #: How far this node's store has come (storage.mark); 0: it has none, or does not say.
+        self.mark = 0
         self._consensus = consensus
         self._transport = transport
         self._managers = managers
@@ -144,9 +146,11 @@ class Membership:
 
     async def _propose_registration(self, incarnation: int) -> None:
         me = self.me
+        marked = {"mark": self.mark} if self.mark else {}
         await self._consensus.propose(
             "RegisterNode",
             {
+                **marked,
                 "id": me.id,
                 "roles": list(me.roles),
                 "incarnation": incarnation,
@@ -159,6 +163,14 @@ class Membership:
             },
             timeout=REGISTER_SECONDS,
         )
+
+    async def tell_mark(self, mark: int) -> None:
+        """Has the cluster know how far the store has come: an older copy of it is refused from now on."""
+        self.mark = mark
+        try:
+            await self._propose_registration(self.me.incarnation)
+        except QuorumlogError as error:
+            log.debug("the store's mark was not told", error=error)
 
     async def beat(self) -> None:
         """One heartbeat to the Raft leader; the step of a supervised loop."""

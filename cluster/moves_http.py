@@ -134,7 +134,8 @@ class MovesApi:
     ) -> web.Response:
         bounds = {name: getattr(self.settings, name) for name in _BOUNDS}
         command: Command = begin(state, ring, reason, **{**bounds, **body})
-        told = {**(answer or {}), "reason": reason, **preview(state, ring)}
+        n = (answer or {}).get("quorum", state.quorum._asdict())["n"]
+        told = {**(answer or {}), "reason": reason, "n": n, **preview(state, ring)}
         if request.query.get("dry_run", "0") not in ("0", "false"):
             return json_response({**told, "dry_run": True})
         number = await self.consensus.propose(command.op, command.args)
@@ -157,7 +158,7 @@ def _meets(state: ClusterState, wanted: Quorum) -> bool:
 
 
 def preview(state: ClusterState, ring: Ring) -> dict[str, Any]:
-    """What would move: replicas copied, by node gained and lost."""
+    """What would move: replicas copied, by node gained and lost; the fewest owners of a shard then."""
     assert state.ring is not None
     delta = RingDelta.between(from_dict(state.ring), ring)
     return {
@@ -165,6 +166,7 @@ def preview(state: ClusterState, ring: Ring) -> dict[str, Any]:
         "rounds": len(delta.rounds()),
         "gains": delta.gains(),
         "losses": delta.losses(),
+        "fewest_owners": min(len(owners) for owners in ring.table),
     }
 
 

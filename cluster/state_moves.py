@@ -304,8 +304,9 @@ def _retired(state: ClusterState, node: str) -> ClusterState:
     if node in dedupe:
         dedupe[node] = DedupeRow(dedupe[node].incarnation, NEVER)
     members = {name: one for name, one in state.members.items() if name != node}
+    marks = {name: mark for name, mark in state.marks.items() if name != node}
     retired = {**state.retired, node: member.incarnation}
-    return replace(state, members=members, retired=retired, dedupe=dedupe)
+    return replace(state, members=members, retired=retired, marks=marks, dedupe=dedupe)
 
 
 MOVE_OPS: dict[str, Callable[[ClusterState, Args], tuple[ClusterState, Any]]] = {
