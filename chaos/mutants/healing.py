@@ -177,10 +177,22 @@ def _() -> Sequence[Place]:
 
 @mutant("scrub reads the page cache", "I14", parts=(SCRUB,), faults=ROTTING)
 def _() -> Sequence[Place]:
-    def from_cache(handle: int, start: int, length: int) -> bytes:
-        return storage.scrub_read.os.pread(handle, length, start)
+    return [(storage.scrub_read, "_let_go", lambda *_: None)]
 
-    return [(storage.scrub_read, "_from_disk", from_cache)]
+
+@mutant(
+    "scrub lets go of the pieces it reads alone", "I14", parts=(SCRUB, COMPACTION),
+    faults=(*ROTTING, *ROTTING),
+)  # fmt: skip
+def _() -> Sequence[Place]:
+    real = storage.scrub_read._read
+
+    def read(handle: int, start: int, length: int) -> bytes:
+        system = storage.scrub_read.os
+        system.posix_fadvise(handle, start, length, system.POSIX_FADV_DONTNEED)
+        return real(handle, start, length)
+
+    return [(storage.scrub_read, "_let_go", lambda *_: None), (storage.scrub_read, "_read", read)]
 
 
 @mutant(
