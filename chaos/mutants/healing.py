@@ -8,6 +8,7 @@ from typing import Any
 import cluster.anti_entropy
 import cluster.handoff
 import ingestor.block_put
+import query.scatter
 import storage.compaction
 import storage.compaction_merge
 import storage.fetch
@@ -176,10 +177,22 @@ def _() -> Sequence[Place]:
 
 @mutant("scrub reads the page cache", "I14", parts=(SCRUB,), faults=ROTTING)
 def _() -> Sequence[Place]:
-    def from_cache(handle: int, start: int, length: int) -> bytes:
-        return storage.scrub_read.os.pread(handle, length, start)
+    return [(storage.scrub_read, "_let_go", lambda *_: None)]
 
-    return [(storage.scrub_read, "_from_disk", from_cache)]
+
+@mutant(
+    "scrub lets go of the pieces it reads alone", "I14", parts=(SCRUB, COMPACTION),
+    faults=(*ROTTING, *ROTTING),
+)  # fmt: skip
+def _() -> Sequence[Place]:
+    real = storage.scrub_read._read
+
+    def read(handle: int, start: int, length: int) -> bytes:
+        system = storage.scrub_read.os
+        system.posix_fadvise(handle, start, length, system.POSIX_FADV_DONTNEED)
+        return real(handle, start, length)
+
+    return [(storage.scrub_read, "_let_go", lambda *_: None), (storage.scrub_read, "_read", read)]
 
 
 @mutant(
@@ -196,6 +209,17 @@ def _() -> Sequence[Place]:
         await real(self, dropped, kind)
 
     return [(storage.scrub.Scrub, "_set_aside", set_aside)]
+
+
+@mutant(
+    "an owner that lost entries to damage counts to R", "I4", parts=(SCRUB,),
+    faults=("rot page",) * 12 + ("partition",) * 5 + ("delete",),  # with a delete reads never pause
+)  # fmt: skip
+def _() -> Sequence[Place]:
+    def counted(self: Any, shard: int) -> int:
+        return len(self.digests.get(shard, ()))
+
+    return [(query.scatter.Scattered, "counted", counted)]
 
 
 @mutant("entries of a damaged block stay in the trees", "I8", "I14", parts=(SCRUB,), faults=ROTTING)
