@@ -78,7 +78,8 @@ class SyncLoop:
         self._set_aside = 0
         #: By peer: places that seemed to be in conflict in the last session.
         self._suspected: dict[str, set[bytes]] = {}
-        #: By peer: how many times longer than usual it is given for an answer, after time-outs.
+        #: By peer: how many times longer than usual it is given for an answer, after time-outs:
+        #: twice after each, half after a session without one, as all other peers wait meanwhile.
         self._patience: dict[str, int] = {}
         self._counters = _Counters(metrics)
         self._counters.lacking.set_function(self._book.lacking)
@@ -146,6 +147,7 @@ class SyncLoop:
     ) -> tuple[SyncReport, Exception | None]:
         """One call of sync_shards; never raises but for being cancelled."""
         report, failure = SyncReport(), None
+        patience = self._patience.get(peer, 1)
         until = self._clock.wall_micros() - int(self._limits.settled_after_seconds * 1_000_000)
         holes = self._store.holes.numbers(shards, until)
         try:
@@ -161,10 +163,11 @@ class SyncLoop:
                 admit=self._admit,
                 report=report,
             )
+            self._patience[peer] = max(1, patience // 2)
         except QuorumlogError as error:
             failure = error
             if isinstance(error, DeadlineExceeded):
-                self._patience[peer] = min(2 * self._patience.get(peer, 1), PATIENCE_MAX)
+                self._patience[peer] = min(2 * patience, PATIENCE_MAX)
             self._counters.failures.labels(error.code).inc()
             tell = log.debug if isinstance(error, StaleRingEpoch) else log.warning
             tell("comparing with an owner failed", target=peer, error=error)

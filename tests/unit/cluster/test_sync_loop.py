@@ -381,6 +381,34 @@ async def test_a_peer_behind_a_slow_link_gets_longer_until_a_block_comes_through
     assert min(given) == 30.0
 
 
+async def test_a_peer_that_answers_again_gets_no_more_time_than_before(cluster: Cluster) -> None:
+    """Else one that hangs later would keep this node from all the others for minutes."""
+    await cluster.write(1, 0, "n0")
+    given: list[float] = []
+    for node in NODES[1:]:
+        fetch = cluster.replicas[node].fetch
+
+        async def hung(ids: Any, deadline: Deadline, fetch: Any = fetch) -> Any:
+            given.append(deadline.remaining())
+            if len(given) <= 6:
+                raise DeadlineExceeded("no answer in time")
+            return await fetch(ids, deadline)
+
+        cluster.replicas[node].fetch = hung  # type: ignore[method-assign]
+    for _ in range(100):
+        await cluster.rounds(4, "n0")
+    assert max(given) > 60.0
+    given.clear()
+    given += [0.0] * 7
+
+    await cluster.write(2, 0, "n0")
+    for _ in range(20):
+        await cluster.rounds(4, "n0")
+
+    assert cluster.equal()
+    assert set(given[7:]) == {30.0}
+
+
 async def test_without_a_ring_nothing_happens(cluster: Cluster) -> None:
     """There are no owners yet; a pass is refused."""
     cluster.view.ready = False
