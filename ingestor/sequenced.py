@@ -6,8 +6,11 @@ come and answered in that order, so that an answer never shows a gap that the on
 """
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, replace
+from enum import Enum
 
 import pyarrow as pa
 
@@ -24,10 +27,11 @@ from ingestor.pipeline import Pipeline
 from ingestor.producers import ProducerSession
 from ingestor.recovery import Recovery
 from ingestor.replay_desk import ReplayDesk
-from ingestor.shards import Piece, merged, sequenced_piece, unsequenced_pieces
+from ingestor.shards import Piece, merged, rows_within, sequenced_piece, unsequenced_pieces
 from ingestor.waiting import newer_ring, ready_view
 from ingestor.write_metrics import WriteMetrics
 from ingestor.write_settings import WriteSettings
+from records.block import Spans
 from records.errors import (
     Conflict,
     DiskFull,
@@ -50,8 +54,21 @@ from runtime.tasks import Workers
 INLINE_ROWS = 1_000
 #: Seconds that an answer waits for that of the producer's batch before.
 ORDER_SECONDS = 1.0
+#: Seconds until the next epoch is tried, if somebody else may have this one.
+AGAIN_SECONDS = 0.05
 #: One of those that hold rows says whether the same are sent again.
 ANY_HOLDER = AckRule(1, 1)
+
+
+class Claim(Enum):
+    """What came of making an epoch a producer's newest; whichever it is, older ones are refused then."""
+
+    #: By us: nobody else can have issued it, or will.
+    OURS = "ours"
+    #: Some owner knew it before: somebody else may have it, or an answer to us was lost.
+    KNOWN = "known"
+    #: There is a newer ring: look again who leads.
+    STALE = "stale"
 
 
 @dataclass(slots=True)
@@ -154,16 +171,16 @@ class SequencedWriter:
         if epoch > max(1, session.newest_epoch):
             # Not one that this cluster issued, as far as its owners know: durable before first use.
             async with session.lock:
-                return await self._claim(led, session, epoch, deadline)
+                return await self._claim(led, session, epoch, deadline) is not Claim.STALE
         return True
 
     async def _claim(
         self, led: Led, session: ProducerSession, epoch: int, deadline: Deadline
-    ) -> bool:
+    ) -> Claim:
         """Makes `epoch` the producer's newest wherever rows of its older ones may be, the oldest first.
 
         So its home shard knows of each epoch before it is used, and older ones are refused where they
-        were written, whoever leads there. False: there is a newer ring, look again who leads.
+        were written, whoever leads there.
 
         Raises:
             Fenced: some owner knows a newer epoch (details: `epoch`).
@@ -174,14 +191,14 @@ class SequencedWriter:
             for shard in dict.fromkeys(older):
                 if shard != led.shard:
                     await self._elsewhere.seal(view, shard, producer, epoch, deadline)
-            await self._recovery.seal_epoch(led, session, epoch, deadline)
+            raised = await self._recovery.seal_epoch(led, session, epoch, deadline)
         except StaleRingEpoch as stale:
             await newer_ring(self._views, view, stale, deadline)
-            return False
+            return Claim.STALE
         except Fenced as error:
             session.newest_epoch = max(session.newest_epoch, int(error.details["epoch"]))
             raise
-        return True
+        return Claim.OURS if raised else Claim.KNOWN
 
     async def _once(
         self,
@@ -199,7 +216,7 @@ class SequencedWriter:
         try:
             if not await self._are_the_same(numbered, work, led, session, deadline):
                 return None
-            entries = await self._put(work, pieces, rule, deadline)
+            entries = await self._put(work, pieces, rule, session, deadline)
             verdict = self._judge(work, led, session, entries)
             if verdict is Verdict.WON:
                 await _wait_for(before, deadline.clamp(ORDER_SECONDS))
@@ -215,12 +232,17 @@ class SequencedWriter:
         return None
 
     async def _put(
-        self, work: _Work, pieces: list[Piece], rule: AckRule, deadline: Deadline
+        self,
+        work: _Work,
+        pieces: list[Piece],
+        rule: AckRule,
+        session: ProducerSession,
+        deadline: Deadline,
     ) -> list[EntryTally]:
         """Puts `pieces`. From here on no refusal is definite, unless this one says nothing was put."""
         sent_before, work.sent = work.sent, True
         try:
-            return await self._pipeline.run(pieces, rule, work.mine, deadline)
+            return await self._pipeline.run(pieces, rule, work.mine, deadline, session)
         except (DiskFull, NotReady, Overloaded) as error:
             if error.is_definite:
                 work.sent = sent_before
@@ -237,7 +259,8 @@ class SequencedWriter:
         """Whether rows sent again are those that are durable, as one of their holders says.
 
         Asked only if another owner may lack them: it would store other bytes under their names. Are fewer
-        than W holders known, the others are heard first: the one that is known may be away.
+        than W holders known, the others are heard first: the one that is known may be away. Where nobody
+        holds all of them, and some owner none, each part is asked of an owner that holds it.
 
         Raises:
             QuorumUnavailable: no holder answered by the deadline.
@@ -250,11 +273,24 @@ class SequencedWriter:
             others = Group(frozenset(led.owners) - holders, 1)
             await self._recovery.refresh(led, session, [others], deadline)
             holders = session.judges(epoch, spans, led.writers)
-        if not holders:
+        if holders is None:
             return True
-        asked = replace(numbered, groups=(tuple(sorted(holders)),))
-        entries = await self._put(work, [asked], ANY_HOLDER, deadline)
-        return self._judge(work, led, session, entries) is Verdict.WON
+        asked = [replace(numbered, groups=(tuple(sorted(holders)),))] if holders else ()
+        for piece in asked or self._parts(work, led, session, spans):
+            entries = await self._put(work, [piece], ANY_HOLDER, session, deadline)
+            if self._judge(work, led, session, entries) is not Verdict.WON:
+                return False
+        return True
+
+    def _parts(
+        self, work: _Work, led: Led, session: ProducerSession, spans: Spans
+    ) -> Iterator[Piece]:
+        """Parts of the rows, each for an owner that holds it: an entry there that shows nothing."""
+        sequence = replace(work.sequence, skips=())
+        for owner, part in session.witnesses(sequence.epoch, spans, led.writers):
+            rows = rows_within(work.table, part)
+            args = (work.batch.tenant, sequence, rows, led.view, led.epoch, work.received_at)
+            yield replace(sequenced_piece(*args), groups=((owner,),))
 
     async def _pieces(self, work: _Work, led: Led) -> tuple[Piece | None, list[Piece]]:
         """The piece of the numbered rows, if there are any, and all pieces."""
@@ -340,11 +376,13 @@ class SequencedWriter:
     async def new_epoch(self, tenant: str, service: str, producer: str, deadline: Deadline) -> int:
         """The next epoch of a producer, durable on W owners; the ones before are refused from now on.
 
-        It is of the service's newest generation, and issued by the leader of the shard that it is for.
+        It is of the service's newest generation, and issued by the leader of the shard that it is for; to
+        one caller, though a paused leader and its successor both be asked: to the one whose seal raised it.
+        A number that this leaves in doubt is skipped.
 
         Raises:
             NotLeader: ask the shard's leader. QuorumUnavailable: ask again; the number may be skipped.
-            NotReady: a later split is not known here yet.
+            NotReady: a later split is not known here yet, or others raise epochs all the time.
         """
         while True:
             view = await ready_view(self._views, deadline)
@@ -355,12 +393,15 @@ class SequencedWriter:
                 epoch = next_epoch(session.newest_epoch, newest)
                 if epoch is None or newest != len(led.view.generations(tenant, service)) - 1:
                     raise NotReady(f"{service} was split again", retry_after_seconds=1)
-                try:
-                    if await self._claim(led, session, epoch, deadline):
+                with contextlib.suppress(Fenced):
+                    claim = await self._claim(led, session, epoch, deadline)
+                    if claim is Claim.OURS:
                         return epoch
-                except Fenced:
-                    if deadline.expired:
-                        raise
+                    if claim is Claim.STALE:
+                        continue
+            if deadline.remaining() <= AGAIN_SECONDS:
+                raise NotReady(f"epochs of {producer} are raised elsewhere", retry_after_seconds=1)
+            await self._clock.sleep(AGAIN_SECONDS)
 
     async def newest_epoch(
         self, tenant: str, service: str, producer: str, deadline: Deadline

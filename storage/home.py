@@ -1,6 +1,7 @@
 """A storage node's directory: who it belongs to, and that one process has it.
 
 node.json   node id and incarnation (random, made with the directory: a lost disk is a new node)
+mark        how far the store has come (storage.mark)
 LOCK        flock'ed while a process runs
 log/ segments/ quarantine/ hints/ catalog.sqlite scrub.json
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from records.errors import InvalidSettings
 from runtime.logs import get_logger
+from storage.mark import StoreMark
 from storage.segment_file import segment_files
 from storage.wal import sync_directory
 
@@ -71,6 +73,7 @@ class Home:
         return incarnation
 
     def _create(self, path: Path, node_id: str) -> str:
+        StoreMark(self.directory).rise()  # so a store that has an id has a mark
         incarnation = secrets.token_hex(8)
         draft = path.with_suffix(".new")
         with draft.open("w") as file:
@@ -90,6 +93,10 @@ class Home:
         aside = [path.stem.removeprefix("segment-") for path in self.quarantine.glob("segment-*")]
         numbers = [int(stem) for stem in aside if stem.isdecimal()]
         return max([0, *segment_files(self.segments), *numbers])
+
+    def has_damaged(self) -> bool:
+        """Whether anything was ever set aside here for damage. (A torn end of the log is none.)"""
+        return any(not path.name.endswith(".torn") for path in self.quarantine.glob("*"))
 
     def keep_damaged(self, path: Path, offset: int, length: int) -> None:
         """Keeps a damaged block's bytes for inspection; what cannot be read is left out and logged.

@@ -8,6 +8,7 @@ from typing import Any
 import cluster.anti_entropy
 import cluster.handoff
 import ingestor.block_put
+import query.scatter
 import storage.compaction
 import storage.compaction_merge
 import storage.fetch
@@ -208,6 +209,17 @@ def _() -> Sequence[Place]:
         await real(self, dropped, kind)
 
     return [(storage.scrub.Scrub, "_set_aside", set_aside)]
+
+
+@mutant(
+    "an owner that lost entries to damage counts to R", "I4", parts=(SCRUB,),
+    faults=("rot page",) * 12 + ("partition",) * 5 + ("delete",),  # with a delete reads never pause
+)  # fmt: skip
+def _() -> Sequence[Place]:
+    def counted(self: Any, shard: int) -> int:
+        return len(self.digests.get(shard, ()))
+
+    return [(query.scatter.Scattered, "counted", counted)]
 
 
 @mutant("entries of a damaged block stay in the trees", "I8", "I14", parts=(SCRUB,), faults=ROTTING)

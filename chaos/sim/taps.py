@@ -14,7 +14,7 @@ from records.block import BlockHeader, EntryHeader
 from records.block_codec import EncodedBlock, decode_header
 from records.handover import Handover
 from records.intervals import SeqIntervals
-from records.messages import EntryStatus, PutOptions, PutReply, SealRequest
+from records.messages import EntryStatus, EpochSealed, PutOptions, PutReply, SealRequest
 from storage.log_format import HEAD_BYTES, RecordType
 from storage.service import StorageService
 
@@ -38,11 +38,11 @@ class Written:
     accepted: tuple[int, ...]
     synced: bool = False
     rotten: bool = False
+    #: Of the block's entries the accepted ones.
+    entries: list[EntryHeader] = field(init=False)
 
-    @property
-    def entries(self) -> list[EntryHeader]:
-        """The accepted ones."""
-        return [self.header.entries[index] for index in self.accepted]
+    def __post_init__(self) -> None:
+        self.entries = [self.header.entries[index] for index in self.accepted]
 
     @property
     def segment(self) -> bool:
@@ -66,6 +66,17 @@ class TappedDisk(SimDisk):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.written: list[Written] = []
+        #: The entries of all of them by id.
+        self.entries: dict[bytes, EntryHeader] = {}
+        #: What was synced on disks that were lost.
+        self.lost: list[Written] = []
+
+    def wipe(self) -> None:
+        """See SimDisk."""
+        super().wipe()
+        self.lost += [one for one in self.written if one.synced]
+        self.written.clear()
+        self.entries.clear()
 
     def write(self, fd: int, parts: Any, at: int) -> int:
         """As ever; and notes the blocks among the parts, also if it is cut off: they may have got through."""
@@ -82,9 +93,13 @@ class TappedDisk(SimDisk):
                 meta = envelope.unpackb(previous[HEAD_BYTES:])
                 header = decode_header(part)
                 accepted = tuple(range(len(header.entries))) if meta is None else tuple(meta)
-                self.written.append(Written(file, name, at, bytes(part), header, accepted))
+                self._add(Written(file, name, at, bytes(part), header, accepted))
             at += len(part)
             previous = bytes(part) if len(part) < 4096 else b""
+
+    def _add(self, one: Written) -> None:
+        self.written.append(one)
+        self.entries.update((bytes(entry.entry_id), entry) for entry in one.entries)
 
     def sync(self, fd: int) -> None:
         """As ever; what the file holds is synced then."""
@@ -93,7 +108,7 @@ class TappedDisk(SimDisk):
         if name.endswith(DRAFT):
             data = bytes(file.cache)
             header = header_of_segment(data)
-            self.written.append(Written(file, name, 0, data, header, _all_of(header)))
+            self._add(Written(file, name, 0, data, header, _all_of(header)))
         for one in self.written:
             if one.file is file:
                 one.synced = True
@@ -113,7 +128,8 @@ class TappedDisk(SimDisk):
                 yield one
 
     def seqs_on_platter(self, producer: tuple[str, ...], epoch: int) -> SeqIntervals:
-        """What a power cut now would leave of one producer epoch; what rotted was there once, and counts."""
+        """What a power cut now would leave of one producer epoch; what rotted, or was lost with its disk, was
+        there once, and counts."""
         found = SeqIntervals()
         for one in self._held():
             for entry in one.entries:
@@ -131,7 +147,7 @@ class TappedDisk(SimDisk):
 
     def _held(self) -> list[Written]:
         rotten = [one for one in self.written if one.rotten and one.synced]
-        return [*(one for one in self.on_platter() if not one.rotten), *rotten]
+        return [*(one for one in self.on_platter() if not one.rotten), *rotten, *self.lost]
 
 
 def header_of_segment(data: bytes) -> BlockHeader:
@@ -218,12 +234,14 @@ class TappedStorage(StorageService):
         known = self.fences.shards.get(request.shard, 0)
         self.fences.shards[request.shard] = max(known, request.epoch)
 
-    async def seal_producer_epoch(self, shard: int, producer: Any, epoch: int) -> int:
+    async def seal_producer_epoch(
+        self, shard: int, producer: Any, epoch: int, ring_epoch: int
+    ) -> EpochSealed:
         """See StorageService."""
-        newest = await super().seal_producer_epoch(shard, producer, epoch)
+        sealed = await super().seal_producer_epoch(shard, producer, epoch, ring_epoch)
         key = (shard, producer)
-        self.fences.producers[key] = max(self.fences.producers.get(key, 0), newest)
-        return newest
+        self.fences.producers[key] = max(self.fences.producers.get(key, 0), sealed.newest)
+        return sealed
 
 
 def tap_moves(storage: TappedStorage) -> None:

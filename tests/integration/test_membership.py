@@ -85,7 +85,7 @@ class Load:
 def fourth_node(cluster: LocalCluster) -> NodePlan:
     """A node that the others' settings do not name."""
     base = free_port_base(1)
-    plan = NodePlan("node4", cluster.folder / "node4", base, base + 1, base + 2)
+    plan = NodePlan("node4", cluster.folder / "node4", base, base + 1, base + 2, joins=True)
     plan.folder.mkdir()
     plan.config.write_text(node_toml(cluster.plan, plan) + SETTINGS, encoding="utf-8")
     cluster.plan = replace(cluster.plan, nodes=(*cluster.plan.nodes, plan))
@@ -166,6 +166,7 @@ def _grow(cluster: LocalCluster) -> None:
     up_process_ready(cluster, "node4")
     status, planned, _ = http("POST", f"{cluster.urls[0]}/cluster/nodes/node4/add?dry_run=1", b"{}")
     assert (status, planned["gains"]) == (200, {"node4": 24})
+    assert (planned["n"], planned["fewest_owners"]) == (3, 3)
 
     change(cluster, "/cluster/nodes/node4/add")
 

@@ -25,8 +25,10 @@ from records.messages import (
     EntriesReply,
     EntriesRequest,
     EntryStatus,
+    EpochSealed,
     ProducersRequest,
     ProducerState,
+    ProducerStates,
     PutOptions,
     PutReply,
     SealRequest,
@@ -42,6 +44,7 @@ class Fault:
     """What befalls one put (or another call): wait, then fail, or act and lose the reply."""
 
     delay: float = 0.0
+    gate: asyncio.Event | None = None
     error: Exception | None = None
     lose_reply: bool = False
     call: str = "put"
@@ -84,7 +87,7 @@ class FakeReplica:
     """One storage node. `down`: refuses connections; `frozen`: takes calls and never answers.
 
     `broken`: the error that every call of that name meets; `always`: that all calls meet.
-    `gate`: what all calls wait for.
+    `gate`: what all calls wait for. `hole`: it says that it lost entries to damage.
     """
 
     node: str
@@ -100,20 +103,22 @@ class FakeReplica:
     broken: dict[str, Exception] = field(default_factory=dict)
     delay: float = 0.0
     gate: asyncio.Event | None = None
+    hole: bool = False
     calls: list[str] = field(default_factory=list)
     blocks: list[bytes] = field(default_factory=list)
     put_sizes: list[int] = field(default_factory=list)
 
     async def _meet_fault(self, deadline: Deadline) -> Fault:
-        fault = Fault(self.delay, self.broken.get(self.calls[-1], self.always))
+        fault = Fault(self.delay, error=self.broken.get(self.calls[-1], self.always))
         if self.faults and self.faults[0].call == self.calls[-1]:
             fault = self.faults.popleft()
         if self.down:
             raise ConnectionLost(f"{self.node} refused the connection", definite=True)
         if self.frozen:
             await deadline.wait(asyncio.Event().wait())
-        if self.gate is not None:
-            await deadline.wait(self.gate.wait())
+        for gate in (self.gate, fault.gate):
+            if gate is not None:
+                await deadline.wait(gate.wait())
         if fault.delay:
             await deadline.wait(asyncio.sleep(fault.delay))
         else:
@@ -248,10 +253,10 @@ class FakeReplica:
 
     async def producer_states(
         self, shard: int, producer: ProducerKey, deadline: Deadline
-    ) -> list[ProducerState]:
+    ) -> ProducerStates:
         self.calls.append("producer_states")
         await self._meet_fault(deadline)
-        return self._states(shard, producer)
+        return ProducerStates(tuple(self._states(shard, producer)), self.hole)
 
     async def producers(
         self, request: ProducersRequest, deadline: Deadline
@@ -273,13 +278,17 @@ class FakeReplica:
         ][: request.most]
 
     async def seal_producer_epoch(
-        self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
-    ) -> int:
+        self, shard: int, producer: ProducerKey, epoch: int, ring_epoch: int, deadline: Deadline
+    ) -> EpochSealed:
         self.calls.append("seal_producer_epoch")
-        await self._meet_fault(deadline)
-        newest = max(self.producer_epochs.get((shard, producer), 0), epoch)
-        self.producer_epochs[shard, producer] = newest
-        return newest
+        fault = await self._meet_fault(deadline)
+        if ring_epoch < self.ring_epoch:
+            raise StaleRingEpoch("an old ring", epoch=self.ring_epoch)
+        known = self.producer_epochs.get((shard, producer), 0)
+        newest = self.producer_epochs[shard, producer] = max(known, epoch)
+        if fault.lose_reply:
+            raise ConnectionLost(f"the reply of {self.node} is lost")
+        return EpochSealed(newest, newest > known)
 
     async def raise_ring(self, ring_epoch: int, deadline: Deadline) -> None:
         self.calls.append("raise_ring")

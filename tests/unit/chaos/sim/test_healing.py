@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from chaos.sim.checks import unexcused
@@ -97,9 +96,7 @@ def test_hints_above_their_cap_at_two_looks_are_told() -> None:
     disk, broken = disk_with(), list[tuple[str, str]]()
     path = disk.path("store/hints/62") / "1.hints"
     path.write_bytes(bytes(HINT_BYTES_MAX + 1))
-    table = SimpleNamespace(rows=np.zeros(0, [("flags", "u1"), ("id", "V16")]), count=0)
-    engine = SimpleNamespace(holdings=SimpleNamespace(table=table))
-    node: Any = SimpleNamespace(id="a", disk=disk, storage=SimpleNamespace(_engine=engine))
+    node: Any = SimpleNamespace(id="a", disk=disk, present=set)
     nobody: Any = None
     looks = Looks(nobody, broken)
 
