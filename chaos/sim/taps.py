@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaos.sim.disk import SimDisk, SimFile
+from chaos.sim.disk import SimDisk
+from chaos.sim.pages import SimFile
 from records import envelope
 from records.block import BlockHeader, EntryHeader
 from records.block_codec import EncodedBlock, decode_header
