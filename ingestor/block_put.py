@@ -158,8 +158,9 @@ class BlockPut:
                 submission.full.add(owner)
             elif unknown:
                 submission.may_be_stored(owner)
+        patience = 2 if self._trying else 1  # an answer under way makes the outcome definite
         held = self._parts.clock.monotonic() - self._started
-        if isinstance(error, DiskFull) and held >= self._parts.disk_full_hold_seconds:
+        if isinstance(error, DiskFull) and held >= patience * self._parts.disk_full_hold_seconds:
             self._give_up()
         return True
 

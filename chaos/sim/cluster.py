@@ -17,7 +17,7 @@ from typing import Any
 from chaos.history import FINAL, FaultRecord, Head, History
 from chaos.sim import twins
 from chaos.sim.checks import check_control, check_order, check_restart
-from chaos.sim.clients import Traffic, Writer, agent, read, read_pages
+from chaos.sim.clients import Traffic, Writer, agent, ask_for_epochs, read, read_pages
 from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import SERVICES, SimCorpus, SimFacts
@@ -38,9 +38,7 @@ from chaos.sim.splitting import Splitter
 from chaos.sim.steering import MANAGERS, conduct, found
 from chaos.sim.wiping import Wiper
 from cluster.consensus import CommandRefused
-from records.errors import QuorumlogError
 from ring.serde import from_dict, to_dict
-from runtime.deadline import Deadline
 
 #: Virtual seconds after the heal in which all clients finish.
 HEAL_SECONDS = 20.0
@@ -377,22 +375,12 @@ class World:
 
         Two of its hosts ask, each node that may lead: whoever gets an epoch has it alone.
         """
-        old = self.writers[number]
-        dice = self.dice.fork("epoch", number)
-
-        async def ask(node: SimNode) -> int:
-            limit = Deadline.after(node.clock, 1.0)
-            args = "default", old.service, old.producer, limit
-            return await node.writer.new_producer_epoch(*args)
-
+        old, dice = self.writers[number], self.dice.fork("epoch", number)
         for _ in range(6):
-            asking = [self.traffic.ask(one, ask) for one in NODES]
-            told = await asyncio.gather(*asking, return_exceptions=True)
-            if broken := [one for one in told if not isinstance(one, int | QuorumlogError)]:
-                raise broken[0]
-            for epoch in (one for one in told if isinstance(one, int)):
+            given = await ask_for_epochs(self.traffic, old, NODES)
+            for epoch in given:
                 self._begin_epoch(old, epoch, at_once=dice.chance(0.5))  # else after the faults
-            if any(isinstance(one, int) for one in told):
+            if given:
                 return
 
     def _begin_epoch(self, old: Writer, epoch: int, at_once: bool) -> None:

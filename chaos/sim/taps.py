@@ -114,11 +114,14 @@ class TappedDisk(SimDisk):
                 one.synced = True
 
     def on_platter(self) -> Iterator[Written]:
-        """The blocks and segments that a power cut now would leave; those that rotted since as well."""
+        """The blocks and segments in use that a power cut now would leave; those that rotted since as well.
+
+        A file that was removed is none of them, even if a power cut might bring its name back.
+        """
         files = {
             id(file)
             for name, file in self.durable_names.items()
-            if name.startswith(KEPT) and not name.endswith(DRAFT)
+            if name.startswith(KEPT) and not name.endswith(DRAFT) and self.names.get(name) is file
         }
         for one in self.written:
             if id(one.file) in files and (one.rotten or one.whole):
