@@ -2,6 +2,7 @@
 
     clock      an event loop that jumps instead of waiting · dice: all randomness
     disk       files with a page cache; power cuts, torn pages, failed fsyncs, lost names, no space
+    system     `os` over these disks
     network    messages delayed, lost, doubled, overtaken, corrupted, cut off in one direction or both
     consensus  an agreed log with delays, lost answers, stale readers; the product's `apply`
     twins      what else a node has of its machine, replaced where the product uses it

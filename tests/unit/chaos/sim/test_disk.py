@@ -6,7 +6,8 @@ import os
 import pytest
 
 from chaos.sim.clock import Dice
-from chaos.sim.disk import PAGE, PowerCut, SimDisk, SimOs, SimPath
+from chaos.sim.disk import PAGE, PowerCut, SimDisk, SimPath
+from chaos.sim.system import SimOs
 
 SEEDS = range(40)
 
