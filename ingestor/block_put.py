@@ -88,6 +88,10 @@ class BlockPut:
         self._failed: dict[str, None] = {}
         #: Owners with a put under way.
         self._asked: set[str] = set()
+        #: An owner knows a newer ring.
+        self._newer: StaleRingEpoch | None = None
+        #: Full disks stand against all that is left.
+        self._over = False
         self._firsts: list[int] = []
         first = 0
         for submission in submissions:
@@ -134,6 +138,7 @@ class BlockPut:
             self._holders.append(owner)
         for submission, first in zip(self._submissions, self._firsts, strict=True):
             submission.take(owner, reply, first)
+        self._look()
 
     def _hear(self, owner: str, states: Iterable[ProducerState], sent: int) -> None:
         """Tells each producer's session what the owner holds of it by now."""
@@ -152,25 +157,36 @@ class BlockPut:
             self._hint(owner)
         self._failed[owner] = None
         unknown = not (isinstance(error, Refused) or _definite(error))
+        if isinstance(error, StaleRingEpoch):
+            self._newer = error
+            self._call.settle()
         for submission in self._submissions:
-            if isinstance(error, StaleRingEpoch):
-                submission.fail(error)
-            elif isinstance(error, DiskFull):
+            if isinstance(error, DiskFull):
                 submission.full.add(owner)
             elif unknown:
                 submission.may_be_stored(owner)
-        held = self._parts.clock.monotonic() - self._started
-        if isinstance(error, DiskFull) and held >= self._parts.disk_full_hold_seconds:
-            self._give_up()
+        self._look()
         return True
 
+    def _look(self) -> None:
+        """Ends what needs not be tried any more."""
+        if self._newer is not None:
+            for one in self._submissions:
+                if not (one.patient and self._asked):
+                    one.fail(self._newer)
+        if self._parts.clock.monotonic() - self._started >= self._parts.disk_full_hold_seconds:
+            self._give_up()
+
     def _give_up(self) -> None:
-        """Ends what full disks leave too few owners for; if that is all, the block is not tried again."""
-        over = [one for one in self._submissions if not one.settled and one.disk_full]
-        if len(over) == sum(not one.settled for one in self._submissions):
+        """Ends what full disks leave too few owners for; if that is all, when nothing is under way."""
+        left = [one for one in self._submissions if not one.settled]
+        over = left if self._over else [one for one in left if one.disk_full]
+        if left and over == left:
+            self._over = True
             self._call.settle()
-        for one in over:
-            one.expire()
+        if not (self._over and self._asked):
+            for one in over:
+                one.expire()
 
     def _may_come(self) -> bool:
         return bool(self._asked) or not self._call.settled

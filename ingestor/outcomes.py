@@ -80,6 +80,7 @@ class Submission:
     """One piece on its way: `needed` acks of each owner set end it (of all owners if `every`).
 
     W copies held before make a duplicate. `session`: that of the producer of its numbered rows.
+    `patient`: it hears of a newer ring only when no put of it is under way any more.
     `may_come`: whether a put of it is under way, or may be tried again, although it has ended.
 
     `done` ends with None (then `entries` say how each stands) or with an error.
@@ -92,6 +93,7 @@ class Submission:
     mine: Mine
     done: "asyncio.Future[None]"
     session: ProducerSession | None = None
+    patient: bool = False
     may_come: Callable[[], bool] = bool
     queued_at: float = 0.0
     every: bool = False

@@ -45,6 +45,7 @@ class Fault:
     gate: asyncio.Event | None = None
     error: Exception | None = None
     lose_reply: bool = False
+    slow_reply: float = 0.0
     call: str = "put"
 
 
@@ -128,6 +129,7 @@ class FakeReplica:
         self.calls.append("put")
         fault = await self._meet_fault(deadline)
         reply = self.put_now(block, options)
+        await asyncio.sleep(fault.slow_reply)
         if fault.lose_reply:
             raise ConnectionLost(f"the reply of {self.node} is lost")
         return reply
