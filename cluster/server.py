@@ -73,7 +73,8 @@ class StorageOperations:
 
     async def absent(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
         """Which of these entries lack here; a request's few, so on the event loop."""
-        return {"entry_ids": self._storage.absent(tuple(head["entry_ids"]))}, b""
+        lacking = self._storage.absent(tuple(head["entry_ids"]), int(head["shard"]))
+        return {"entry_ids": lacking}, b""
 
     async def locate(self, head: dict[str, Any], _: memoryview, deadline: Deadline) -> Answer:
         """Tells where a row stands; nothing of one that is not held."""

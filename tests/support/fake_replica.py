@@ -86,7 +86,7 @@ class FakeReplica:
     """One storage node. `down`: refuses connections; `frozen`: takes calls and never answers.
 
     `broken`: the error that every call of that name meets; `always`: that all calls meet.
-    `gate`: what all calls wait for.
+    `gate`: what all calls wait for. `damaged`: it lost entries.
     """
 
     node: str
@@ -97,6 +97,7 @@ class FakeReplica:
     told: dict[tuple, int] = field(default_factory=dict)
     faults: deque[Fault] = field(default_factory=deque)
     down: bool = False
+    damaged: bool = False
     frozen: bool = False
     always: Exception | None = None
     broken: dict[str, Exception] = field(default_factory=dict)
@@ -292,10 +293,15 @@ class FakeReplica:
             raise StaleRingEpoch("a newer ring", epoch=self.ring_epoch)
         self.ring_epoch = ring_epoch
 
-    async def absent(self, entry_ids: Sequence[EntryId], deadline: Deadline) -> list[EntryId]:
+    async def absent(
+        self, shard: int, entry_ids: Sequence[EntryId], deadline: Deadline
+    ) -> list[EntryId]:
         self.calls.append("absent")
         await self._meet_fault(deadline)
-        return [one for one in entry_ids if one not in self.held]
+        found = [one for one in entry_ids if one not in self.held]
+        if found and self.damaged:
+            raise NotReady(f"damage took entries of shard {shard}")
+        return found
 
     async def scan(self, request: Any, deadline: Deadline) -> Any:
         raise NotImplementedError("the write path does not scan")

@@ -291,6 +291,22 @@ async def test_too_few_old_owners_refuse_a_request_that_may_be_a_repeat() -> Non
         assert (await path.write(batch)).accepted == 3
 
 
+async def test_an_owner_that_lost_entries_to_damage_does_not_say_that_nothing_came_before() -> None:
+    """The request is on two owners; one sets its copy aside, the other answers late: it is waited for."""
+    replicas, views = FakeReplicas(*ALL), FakeViews(before("a"))
+    async with write_path(replicas, views) as path:
+        batch = body_batch(moved_rows())
+        replicas["f"].down = True
+        await path.write(batch)
+        replicas["f"].down = False
+        replicas["d"].held.clear()
+        replicas["d"].damaged = True
+        views.put(after(views.current()))
+        replicas["e"].faults.append(Fault(delay=0.3, call="absent"))
+        assert (await path.write(batch, ack="all")).accepted == 3
+    assert len(replicas.visible()) == 3
+
+
 async def test_nobody_is_asked_once_no_repeat_can_come() -> None:
     """Two windows after the split a request costs what it cost before."""
     replicas = FakeReplicas(*ALL)
