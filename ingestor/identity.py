@@ -12,7 +12,8 @@ from blake3 import blake3
 from ingestor.batch import Identity
 from records.ids import digest_id
 
-KEY_MAX_BYTES = 1024
+#: Letters of an `Idempotency-Key`.
+KEY_LETTERS_MAX = 1024
 
 
 def identity_of(
