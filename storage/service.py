@@ -336,16 +336,9 @@ class StorageService(RetentionDoor, WriteDoor):
         return await self._trees.answer(request)
 
     def absent(self, entry_ids: Sequence[EntryId], shard: int | None = None) -> list[EntryId]:
-        """Those entries that lack here: not held, and not dropped below a watermark. About 2 µs each.
-
-        Raises:
-            NotReady: some of `shard` lack, and damage took entries of it that are not all back.
-        """
+        """Those entries that lack here: see TreeReads.absent."""
         self._check_ready()
-        found = self._trees.absent(entry_ids)
-        if found and shard is not None and self.holes.within((shard,)):
-            raise NotReady(f"damage took entries of shard {shard} here", retry_after_seconds=1)
-        return found
+        return self._trees.absent(entry_ids, shard)
 
     @property
     def blocks_set_aside(self) -> int:
