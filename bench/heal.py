@@ -9,8 +9,10 @@ travel as they are.
 """
 
 import argparse
+import base64
 import http.client
 import json
+import os
 import sys
 import tempfile
 import threading
@@ -35,6 +37,8 @@ class Plan:
     rows_per_second: int = 5_000
     batch_rows: int = 500
     services: int = 50
+    #: Random text in each row, which does not shrink: for bytes of difference instead of rows.
+    padding_bytes: int = 0
     before_seconds: float = 10.0
     outage_seconds: float = 60.0
     after_seconds: float = 20.0
@@ -43,7 +47,7 @@ class Plan:
     quiet: bool = True
 
 
-TINY = Plan(1_000, 50, 20, 1.0, 2.0, 1.0, 30.0, quiet=False)
+TINY = Plan(1_000, 50, 20, 0, 1.0, 2.0, 1.0, 30.0, quiet=False)
 
 
 @dataclass
@@ -69,7 +73,7 @@ class Load:
         plan, sent, began = self.plan, 0, time.monotonic()
         link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         while not self._ended.is_set():
-            body = b"\n".join(_row(sent + k, plan.services) for k in range(plan.batch_rows))
+            body = b"\n".join(_row(sent + k, plan) for k in range(plan.batch_rows))
             sent += plan.batch_rows
             try:
                 self._send(link, body)
@@ -89,13 +93,15 @@ class Load:
             self.failures.append(f"{answer.status} {text[:200]!r}")
 
 
-def _row(number: int, services: int) -> bytes:
-    row = {
-        "service": f"svc{number % services}",
+def _row(number: int, plan: Plan) -> bytes:
+    row: dict[str, Any] = {
+        "service": f"svc{number % plan.services}",
         "level": ("info", "warn", "error")[number % 7 % 3],
         "message": f"order {number * 2654435761 % 10**9} was handled in {number * 37 % 1000} ms",
         "user": number * 40503 % 65_536,
     }
+    if plan.padding_bytes:
+        row["padding"] = base64.b64encode(os.urandom(plan.padding_bytes * 3 // 4)).decode()
     return json.dumps(row).encode()
 
 
@@ -205,13 +211,13 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench heal", description=__doc__)
     parser.add_argument("--rate", type=int, default=5_000, help="rows a second")
     parser.add_argument("--batch", type=int, default=500, help="rows a request")
+    parser.add_argument("--padding", type=int, default=0, help="bytes of random text in each row")
     parser.add_argument("--outage", type=float, default=60.0, help="seconds")
     parser.add_argument("--tiny", action="store_true", help="a few rows, to see that it works")
     parser.add_argument("--out", type=Path, default=results.OUT, help="folder for the result")
     options = parser.parse_args(words)
-    plan = (
-        TINY if options.tiny else Plan(options.rate, options.batch, outage_seconds=options.outage)
-    )
+    load = {"padding_bytes": options.padding, "outage_seconds": options.outage}
+    plan = TINY if options.tiny else Plan(options.rate, options.batch, **load)
     found: dict[str, Any] = results.head()
     with tempfile.TemporaryDirectory(prefix="quorumlog-bench-") as folder:
         found |= run(plan, Path(folder) / "heal")

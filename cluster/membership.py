@@ -31,6 +31,9 @@ REGISTER_SECONDS = 2.0
 #: Seconds until the next one; and after a refusal that only an operator ends, each of which is a command in
 #: Raft's log.
 AGAIN_SECONDS, REFUSED_SECONDS = 0.1, 1.0
+#: How often, and after how many seconds, a registration that is committed is looked for in the state here:
+#: another one meanwhile would be another command, and a restart to all others.
+APPLIED_LOOKS, APPLIED_LOOK_SECONDS = 40, 0.05
 
 Heard = Callable[[str, int, int, bytes, int], None]
 
@@ -49,6 +52,8 @@ class Membership:
         on_heartbeat: Heard,
     ) -> None:
         self.me = me
+        #: How far this node's store has come (storage.mark); 0: it has none, or does not say.
+        self.mark = 0
         self._consensus = consensus
         self._transport = transport
         self._managers = managers
@@ -115,12 +120,20 @@ class Membership:
             except QuorumlogError as error:
                 await self._clock.sleep(self._not_registered(error, store_refused))
                 continue
-            now = self._consensus.snapshot().members.get(self.me.id)
-            if now is not None and now.http == self.me.http and now.incarnation >= incarnation:
+            now = await self._applied(incarnation)
+            if now is not None and now.http == self.me.http:
                 self.me, self.refused = now, ""
                 log.info("registered", incarnation=now.incarnation)
                 return now
-            await self._clock.sleep(0.05)
+
+    async def _applied(self, incarnation: int) -> Member | None:
+        """This member once its committed registration is applied here too; None if that takes too long."""
+        for _ in range(APPLIED_LOOKS):
+            now = self._consensus.snapshot().members.get(self.me.id)
+            if now is not None and now.incarnation >= incarnation:
+                return now
+            await self._clock.sleep(APPLIED_LOOK_SECONDS)
+        return None
 
     def _not_registered(self, error: QuorumlogError, store_refused: Callable[[], None]) -> float:
         """Seconds until the next try."""
@@ -138,9 +151,11 @@ class Membership:
 
     async def _propose_registration(self, incarnation: int) -> None:
         me = self.me
+        marked = {"mark": self.mark} if self.mark else {}
         await self._consensus.propose(
             "RegisterNode",
             {
+                **marked,
                 "id": me.id,
                 "roles": list(me.roles),
                 "incarnation": incarnation,
@@ -153,6 +168,14 @@ class Membership:
             },
             timeout=REGISTER_SECONDS,
         )
+
+    async def tell_mark(self, mark: int) -> None:
+        """Has the cluster know how far the store has come: an older copy of it is refused from now on."""
+        self.mark = mark
+        try:
+            await self._propose_registration(self.me.incarnation)
+        except QuorumlogError as error:
+            log.debug("the store's mark was not told", error=error)
 
     async def beat(self) -> None:
         """One heartbeat to the Raft leader; the step of a supervised loop."""

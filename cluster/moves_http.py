@@ -23,6 +23,7 @@ from cluster.rebalance_plan import (
     ring_with,
     ring_without,
 )
+from cluster.state_moves import BYTES_PER_SECOND_MAX, PARALLEL_MAX, REPLICAS_MAX
 from cluster.state_types import ClusterState, Quorum
 from records.errors import InvalidRequest
 from ring.delta import RingDelta
@@ -31,6 +32,13 @@ from ring.serde import from_dict
 
 ACTIONS = ("add", "drain", "remove", "replace")
 _BOUNDS = ("parallel", "bytes_per_second")
+_QUORUM = ("n", "w", "r")
+#: The numbers that a body may have, and their bounds: told here, so by a dry run too.
+_NUMBERS = {
+    "parallel": (1, PARALLEL_MAX),
+    "bytes_per_second": (0, BYTES_PER_SECOND_MAX),
+    **dict.fromkeys(_QUORUM, (1, REPLICAS_MAX)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +104,11 @@ class MovesApi:
 
     async def quorum(self, request: web.Request) -> web.Response:
         """Changes N, W and R (`{"n": 3, "w": 2, "r": 2}`): at once, or by a change of the ring."""
-        body = await _body(request, (*_BOUNDS, "n", "w", "r"))
-        state = await self.consensus.barrier()
-        given = {name: body.pop(name) for name in ("n", "w", "r") if name in body}
-        if not given or not all(type(value) is int for value in given.values()):
+        body = await _body(request, (*_BOUNDS, *_QUORUM))
+        given = {name: body.pop(name) for name in _QUORUM if name in body}
+        if not given:
             raise InvalidRequest('the body is an object with whole numbers "n", "w" and/or "r"')
+        state = await self.consensus.barrier()
         wanted = Quorum(**{**state.quorum._asdict(), **given})
         answer = {"quorum": wanted._asdict()}
         if _meets(state, wanted):
@@ -126,7 +134,8 @@ class MovesApi:
     ) -> web.Response:
         bounds = {name: getattr(self.settings, name) for name in _BOUNDS}
         command: Command = begin(state, ring, reason, **{**bounds, **body})
-        told = {**(answer or {}), "reason": reason, **preview(state, ring)}
+        n = (answer or {}).get("quorum", state.quorum._asdict())["n"]
+        told = {**(answer or {}), "reason": reason, "n": n, **preview(state, ring)}
         if request.query.get("dry_run", "0") not in ("0", "false"):
             return json_response({**told, "dry_run": True})
         number = await self.consensus.propose(command.op, command.args)
@@ -149,7 +158,7 @@ def _meets(state: ClusterState, wanted: Quorum) -> bool:
 
 
 def preview(state: ClusterState, ring: Ring) -> dict[str, Any]:
-    """What would move: replicas copied, by node gained and lost."""
+    """What would move: replicas copied, by node gained and lost; the fewest owners of a shard then."""
     assert state.ring is not None
     delta = RingDelta.between(from_dict(state.ring), ring)
     return {
@@ -157,6 +166,7 @@ def preview(state: ClusterState, ring: Ring) -> dict[str, Any]:
         "rounds": len(delta.rounds()),
         "gains": delta.gains(),
         "losses": delta.losses(),
+        "fewest_owners": min(len(owners) for owners in ring.table),
     }
 
 
@@ -164,10 +174,15 @@ async def _body(request: web.Request, known: tuple[str, ...]) -> dict[str, Any]:
     """The JSON object of a request; an empty body is {}.
 
     Raises:
-        InvalidRequest: not an object, or a key that is not known.
+        InvalidRequest: not an object, a key that is not known, or a number out of its bounds.
         TooLarge: longer than any change is.
     """
     body = await json_body(request) if request.can_read_body else {}
     if odd := set(body) - set(known):
-        raise InvalidRequest(f"{min(odd)!r} is not known here; known: {', '.join(known)}")
+        raise InvalidRequest(f"{min(odd)!r:.80} is not known here; known: {', '.join(known)}")
+    for name in _NUMBERS.keys() & body:
+        (low, high), value = _NUMBERS[name], body[name]
+        if type(value) is not int or not low <= value <= high:
+            text = f"{name}: a whole number from {low} to {high}, not {value!r:.40}"
+            raise InvalidRequest(text, parameter=name)
     return body

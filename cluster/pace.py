@@ -46,8 +46,9 @@ class Portion:
     """How many things the next request asks for, and how long it may take. Of things of unknown size.
 
     Begins with one. Grows to what the link carries in ASK_SECONDS, at most `things_max` and ASK_BYTES_MAX;
-    a time-out makes it a quarter, and at one thing doubles the time instead. So on any link that carries
-    something a request comes through in the end, and one that carries nothing is given up soon.
+    a time-out makes it a quarter, and at one thing doubles the time instead, until half is enough. So on any
+    link that carries something a request comes through in the end, and one that carries nothing is given up
+    soon.
     """
 
     call_seconds: float
@@ -69,8 +70,9 @@ class Portion:
             return
         by_time = things * ASK_SECONDS / max(seconds, 1e-3)
         by_size = things * min(bytes_max, ASK_BYTES_MAX) / max(size, 1)
-        wanted = int(min(by_time, by_size, 4 * things, self.things_max))
-        self.things, self.patience = max(1, wanted), max(1, self.patience // 2)
+        self.things = max(1, int(min(by_time, by_size, 4 * things, self.things_max)))
+        if 2 * seconds <= self.seconds:
+            self.patience = max(1, self.patience // 2)
 
     def timed_out(self) -> bool:
         """A request was not answered in time; whether to ask for less at once (else: later, for longer)."""

@@ -94,6 +94,16 @@ class _Copy:
     again_at: float = 0.0
     error: str = ""
 
+    @property
+    def idle(self) -> bool:
+        return self.task is None or self.task.done()
+
+    def put_off(self, again_at: float) -> None:
+        """Ends it if it runs; it is made anew from that time on."""
+        if self.task is not None and not self.task.done():
+            self.task.cancel()
+            self.again_at = again_at
+
 
 @dataclass(slots=True)
 class _Figures:
@@ -128,6 +138,8 @@ class Rebalancer:
         self._kept: set[str] = set()
         self._figures = _Figures()
         self._waiting: list[str] = []
+        #: New owners whose heartbeats have stopped.
+        self._away: set[str] = set()
         #: Old owners that did not answer when last asked, so that it is said once.
         self._silent: list[str] = []
         self._steps = metrics.counter(
@@ -230,13 +242,19 @@ class Rebalancer:
         if self._figures.change != state.change.id:
             self._figures = _Figures(state.change.id)
             self._cancel_copies(())
+        self._away.clear()
         wanted = {s: m for s, m in state.moving.items() if m.stage == COPYING}
         self._cancel_copies([s for s, m in wanted.items() if self._is_of(s, m)])
         for shard, move in wanted.items():
-            one = self._copies.setdefault(shard, _Copy(move))
-            idle = one.task is None or one.task.done()
-            if not one.done and idle and now >= one.again_at:
-                one.task = self._tasks.spawn(f"copy:{shard}", self._copy(one, _task(state, shard)))
+            one, task = self._copies.setdefault(shard, _Copy(move)), _task(state, shard)
+            silent = {node for node in task.targets if not self._around.heard(node)}
+            if (
+                silent and not one.done
+            ):  # waits for its return, not for the deadline of a call to it
+                self._away |= silent
+                one.put_off(now + AGAIN_SECONDS)
+            elif not one.done and one.idle and now >= one.again_at:
+                one.task = self._tasks.spawn(f"copy:{shard}", self._copy(one, task))
 
     def _is_of(self, shard: int, move: ShardMove) -> bool:
         return shard in self._copies and self._copies[shard].move == move
@@ -317,7 +335,7 @@ class Rebalancer:
         return {
             "change": state.change.id,
             "copied_bytes": self._figures.copied_bytes,
-            "waiting_for": self._waiting,
+            "waiting_for": sorted({*self._waiting, *self._away}),
             "errors": {str(s): one.error for s, one in self._copies.items() if one.error},
             "shards": {
                 str(s): {"listed": one.listed, "copied": one.copied, "bytes": one.bytes}

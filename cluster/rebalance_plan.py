@@ -173,7 +173,13 @@ def ring_drained(state: ClusterState, node: str) -> Ring:
 
 
 def ring_without(state: ClusterState, node: str, instead: str = "") -> Ring:
-    """The ring without `node`; `instead`, if named, takes its place."""
+    """The ring without `node`; `instead`, if named, takes its place.
+
+    Raises:
+        InvalidRequest: these are one node, or not in the ring and out of it; or too few would be left.
+    """
+    if node == instead:
+        raise InvalidRequest(f"{node} cannot take its own place")
     builder = RingBuilder(current_ring(state)).remove(node)
     if instead:
         builder.add(_joining(state, instead))

@@ -19,8 +19,10 @@ from records.ids import EntryId
 from records.messages import (
     EntriesReply,
     EntriesRequest,
+    EpochSealed,
     ProducersRequest,
     ProducerState,
+    ProducerStates,
     PutOptions,
     PutReply,
     RowName,
@@ -68,15 +70,15 @@ class Replica(Protocol):
 
     async def producer_states(
         self, shard: int, producer: ProducerKey, deadline: Deadline
-    ) -> list[ProducerState]: ...
+    ) -> ProducerStates: ...
 
     async def producers(
         self, request: ProducersRequest, deadline: Deadline
     ) -> list[tuple[int, ProducerState]]: ...
 
     async def seal_producer_epoch(
-        self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
-    ) -> int: ...
+        self, shard: int, producer: ProducerKey, epoch: int, ring_epoch: int, deadline: Deadline
+    ) -> EpochSealed: ...
 
 
 class Replicas(Protocol):
@@ -124,7 +126,7 @@ class LocalReplica:
 
     async def producer_states(
         self, shard: int, producer: ProducerKey, deadline: Deadline
-    ) -> list[ProducerState]:
+    ) -> ProducerStates:
         return await deadline.wait(self._service.producer_states(shard, producer))
 
     async def producers(
@@ -133,9 +135,10 @@ class LocalReplica:
         return await deadline.wait(self._service.producers(request))
 
     async def seal_producer_epoch(
-        self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
-    ) -> int:
-        return await deadline.wait(self._service.seal_producer_epoch(shard, producer, epoch))
+        self, shard: int, producer: ProducerKey, epoch: int, ring_epoch: int, deadline: Deadline
+    ) -> EpochSealed:
+        sealing = self._service.seal_producer_epoch(shard, producer, epoch, ring_epoch)
+        return await deadline.wait(sealing)
 
 
 class HttpReplica:
@@ -206,10 +209,10 @@ class HttpReplica:
 
     async def producer_states(
         self, shard: int, producer: ProducerKey, deadline: Deadline
-    ) -> list[ProducerState]:
+    ) -> ProducerStates:
         fields = {"shard": shard, "producer": producer}
         head, _ = await self._transport.call(self._node, "producer_states", fields, b"", deadline)
-        return [ProducerState.from_list(one) for one in head["states"]]
+        return ProducerStates.from_head(head)
 
     async def producers(
         self, request: ProducersRequest, deadline: Deadline
@@ -220,13 +223,13 @@ class HttpReplica:
         return [(int(shard), ProducerState.from_list(one)) for shard, one in head["states"]]
 
     async def seal_producer_epoch(
-        self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
-    ) -> int:
-        fields = {"shard": shard, "producer": producer, "epoch": epoch}
+        self, shard: int, producer: ProducerKey, epoch: int, ring_epoch: int, deadline: Deadline
+    ) -> EpochSealed:
+        fields = {"shard": shard, "producer": producer, "epoch": epoch, "ring_epoch": ring_epoch}
         head, _ = await self._transport.call(
             self._node, "seal_producer_epoch", fields, b"", deadline
         )
-        return int(head["epoch"])
+        return EpochSealed.from_head(head)
 
 
 class ReplicaSet:

@@ -18,6 +18,8 @@ from runtime.deadline import Deadline
 from storage.service import StorageService
 
 Answer = tuple[dict[str, Any], Any]
+#: The ring epoch of a caller that does not tell it: never too old.
+ANY_RING = (1 << 63) - 1
 Operation = Callable[[dict[str, Any], memoryview, Deadline], Awaitable[Answer]]
 
 
@@ -94,10 +96,8 @@ class StorageOperations:
     async def producer_states(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
         """What is held of a producer."""
         tenant, service, producer = head["producer"]
-        states = await self._storage.producer_states(
-            int(head["shard"]), (tenant, service, producer)
-        )
-        return {"states": [one.to_list() for one in states]}, b""
+        found = await self._storage.producer_states(int(head["shard"]), (tenant, service, producer))
+        return found.to_head(), b""
 
     async def producers(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
         """Producers with gaps, or of a service."""
@@ -109,7 +109,8 @@ class StorageOperations:
     ) -> Answer:
         """Makes a producer epoch the newest."""
         tenant, service, producer = head["producer"]
-        newest = await self._storage.seal_producer_epoch(
-            int(head["shard"]), (tenant, service, producer), int(head["epoch"])
+        ring_epoch = int(head.get("ring_epoch", ANY_RING))  # older nodes do not tell
+        sealed = await self._storage.seal_producer_epoch(
+            int(head["shard"]), (tenant, service, producer), int(head["epoch"]), ring_epoch
         )
-        return {"epoch": newest}, b""
+        return sealed.to_head(), b""

@@ -99,6 +99,8 @@ class ShardCopier:
     pace: Pace
     ring_epoch: Callable[[], int]
     told: Callable[[CopyReport], None] = field(default=lambda _: None)
+    #: Whether an owner's heartbeats come. Who is silent is not asked where the others are enough.
+    heard: Callable[[str], bool] = field(default=lambda _: True)
     #: How much each node is asked for at once, kept from copy to copy; few, as nodes are few.
     _portions: dict[str, Portion] = field(default_factory=dict)
 
@@ -131,7 +133,8 @@ class ShardCopier:
     async def _fence(self, task: CopyTask) -> list[str]:
         """Steps 1 and 2; the owners that answered."""
         handed: dict[str, Handover] = {}
-        for owner in task.owners:
+        heard = [owner for owner in task.owners if self.heard(owner)]
+        for owner in heard if len(heard) >= task.needed else task.owners:
             deadline = Deadline.after(self.clock, CALL_SECONDS)
             try:
                 handed[owner] = await self.calls.hand_over(
@@ -167,17 +170,20 @@ class ShardCopier:
         return lists
 
     async def _list(self, node: str, shard: int, whole: bool = False) -> np.ndarray:
-        """What a node lists; `whole`: see Calls. After a time-out it gets longer the next time."""
-        portion = self._portion(f"list of {node}")
+        """What a node lists; `whole`: see Calls. After a time-out it gets longer, while needed."""
+        portion = self._portion(f"list of {node}", 1)
+        begun = self.clock.monotonic()
         try:
             deadline = Deadline.after(self.clock, portion.seconds)
-            return await self.calls.entry_ids(node, shard, deadline, whole)
+            found = await self.calls.entry_ids(node, shard, deadline, whole)
         except DeadlineExceeded:
             portion.timed_out()
             raise
+        portion.came(1, found.nbytes, self.clock.monotonic() - begun)
+        return found
 
-    def _portion(self, what: str) -> Portion:
-        return self._portions.setdefault(what, Portion(CALL_SECONDS, FETCH_ENTRIES))
+    def _portion(self, what: str, things_max: int = FETCH_ENTRIES) -> Portion:
+        return self._portions.setdefault(what, Portion(CALL_SECONDS, things_max))
 
     async def _fill(
         self,

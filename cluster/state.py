@@ -66,7 +66,7 @@ def apply(state: ClusterState, command: bytes, index: int) -> tuple[ClusterState
     """The state after the log entry `index`, and the answer for its proposer.
 
     Raises:
-        BinaryTooOld: an operation at or below the agreed feature level that we do not know.
+        BinaryTooOld: an operation, or its meaning since a level, that was agreed on and that we do not know.
     """
     state = _advance(state, command, index)
     try:
@@ -96,7 +96,7 @@ def _parse(state: ClusterState, command: bytes) -> Command:
     parsed = decode_command(command)
     if parsed.level > state.feature_level:
         raise CommandError("FEATURE_LEVEL", f"the cluster is at level {state.feature_level}")
-    if parsed.op not in OPS:
+    if parsed.op not in OPS or parsed.level > SUPPORTED_LEVEL:
         raise BinaryTooOld(f"{parsed.op} at level {parsed.level}")
     return parsed
 

@@ -39,6 +39,8 @@ Row = tuple[str, ...]
 #: Shards that may move at once; more only means more at risk of being copied again.
 PARALLEL_MAX = 256
 BYTES_PER_SECOND_MAX = 1 << 40
+#: Copies of each row, at most.
+REPLICAS_MAX = 16
 
 
 def row_after(move: ShardMove, row: Row) -> Row:
@@ -145,7 +147,7 @@ def _quorums(
     if not isinstance(wanted, list) or len(wanted) != 3:
         raise CommandError("INVALID", "quorum must be [n, w, r]")
     named: Args = {"n": wanted[0], "w": wanted[1], "r": wanted[2]}
-    n = count(named, "n", 1, 16)
+    n = count(named, "n", 1, REPLICAS_MAX)
     final = Quorum(n, count(named, "w", 1, n), count(named, "r", 1, n))
     if final.n != target.n:
         raise CommandError("INVALID", f"n is {final.n}, the ring's is {target.n}")
@@ -302,8 +304,9 @@ def _retired(state: ClusterState, node: str) -> ClusterState:
     if node in dedupe:
         dedupe[node] = DedupeRow(dedupe[node].incarnation, NEVER)
     members = {name: one for name, one in state.members.items() if name != node}
+    marks = {name: mark for name, mark in state.marks.items() if name != node}
     retired = {**state.retired, node: member.incarnation}
-    return replace(state, members=members, retired=retired, dedupe=dedupe)
+    return replace(state, members=members, retired=retired, marks=marks, dedupe=dedupe)
 
 
 MOVE_OPS: dict[str, Callable[[ClusterState, Args], tuple[ClusterState, Any]]] = {

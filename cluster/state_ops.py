@@ -15,7 +15,7 @@ from cluster.state_args import expect as _expect
 from cluster.state_args import is_shard as _named
 from cluster.state_args import shards as _listed
 from cluster.state_args import text as _text
-from cluster.state_moves import MOVE_OPS
+from cluster.state_moves import MOVE_OPS, REPLICAS_MAX
 from cluster.state_splits import split_service
 from cluster.state_types import (
     ROLES,
@@ -55,7 +55,7 @@ def noop(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
 
 
 def register_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
-    """Adds a member, or its next incarnation. The very same registration again is no change."""
+    """Adds a member, or its next incarnation. The very same again only tells how far its store has come."""
     roles = args.get("roles")
     if not isinstance(roles, list) or not roles or any(r not in ROLES for r in roles):
         raise CommandError("INVALID", f"roles must be some of {', '.join(ROLES)}")
@@ -73,13 +73,13 @@ def register_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
         weight=float(weight),
         store=_text(args, "store", empty=True),
     )
-    known = state.members.get(member.id)
-    if known is not None and _lost_its_store(state, known, member):
-        raise CommandError(
-            "STORE_LOST", f"{member.id} owns shards, but its store is not the one it had"
-        )
+    known, mark = state.members.get(member.id), _mark(args)
     if known == member:
-        return state, member.incarnation
+        risen = mark > state.marks.get(member.id, 0)
+        marks = _put(state.marks, member.id, mark) if risen else state.marks
+        return replace(state, marks=marks), member.incarnation
+    if known is not None and (why := _lost_its_store(state, known, member, mark)):
+        raise CommandError("STORE_LOST", f"{member.id} owns shards, but its store is {why}")
     oldest = known.incarnation if known else state.retired.get(member.id, 0)
     if member.incarnation <= oldest:
         raise CommandError("STALE_INCARNATION", f"{member.id} is at incarnation {oldest}")
@@ -87,14 +87,25 @@ def register_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
         raise CommandError("FULL", f"at most {MEMBERS_MAX} members")
     retired = _drop(state.retired, member.id)
     members = _put(state.members, member.id, member)
-    return replace(state, members=members, retired=retired), member.incarnation
+    marks = _put(state.marks, member.id, mark) if mark else state.marks
+    return replace(state, members=members, retired=retired, marks=marks), member.incarnation
 
 
-def _lost_its_store(state: ClusterState, known: Member, member: Member) -> bool:
-    """Whether an owner comes back with another disk: what it promised is gone (a new node)."""
-    if not known.store or member.store == known.store or state.ring is None:
-        return False
-    return any(m.id == known.id for m in ring_of(state.ring).members)
+def _mark(args: Args) -> int:
+    """How far the store has come; 0: it does not say."""
+    return _count(args, "mark") if "mark" in args else 0
+
+
+def _lost_its_store(state: ClusterState, known: Member, member: Member, mark: int) -> str:
+    """In which way an owner comes back with less than it promised (a new node); empty: in none."""
+    older = 0 < mark < state.marks.get(known.id, 0)
+    if not known.store or state.ring is None or (member.store == known.store and not older):
+        return ""
+    if all(m.id != known.id for m in ring_of(state.ring).members):
+        return ""
+    return (
+        "an older copy of the one it had" if member.store == known.store else "not the one it had"
+    )
 
 
 def retire_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
@@ -112,9 +123,10 @@ def retire_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     dedupe = dict(state.dedupe)
     if node in dedupe:
         dedupe[node] = DedupeRow(dedupe[node].incarnation, NEVER)
-    retired = _put(state.retired, node, incarnation)
+    retired, marks = _put(state.retired, node, incarnation), _drop(state.marks, node)
     members = _drop(state.members, node)
-    return replace(state, members=members, retired=retired, dedupe=dedupe), incarnation
+    changed = replace(state, members=members, retired=retired, marks=marks, dedupe=dedupe)
+    return changed, incarnation
 
 
 def set_quorum(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
@@ -122,7 +134,7 @@ def set_quorum(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     _expect("cluster epoch", _count(args, "expected_cluster_epoch"), state.cluster_epoch)
     if state.change is not None:
         raise CommandError("CHANGE_RUNNING", f"change {state.change.id} of the ring is running")
-    n = _count(args, "n", 1, 16)
+    n = _count(args, "n", 1, REPLICAS_MAX)
     w, r = _count(args, "w", 1, n), _count(args, "r", 1, n)
     if r + w <= n:
         raise CommandError("INVALID", f"r + w must be more than n, got {r} + {w} and {n}")

@@ -146,6 +146,8 @@ class ClusterState:
     shard_count: int = 32
     members: Mapping[str, Member] = field(default_factory=dict)
     retired: Mapping[str, int] = field(default_factory=dict)
+    #: How far the store of each member has come, as it told last (storage.mark).
+    marks: Mapping[str, int] = field(default_factory=dict)
     ring: Mapping[str, Any] | None = None
     ring_epoch: int = 0
     ring_stage: str = ""

@@ -163,8 +163,6 @@ class SyncLoop:
             )
         except QuorumlogError as error:
             failure = error
-            if isinstance(error, DeadlineExceeded):
-                self._patience[peer] = min(2 * self._patience.get(peer, 1), PATIENCE_MAX)
             self._counters.failures.labels(error.code).inc()
             tell = log.debug if isinstance(error, StaleRingEpoch) else log.warning
             tell("comparing with an owner failed", target=peer, error=error)
@@ -172,6 +170,7 @@ class SyncLoop:
             failure = error
             self._counters.failures.labels("INTERNAL").inc()
             log.error("comparing with an owner failed", target=peer, error=error)
+        self._learn_patience(peer, report, failure)
         self._counters.count(report)
         self._book.note(peer, shards, report, self._clock.wall_micros())
         if holes and report.complete:
@@ -183,13 +182,28 @@ class SyncLoop:
         self._judge_conflicts(peer, report)
         return report, failure
 
+    def _learn_patience(self, peer: str, report: SyncReport, failure: Exception | None) -> None:
+        """Twice the time after a time-out, half of it after a session that needed no block.
+
+        A link may be slow, or was so once: each lost answer holds up all other peers for as long.
+        """
+        times = self._patience.get(peer, 1)
+        if isinstance(failure, DeadlineExceeded):
+            self._patience[peer] = min(2 * times, PATIENCE_MAX)
+        elif failure is None and not report.block_bytes:
+            self._patience[peer] = max(1, times // 2)
+
     def _close_holes(self) -> None:
         """This node counts again for shards that it has compared with everybody since damage took rows."""
         shared = self._shared(self._views.current())
         closed = self._hole_book.closed(self._store.holes.numbers(shared, MAX_MICROS), shared)
-        if closed:
-            self._store.holes.forget(closed)
-            log.info("shards with damaged blocks are whole again", shards=len(closed))
+        if not closed:
+            return
+        if entries := self._store.holes.lacking(closed):  # with W copies damaged: lost
+            text = "entries that damage took are on no owner: hidden, never acknowledged, or lost"
+            log.warning(text, entries=entries, shards=closed)
+        self._store.holes.forget(closed)
+        log.info("shards with damaged blocks are whole again", shards=len(closed))
 
     def accept_loss(self, shards: Sequence[int] | None = None) -> int:
         """An operator gives up what damage took here and no owner has: reads are complete without it.

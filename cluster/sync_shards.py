@@ -71,9 +71,11 @@ class SyncLimits:
     settled_after_seconds: float = 3.0
     #: Seconds until what lacks is looked for again; only what lacks then as well is copied.
     second_look_seconds: float = 1.0
-    #: Seconds for an answer about trees, and for a fetch.
+    #: Seconds for an answer about trees, and for a fetch: so long does a lost answer hold up the others. A
+    #: fetch asks for one block first, then for FETCH_BYTES; who gives a peer behind a slow link more
+    #: time after a time-out is the caller (`SyncLoop`).
     answer_seconds: float = 10.0
-    fetch_seconds: float = 30.0
+    fetch_seconds: float = 10.0
     #: Entries named, at most; the rest is for the next call.
     entries_max: int = LACKING_MAX
     #: Seconds after which no further fetch begins; the rest is for the next call. A slow peer must not keep

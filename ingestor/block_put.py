@@ -86,19 +86,16 @@ class BlockPut:
         #: Owners that hold the whole block, and those whose last try failed.
         self._holders: list[str] = []
         self._failed: dict[str, None] = {}
-        #: Owners with a put under way.
-        self._asked: set[str] = set()
+        #: Owners that a try is under way to.
+        self._trying: set[str] = set()
         #: An owner knows a newer ring.
         self._newer: StaleRingEpoch | None = None
-        #: Full disks stand against all that is left.
-        self._over = False
         self._firsts: list[int] = []
         first = 0
         for submission in submissions:
             self._firsts.append(first)
             first += len(submission.entries)
             submission.done.add_done_callback(self._one_settled)
-            submission.may_come = self._may_come
         self._sessions = frozenset(s.session for s in submissions if s.session is not None)
         self.deadline = max((s.deadline for s in submissions), key=lambda one: one.at)
         self._call = QuorumCall(
@@ -114,15 +111,15 @@ class BlockPut:
         parts, header = self._parts, self._block.header
         self._failed.pop(owner, None)
         parts.lanes.enter(owner, size)
-        self._asked.add(owner)
+        self._trying.add(owner)
         begun, sent = parts.clock.monotonic(), parts.calls.tick()
         try:
             told = _told(self._submissions)
             options = PutOptions(ring_epoch=int(header.ring_epoch), told=told)
             reply = await parts.replicas.get(owner).put(self._block, options, limit)
         finally:
+            self._trying.discard(owner)
             parts.lanes.leave(owner, size)
-            self._asked.discard(owner)
             self._metrics.put.labels(owner).observe(parts.clock.monotonic() - begun)
         answered = (reply.statuses, reply.duplicate_rows, reply.conflict_seqs)
         if any(len(one) != len(header.entries) for one in answered):
@@ -138,7 +135,7 @@ class BlockPut:
             self._holders.append(owner)
         for submission, first in zip(self._submissions, self._firsts, strict=True):
             submission.take(owner, reply, first)
-        self._look()
+        self._tell_newer()
 
     def _hear(self, owner: str, states: Iterable[ProducerState], sent: int) -> None:
         """Tells each producer's session what the owner holds of it by now."""
@@ -165,31 +162,32 @@ class BlockPut:
                 submission.full.add(owner)
             elif unknown:
                 submission.may_be_stored(owner)
-        self._look()
+        self._tell_newer()
+        patience = 2 if self._trying else 1  # an answer under way makes the outcome definite
+        held = self._parts.clock.monotonic() - self._started
+        if isinstance(error, DiskFull) and held >= patience * self._parts.disk_full_hold_seconds:
+            self._give_up()
         return True
 
-    def _look(self) -> None:
-        """Ends what needs not be tried any more."""
+    def _tell_newer(self) -> None:
+        """Ends what a newer ring stands against; what is patient when no try is under way any more."""
         if self._newer is not None:
             for one in self._submissions:
-                if not (one.patient and self._asked):
+                if not (one.patient and self._trying):
                     one.fail(self._newer)
-        if self._parts.clock.monotonic() - self._started >= self._parts.disk_full_hold_seconds:
-            self._give_up()
 
     def _give_up(self) -> None:
-        """Ends what full disks leave too few owners for; if that is all, when nothing is under way."""
-        left = [one for one in self._submissions if not one.settled]
-        over = left if self._over else [one for one in left if one.disk_full]
-        if left and over == left:
-            self._over = True
-            self._call.settle()
-        if not (self._over and self._asked):
-            for one in over:
-                one.expire()
+        """Ends the requests that full disks alone keep from their acks.
 
-    def _may_come(self) -> bool:
-        return bool(self._asked) or not self._call.settled
+        The block goes on with the rows of all as long as one of its requests does: only if none is left, and
+        no try is under way, nothing will be stored any more.
+        """
+        over = not self._trying and all(one.settled or one.disk_full for one in self._submissions)
+        if over:
+            self._call.settle()  # at once: what rests between two tries may wake before any callback
+        for submission in self._submissions:
+            if submission.disk_full:
+                submission.expire(over=over)
 
     def _one_settled(self, _: object) -> None:
         self._unsettled -= 1

@@ -49,9 +49,10 @@ class Elsewhere:
         """
 
         async def seal(owner: str, limit: Deadline) -> int:
-            replica = self._replicas.get(owner)
-            await replica.raise_ring(view.ring_epoch, limit)
-            return await replica.seal_producer_epoch(shard, producer, epoch, limit)
+            replica, ring = self._replicas.get(owner), view.ring_epoch
+            await replica.raise_ring(ring, limit)
+            sealed = await replica.seal_producer_epoch(shard, producer, epoch, ring, limit)
+            return sealed.newest
 
         answers = await self._change("seal_elsewhere", view, shard, seal, deadline)
         newest = max(answers.values())
@@ -85,7 +86,7 @@ class Elsewhere:
 
         async def states(owner: str, limit: Deadline) -> int:
             found = await self._replicas.get(owner).producer_states(home, producer, limit)
-            return max((one.newest_epoch for one in found), default=0)
+            return max((one.newest_epoch for one in found.states), default=0)
 
         answers = await self._ask("newest_epoch", view, home, states, deadline)
         return max(answers.values())

@@ -71,6 +71,13 @@ class Led:
         return tuple(Group(frozenset(one), self.view.quorum.w) for one in self.groups)
 
     @property
+    def deciders(self) -> tuple[Group, ...]:
+        """As `writers`, and more than half of each owner set: no two callers have so many for themselves."""
+        return tuple(
+            Group(one.members, max(one.needed, len(one.members) // 2 + 1)) for one in self.writers
+        )
+
+    @property
     def overlap(self) -> tuple[Group, ...]:
         """N-W+1 of each owner set: so many owners meet every set of W.
 

@@ -6,7 +6,7 @@ an ack that has been given is a fact, one that has not is not given against an o
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -81,7 +81,6 @@ class Submission:
 
     W copies held before make a duplicate. `session`: that of the producer of its numbered rows.
     `patient`: it hears of a newer ring only when no put of it is under way any more.
-    `may_come`: whether a put of it is under way, or may be tried again, although it has ended.
 
     `done` ends with None (then `entries` say how each stands) or with an error.
     """
@@ -94,7 +93,6 @@ class Submission:
     done: "asyncio.Future[None]"
     session: ProducerSession | None = None
     patient: bool = False
-    may_come: Callable[[], bool] = bool
     queued_at: float = 0.0
     every: bool = False
     entries: tuple[EntryTally, ...] = field(init=False)
@@ -152,14 +150,17 @@ class Submission:
         if not self.settled:
             self.done.set_exception(error)
 
-    def expire(self) -> None:
-        """Its time is over: fewer than the needed owners confirmed."""
+    def expire(self, *, over: bool = False) -> None:
+        """Its time is over: fewer than the needed owners confirmed.
+
+        Args:
+            over: no try to put it is under way, and none will begin.
+        """
         acks, owners = self.acks, len(self.piece.owners)
         facts = {"acks": acks, "needed": self.needed, "durable": f"{acks}/{owners}"}
         if self.disk_full:
             text = f"too many disks are full: {', '.join(sorted(self.full))}"
-            all_full = self.full.issuperset(self.piece.owners)
-            definite = all_full and not self.mine and not self.may_come()
+            definite = over and self.full.issuperset(self.piece.owners) and not self.mine
             self.fail(DiskFull(text, retry_after_seconds=5, definite=definite, **facts))
         else:
             text = f"{acks} of {owners} owners confirmed, {self.needed} needed"

@@ -1,7 +1,8 @@
 """Steps 3 and 4 of a takeover, for one producer at its first batch: what is there, and the thin tail.
 
 N-W+1 owners say what they hold, and what the producer was told. Each acked row is on W owners, so at
-least one of these has it. What lies above `told` on fewer than W of them is fetched from a holder and put
+least one of these has it, unless it lost it to damage: an owner with a hole (storage.holes) is heard, and
+does not count as one of them. What lies above `told` on fewer than W of them is fetched from a holder and put
 to the others; ackTill counts it only when their answers show it.
 
 What cannot be put again stays `missing` if it was never acked: then N-W+1 of each owner set lack it, and the
@@ -22,10 +23,17 @@ from ingestor.producers import ProducerBook, ProducerSession
 from ingestor.write_metrics import WriteMetrics
 from ingestor.write_settings import WriteSettings
 from records.block_codec import EncodedBlock
-from records.errors import Fenced, NotFound, QuorumlogError, QuorumUnavailable
+from records.errors import (
+    Fenced,
+    NotFound,
+    NotReady,
+    QuorumlogError,
+    QuorumUnavailable,
+    StaleRingEpoch,
+)
 from records.ids import EntryId
 from records.intervals import SeqIntervals
-from records.messages import EntriesRequest, ProducerState, PutOptions, PutReply
+from records.messages import EntriesRequest, EpochSealed, PutOptions, PutReply
 from records.timestamps import MAX_MICROS, MICROS_PER_HOUR, MIN_MICROS
 from records.visibility import EntryRef
 from runtime.clock import Clock
@@ -75,10 +83,10 @@ class Recovery:
 
     async def _recover(self, led: Led, session: ProducerSession, deadline: Deadline) -> None:
         """One try; after it the session is ready, or a pause is over."""
-        heard = await self.refresh(led, session, led.overlap, deadline)
+        heard = await self.refresh(led, session, led.overlap, deadline, whole=True)
         failed = None
         for ledger in session.ledgers():
-            error = await self._thicken(led, session, ledger, heard, deadline)
+            error = await self._thicken(led, session, ledger, deadline)
             if error and ledger.may_be_acked(ledger.thin(led.writers), led.overlap, heard):
                 failed = error
         if failed is None:
@@ -92,60 +100,92 @@ class Recovery:
             await self._clock.sleep(RETRY_SECONDS)
 
     async def refresh(
-        self, led: Led, session: ProducerSession, needed: Iterable[Group], deadline: Deadline
+        self,
+        led: Led,
+        session: ProducerSession,
+        needed: Iterable[Group],
+        deadline: Deadline,
+        *,
+        whole: bool = False,
     ) -> list[str]:
-        """Hears the producer's states from at least the `needed` owners; returns who answered."""
+        """Hears the producer's states from at least the `needed` owners; returns who answered.
 
-        async def states(owner: str, limit: Deadline) -> list[ProducerState]:
-            replica = self._replicas.get(owner)
-            return await replica.producer_states(led.shard, session.producer, limit)
+        `whole`: where damage took entries that are not all back, an owner is heard, and asked again until it
+        is whole: till then it may lack what was acknowledged, and counts as one that does not answer.
+        """
+        damaged: set[str] = set()
 
-        sent = self._book.calls.tick()
-        answers = await ask_quorum(
+        async def states(owner: str, limit: Deadline) -> None:
+            replica, sent = self._replicas.get(owner), self._book.calls.tick()
+            found = await replica.producer_states(led.shard, session.producer, limit)
+            session.hear(owner, found.states, sent, self._book.calls.tick())
+            if whole and found.hole:
+                damaged.add(owner)
+                raise NotReady(f"damage took entries of shard {led.shard} from {owner}")
+            damaged.discard(owner)
+
+        grace = self._grace
+        asking = ask_quorum(
             "producer_states",
             led.owners,
             states,
             needed,
             self._caller,
             deadline,
-            grace_seconds=self._grace,
+            grace_seconds=grace,
         )
-        now = self._book.calls.tick()
-        for owner, found in answers.items():
-            session.hear(owner, found, sent, now)
-        return sorted(answers)
+        try:
+            return sorted(await asking)
+        except QuorumUnavailable as error:
+            if damaged:
+                error.message += f"; not whole after damage: {', '.join(sorted(damaged))}"
+            raise
 
     async def seal_epoch(
         self, led: Led, session: ProducerSession, epoch: int, deadline: Deadline
-    ) -> None:
-        """Makes `epoch` the producer's newest on W owners.
+    ) -> bool:
+        """Makes `epoch` the producer's newest on W owners, and on more than half of each owner set.
+
+        True: this very call raised it on so many. Another one cannot have done that as well, on whatever node
+        that leads or believes so: the epoch is the caller's to issue. An owner that raised it, and whose
+        answer was lost, counts for nobody.
 
         Raises:
-            Fenced: some owner knows a newer one (details: `epoch`).
+            Fenced: some owner knows a newer one (details: `epoch`). StaleRingEpoch: or a newer ring.
         """
 
-        async def seal(owner: str, limit: Deadline) -> int:
-            replica = self._replicas.get(owner)
-            return await replica.seal_producer_epoch(led.shard, session.producer, epoch, limit)
+        async def seal(owner: str, limit: Deadline) -> EpochSealed:
+            replica, ring = self._replicas.get(owner), led.reign[2]
+            return await replica.seal_producer_epoch(
+                led.shard, session.producer, epoch, ring, limit
+            )
 
         answers = await ask_quorum(
-            "seal_producer_epoch", led.owners, seal, led.writers, self._caller, deadline
+            "seal_producer_epoch",
+            led.owners,
+            seal,
+            led.deciders,
+            self._caller,
+            deadline,
+            fatal=(StaleRingEpoch,),
         )
-        session.newest_epoch = max(session.newest_epoch, *answers.values())
+        newest = max(one.newest for one in answers.values())
+        session.newest_epoch = max(session.newest_epoch, newest)
         if session.newest_epoch > epoch:
             raise Fenced("a newer epoch exists", epoch=session.newest_epoch)
+        raised = {owner for owner, one in answers.items() if one.raised}
+        return all(len(group.members & raised) >= group.needed for group in led.deciders)
 
     async def _thicken(
         self,
         led: Led,
         session: ProducerSession,
         ledger: ProducerLedger,
-        heard: list[str],
         deadline: Deadline,
     ) -> QuorumlogError | None:
-        """Puts again what fewer than W of `heard` hold; why some of it could not be put."""
+        """Puts again what fewer than W are known to hold; why some of it could not be put."""
         spans, failed = ledger.thin(led.writers), None
-        for holder in heard if spans else ():
+        for holder in sorted(led.owners) if spans else ():
             held = ledger.held_by(holder)
             if any(held.overlap(*span) for span in spans):
                 try:

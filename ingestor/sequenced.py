@@ -6,8 +6,10 @@ come and answered in that order, so that an answer never shows a gap that the on
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, replace
+from enum import Enum
 
 import pyarrow as pa
 
@@ -50,8 +52,21 @@ from runtime.tasks import Workers
 INLINE_ROWS = 1_000
 #: Seconds that an answer waits for that of the producer's batch before.
 ORDER_SECONDS = 1.0
+#: Seconds until the next epoch is tried, if somebody else may have this one.
+AGAIN_SECONDS = 0.05
 #: One of those that hold rows says whether the same are sent again.
 ANY_HOLDER = AckRule(1, 1)
+
+
+class Claim(Enum):
+    """What came of making an epoch a producer's newest; whichever it is, older ones are refused then."""
+
+    #: By us: nobody else can have issued it, or will.
+    OURS = "ours"
+    #: Some owner knew it before: somebody else may have it, or an answer to us was lost.
+    KNOWN = "known"
+    #: There is a newer ring: look again who leads.
+    STALE = "stale"
 
 
 @dataclass(slots=True)
@@ -154,16 +169,16 @@ class SequencedWriter:
         if epoch > max(1, session.newest_epoch):
             # Not one that this cluster issued, as far as its owners know: durable before first use.
             async with session.lock:
-                return await self._claim(led, session, epoch, deadline)
+                return await self._claim(led, session, epoch, deadline) is not Claim.STALE
         return True
 
     async def _claim(
         self, led: Led, session: ProducerSession, epoch: int, deadline: Deadline
-    ) -> bool:
+    ) -> Claim:
         """Makes `epoch` the producer's newest wherever rows of its older ones may be, the oldest first.
 
         So its home shard knows of each epoch before it is used, and older ones are refused where they
-        were written, whoever leads there. False: there is a newer ring, look again who leads.
+        were written, whoever leads there.
 
         Raises:
             Fenced: some owner knows a newer epoch (details: `epoch`).
@@ -174,14 +189,14 @@ class SequencedWriter:
             for shard in dict.fromkeys(older):
                 if shard != led.shard:
                     await self._elsewhere.seal(view, shard, producer, epoch, deadline)
-            await self._recovery.seal_epoch(led, session, epoch, deadline)
+            raised = await self._recovery.seal_epoch(led, session, epoch, deadline)
         except StaleRingEpoch as stale:
             await newer_ring(self._views, view, stale, deadline)
-            return False
+            return Claim.STALE
         except Fenced as error:
             session.newest_epoch = max(session.newest_epoch, int(error.details["epoch"]))
             raise
-        return True
+        return Claim.OURS if raised else Claim.KNOWN
 
     async def _once(
         self,
@@ -345,11 +360,14 @@ class SequencedWriter:
     async def new_epoch(self, tenant: str, service: str, producer: str, deadline: Deadline) -> int:
         """The next epoch of a producer, durable on W owners; the ones before are refused from now on.
 
-        It is of the service's newest generation, and issued by the leader of the shard that it is for.
+        It is of the service's newest generation, and issued by the leader of the shard that it is for; to
+        one caller, though a paused leader and its successor both be asked: to the one whose seal raised it.
+        A number that this leaves in doubt is skipped.
 
         Raises:
             NotLeader: ask the shard's leader. QuorumUnavailable: ask again; the number may be skipped.
-            NotReady: a later split is not known here yet. InvalidRequest: there is no further epoch.
+            NotReady: a later split is not known here yet, or others raise epochs all the time.
+            InvalidRequest: there is no further epoch.
         """
         while True:
             view = await ready_view(self._views, deadline)
@@ -363,12 +381,15 @@ class SequencedWriter:
                     raise InvalidRequest(f"{text}: take another name for the producer")
                 if epoch is None or newest != len(led.view.generations(tenant, service)) - 1:
                     raise NotReady(f"{service} was split again", retry_after_seconds=1)
-                try:
-                    if await self._claim(led, session, epoch, deadline):
+                with contextlib.suppress(Fenced):
+                    claim = await self._claim(led, session, epoch, deadline)
+                    if claim is Claim.OURS:
                         return epoch
-                except Fenced:
-                    if deadline.expired:
-                        raise
+                    if claim is Claim.STALE:
+                        continue
+            if deadline.remaining() <= AGAIN_SECONDS:
+                raise NotReady(f"epochs of {producer} are raised elsewhere", retry_after_seconds=1)
+            await self._clock.sleep(AGAIN_SECONDS)
 
     async def newest_epoch(
         self, tenant: str, service: str, producer: str, deadline: Deadline

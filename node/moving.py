@@ -55,6 +55,7 @@ class Moving:
                 Pace(clock),
                 lambda: consensus.snapshot().ring_epoch,
                 self._told,
+                membership.heard_alive,
             )
             around = Surroundings(
                 membership.lagging, membership.heard_alive, self._raise_ring, keeper.drain_only

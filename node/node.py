@@ -52,6 +52,7 @@ from runtime.logs import get_logger
 from runtime.metrics import Metrics
 from runtime.settings import build
 from runtime.tasks import Supervisor, Workers
+from storage.mark import MARK_SECONDS, StoreMark
 from storage.service import StorageService, StorageSettings
 
 log = get_logger(__name__)
@@ -292,6 +293,8 @@ class Node:
         if self.storage is not None:
             await self.storage.start()
             self.membership.me = replace(self.membership.me, store=self.storage.incarnation)
+            self.mark = StoreMark(self.storage.directory)
+            self.membership.mark = await asyncio.to_thread(self.mark.begin)
         await self.transport.start()
         self._add_operations()
         await self.peers.start(self.settings.node.host, self.settings.node.peer_port)
@@ -335,7 +338,13 @@ class Node:
             self.door.admitted()
         self._registered = True
         self.retention.observe(self.consensus.snapshot())
+        if self.storage is not None:
+            self.supervisor.spawn("mark", self.supervisor.forever(lambda: MARK_SECONDS, self._rise))
         await self.supervisor.forever(lambda: HEARTBEAT_SECONDS, self.membership.beat)
+
+    async def _rise(self) -> None:
+        told = self.consensus.snapshot().marks.get(self.settings.node.id, 0)
+        await self.membership.tell_mark(await asyncio.to_thread(self.mark.rise, told))
 
     async def _follow_state(self) -> None:
         async for state in self.consensus.watch():

@@ -38,6 +38,11 @@ class StoreDoor:
         self._sync = sync
         self._open = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the store may be asked."""
+        return self._open
+
     def enter(self) -> None:
         """The node starts: peers may ask, and are told to wait."""
         self._peers.add({name: self._guarded(one) for name, one in self._operations().items()})

@@ -14,7 +14,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,8 +26,10 @@ from node.up_plan import (
     ClusterPlan,
     NodePlan,
     existing_cluster,
+    grown,
     node_toml,
     plan_cluster,
+    settings_text,
 )
 from node.up_process import NodeProcess
 
@@ -56,7 +58,7 @@ class _Stopped(KeyboardInterrupt):
 
 
 def load_or_make(options: UpOptions) -> tuple[ClusterPlan, bool]:
-    """The cluster in the folder, made if it is new; and whether it is.
+    """The cluster in the folder, made if it is new, with further nodes if asked; and whether it is new.
 
     Raises:
         CliError: options that an existing cluster contradicts, or an unreadable file.
@@ -73,9 +75,9 @@ def load_or_make(options: UpOptions) -> tuple[ClusterPlan, bool]:
         processes.check_ports(list(plan.nodes))
         _write(plan, options.folder)
         return plan, True
-    plan = existing_cluster(options.folder, {one.parent.name: _read_toml(one) for one in found})
+    tables = {one.parent.name: _read_toml(one) for one in found}
+    plan = existing_cluster(options.folder, tables)
     facts = {
-        "--nodes": (options.nodes, len(plan.nodes)),
         "--rf": (options.replicas, plan.replicas),
         "--port-base": (options.port_base, plan.nodes[0].http_port),
     }
@@ -86,7 +88,16 @@ def load_or_make(options: UpOptions) -> tuple[ClusterPlan, bool]:
                 f"leave {name} out, or start another cluster with --data OTHER",
                 USAGE,
             )
+    if options.nodes is not None:
+        plan = _grow(plan, options, next(iter(tables.values()))["cluster"])
     return plan, False
+
+
+def _grow(plan: ClusterPlan, options: UpOptions, cluster: dict[str, Any]) -> ClusterPlan:
+    added = grown(plan, options.folder, options.nodes or 0)
+    processes.check_ports(list(added))
+    _write_settings(options.folder, {node: settings_text(node, cluster) for node in added})
+    return replace(plan, nodes=(*plan.nodes, *added))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -102,11 +113,22 @@ def _write(plan: ClusterPlan, folder: Path) -> None:
         descriptor = os.open(folder / "secret", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(32))
-        for node in plan.nodes:
-            node.folder.mkdir(exist_ok=True)
-            node.config.write_text(node_toml(plan, node), encoding="utf-8")
     except OSError as error:
-        raise CliError(f"cannot write into {folder}: {error.strerror}", "--data OTHER") from error
+        raise _unwritable(folder, error) from error
+    _write_settings(folder, {node: node_toml(plan, node) for node in plan.nodes})
+
+
+def _write_settings(folder: Path, texts: dict[NodePlan, str]) -> None:
+    try:
+        for node, text in texts.items():
+            node.folder.mkdir(exist_ok=True)
+            node.config.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> CliError:
+    return CliError(f"cannot write into {folder}: {error.strerror}", "--data OTHER")
 
 
 def write_cluster_json(folder: Path, plan: ClusterPlan, running: list[NodeProcess]) -> None:
@@ -165,7 +187,9 @@ def up(options: UpOptions, say: Callable[[str], None]) -> int:
     _stop_on_signals()
     try:
         founding = not (options.folder / "cluster.json").exists()
-        started += [processes.start(node, founding, not options.detach) for node in missing]
+        started += [
+            processes.start(node, founding, not options.detach, node.joins) for node in missing
+        ]
         by_id = {one.plan.id: one for one in (*running, *started)}
         everyone = [by_id[node.id] for node in plan.nodes]
         say(f"starting {len(started)} of {len(plan.nodes)} nodes in {options.folder} ...")
@@ -314,6 +338,18 @@ def _greeting(plan: ClusterPlan, options: UpOptions) -> str:
         f"  curl '{first.url}/query?level=error&limit=5'",
         f"  {first.url}/ in a browser: nodes, search, rows over time",
     ]
+    for spare in _spares(plan):
+        lines.append(f"{spare} keeps no rows yet: `{_command()} nodes add {spare} --wait{server}`")
     if not options.detach:
         lines.append("Ctrl-C stops the nodes; the data stays.")
     return "\n".join(lines)
+
+
+def _spares(plan: ClusterPlan) -> list[str]:
+    """Nodes that were added later and own no shard."""
+    added = [one.id for one in plan.nodes if one.joins]
+    answer = processes.ask(plan.nodes[0], "/cluster/shards") if added else None
+    if answer is None:
+        return []
+    owners = {owner for shard in answer[1].get("shards", ()) for owner in shard["owners"]}
+    return [one for one in added if one not in owners]

@@ -23,7 +23,10 @@ PORT_NAMES = ("http", "peer", "raft")
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """One node on this machine. `folder` holds its settings, its log and its data."""
+    """One node on this machine. `folder` holds its settings, its log and its data.
+
+    `joins`: the cluster was there before it, so it waits as a spare until `nodes add` gives it shards.
+    """
 
     id: str
     folder: Path
@@ -31,6 +34,7 @@ class NodePlan:
     peer_port: int
     raft_port: int
     host: str = "127.0.0.1"
+    joins: bool = False
 
     @property
     def config(self) -> Path:
@@ -105,20 +109,62 @@ def plan_cluster(
         raise CliError(
             f"--rf {replicas} needs as many nodes, there are {nodes}", f"--nodes {replicas}", USAGE
         )
-    last = port_base + PORT_STEP * (nodes - 1) + len(PORT_NAMES) - 1
-    if port_base < 1 or last > 65_535:
-        raise CliError(f"ports {port_base}..{last} do not exist", "a lower --port-base", USAGE)
-    plans = []
-    for number in range(nodes):
-        name, base = f"node{number + 1}", port_base + PORT_STEP * number
-        plans.append(NodePlan(name, folder / name, base, base + 1, base + 2))
-    return ClusterPlan(cluster_id, tuple(plans), replicas or min(3, nodes))
+    numbers = range(1, nodes + 1)
+    plans = tuple(_node(folder, k, port_base + PORT_STEP * (k - 1)) for k in numbers)
+    return ClusterPlan(cluster_id, plans, replicas or min(3, nodes))
+
+
+def grown(plan: ClusterPlan, folder: Path, nodes: int) -> tuple[NodePlan, ...]:
+    """The nodes that an existing cluster lacks to have `nodes`, on the ports after its last.
+
+    Raises:
+        CliError: it has more, or there cannot be so many.
+    """
+    held = len(plan.nodes)
+    if nodes < held:
+        raise CliError(
+            f"the cluster in {folder} has {held} nodes, which `up` does not take away",
+            "leave --nodes out; `nodes remove NODE --wait` takes a node's rows from it",
+            USAGE,
+        )
+    if nodes > NODES_MAX:
+        raise CliError(f"--nodes is from 1 to {NODES_MAX}, not {nodes}", code=USAGE)
+    names = {one.id for one in plan.nodes}
+    free = [k for k in range(1, NODES_MAX + held + 1) if f"node{k}" not in names]
+    base = max(one.http_port for one in plan.nodes)
+    return tuple(
+        _node(folder, number, base + PORT_STEP * (k + 1), joins=True)
+        for k, number in enumerate(free[: nodes - held])
+    )
+
+
+def _node(folder: Path, number: int, base: int, joins: bool = False) -> NodePlan:
+    last = base + len(PORT_NAMES) - 1
+    if base < 1 or last > 65_535:
+        raise CliError(f"ports {base}..{last} do not exist", "a lower --port-base", USAGE)
+    name = f"node{number}"
+    return NodePlan(name, folder / name, base, base + 1, base + 2, joins=joins)
 
 
 def node_toml(cluster: ClusterPlan, node: NodePlan) -> str:
-    """The settings file of one node. Relative paths start at the file."""
+    """The settings file of a node of a new cluster. Relative paths start at the file."""
     n, w, r = cluster.quorum
-    tables: dict[str, dict[str, Any]] = {
+    table = {
+        "id": cluster.id,
+        "secret_file": "../secret",
+        "managers": {one.id: f"{one.host}:{one.raft_port}" for one in cluster.managers},
+        "peers": {one.id: f"{one.host}:{one.peer_port}" for one in cluster.nodes},
+        "storage": [one.id for one in cluster.nodes],
+        "n": n,
+        "w": w,
+        "r": r,
+    }
+    return settings_text(node, table)
+
+
+def settings_text(node: NodePlan, cluster: Mapping[str, Any]) -> str:
+    """The settings file of `node`, with the `[cluster]` table that all nodes of a cluster have alike."""
+    tables: dict[str, Mapping[str, Any]] = {
         "node": {
             "id": node.id,
             "roles": ["ingestor", "storage", "query", "dashboard"],
@@ -128,16 +174,7 @@ def node_toml(cluster: ClusterPlan, node: NodePlan) -> str:
             "peer_port": node.peer_port,
             "raft_port": node.raft_port,
         },
-        "cluster": {
-            "id": cluster.id,
-            "secret_file": "../secret",
-            "managers": {one.id: f"{one.host}:{one.raft_port}" for one in cluster.managers},
-            "peers": {one.id: f"{one.host}:{one.peer_port}" for one in cluster.nodes},
-            "storage": [one.id for one in cluster.nodes],
-            "n": n,
-            "w": w,
-            "r": r,
-        },
+        "cluster": cluster,
     }
     head = "# Written by `quorumlog up`; yours to edit. Each setting: docs/operations.md\n"
     return head + "".join(f"\n[{name}]\n{_table(table)}" for name, table in tables.items())
@@ -166,7 +203,10 @@ def existing_cluster(folder: Path, tables: Mapping[str, Mapping[str, Any]]) -> C
         for name, content in tables.items():
             node = content["node"]
             http, peer, raft = (int(node[f"{kind}_port"]) for kind in PORT_NAMES)
-            nodes.append(NodePlan(str(node["id"]), folder / name, http, peer, raft))
+            known = str(node["id"]) in content["cluster"]["storage"]
+            nodes.append(
+                NodePlan(str(node["id"]), folder / name, http, peer, raft, joins=not known)
+            )
         cluster = next(iter(tables.values()))["cluster"]
         nodes.sort(key=lambda one: one.http_port)
         return ClusterPlan(str(cluster["id"]), tuple(nodes), int(cluster["n"]))

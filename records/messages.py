@@ -239,6 +239,49 @@ class SealRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class EpochSealed:
+    """What an owner says when a producer's epoch is sealed. Everything below `newest` is refused from now on.
+
+    `raised`: this very call made it the newest. So one caller at most hears it of an owner and an epoch,
+    and nobody if that one's answer is lost.
+    """
+
+    newest: int
+    raised: bool
+
+    def to_head(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"epoch": self.newest, "raised": self.raised}
+
+    @classmethod
+    def from_head(cls, head: dict[str, Any]) -> "EpochSealed":
+        """The inverse."""
+        return cls(
+            int(head["epoch"]), bool(head.get("raised", False))
+        )  # older nodes do not know it
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerStates:
+    """Every epoch known of a producer, ascending. `hole`: damage took entries of the shard, and they are not
+    all back (see ScanReply): what is told is true, and need not be all that was acknowledged.
+    """
+
+    states: tuple[ProducerState, ...]
+    hole: bool = False
+
+    def to_head(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"states": [one.to_list() for one in self.states], "hole": self.hole}
+
+    @classmethod
+    def from_head(cls, head: dict[str, Any]) -> "ProducerStates":
+        """The inverse."""
+        states = tuple(ProducerState.from_list(one) for one in head["states"])
+        return cls(states, bool(head.get("hole", False)))  # older nodes say nothing of it
+
+
+@dataclass(frozen=True, slots=True)
 class ProducersRequest:
     """List producer epochs of `shards`: those with gaps, or those of a service.
 

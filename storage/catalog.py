@@ -145,6 +145,10 @@ class Checkpointer:
         self.engine.dirty_fences.update(self.engine.fences)
         holdings.holes.dirty = bool(holdings.holes)
 
+    def holes(self) -> list[HoleRow]:
+        """What a new catalog must say at once."""
+        return self.engine.holdings.holes.rows()
+
     @property
     def flushed(self) -> Position:
         """The log position up to which batches were made."""
@@ -244,17 +248,19 @@ class Catalog:
         return db
 
     def create(self, holes: Iterable[HoleRow] = ()) -> None:
-        """Throws away what is there and begins empty, but for `holes`."""
+        """Throws away what is there and begins empty, but for `holes`, which are there with their table."""
         self.close()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-        self._db = self._connect()
-        self._db.executescript(_SCHEMA)
-        self._db.execute(_THINNED)
-        self._db.execute(_HOLES)
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executemany("INSERT INTO holes VALUES (?,?,?,?)", holes)
-        self._db.execute("INSERT INTO meta VALUES ('version', ?)", (VERSION,))
+        db = self._db = self._connect()
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("BEGIN")
+        db.execute(_HOLES)
+        db.executemany("INSERT INTO holes VALUES (?,?,?,?)", holes)
+        db.execute("COMMIT")
+        db.executescript(_SCHEMA)
+        db.execute(_THINNED)
+        db.execute("INSERT INTO meta VALUES ('version', ?)", (VERSION,))
 
     def close(self) -> None:
         """Closes the database."""
@@ -348,7 +354,7 @@ class Catalog:
             self._db.executemany("UPDATE thinned SET block = ? WHERE block = ?", pairs)
             self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            _roll_back(self._db)
             raise
 
     def _load_epochs(self, engine: Engine) -> None:
@@ -380,15 +386,18 @@ class Catalog:
             return repr(error)
         return "" if found and found[0] == "ok" else str(found and found[0])
 
-    def holes_left(self) -> list[HoleRow]:
-        """What a catalog that is not usable as a whole still says of holes; it is about to be made anew."""
+    def holes_left(self) -> list[HoleRow] | None:
+        """What a catalog that is not usable as a whole still says of holes; None: nothing.
+
+        It is about to be made anew.
+        """
         if not self.path.exists():
-            return []
+            return None
         try:
             with closing(self._connect()) as db:
                 return db.execute(_HOLE_ROWS).fetchall()
-        except sqlite3.Error:  # the log and the segments are all there is
-            return []
+        except sqlite3.Error:
+            return None
 
     def notes(self) -> list[QuarantineNote]:
         """All quarantine notes."""
@@ -423,8 +432,14 @@ class Catalog:
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?,?)", pairs)
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            _roll_back(db)
             raise
+
+
+def _roll_back(db: sqlite3.Connection) -> None:
+    """Unless SQLite has, as it does where the disk is full: the error that is told is the first."""
+    if db.in_transaction:
+        db.execute("ROLLBACK")
 
 
 def _spans(values: Iterable) -> tuple[tuple[int, int], ...]:

@@ -215,6 +215,21 @@ class Engine:
         self._set_fence(request.shard, request.epoch, request.leader)
         return Record(RecordType.FENCE, [request.shard, request.epoch, request.leader])
 
+    def claim_producer(
+        self, shard: int, producer: ProducerKey, epoch: int, ring_epoch: int
+    ) -> tuple[Record, bool]:
+        """As `seal_producer`, by who knows the newest ring; and whether this call raised it.
+
+        No other call does, also if the record does not become durable: then nobody is told that he did.
+
+        Raises:
+            StaleRingEpoch: this node knows a newer ring.
+        """
+        if ring_epoch < self.ring_epoch:
+            raise StaleRingEpoch("a newer ring is known here", epoch=self.ring_epoch)
+        raised = epoch > self.holdings.producers.newest_epoch(shard, producer)
+        return self.seal_producer(shard, producer, epoch), raised
+
     def seal_producer(self, shard: int, producer: ProducerKey, epoch: int) -> Record:
         """Makes `epoch` the newest if it is greater; the record must be durable before the answer."""
         newest = self.holdings.producers.raise_newest(shard, producer, epoch)

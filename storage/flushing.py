@@ -45,9 +45,13 @@ class CatalogFlusher:
         return await asyncio.shield(self._task)
 
     async def _remake(self) -> bool:
-        self._checkpointer.forget()
-        await self._chores.run(self._catalog.create)
+        await self._begin_anew()
         return await self._write()
+
+    async def _begin_anew(self) -> None:
+        """An empty catalog, but for the holes: nothing else on disk tells of them."""
+        self._checkpointer.forget()
+        await self._chores.run(self._catalog.create, self._checkpointer.holes())
 
     async def _write(self) -> bool:
         if not self._checkpointer.changed:
@@ -60,7 +64,9 @@ class CatalogFlusher:
         except Exception as error:  # noqa: BLE001 - it is only a checkpoint: made anew, from memory
             log.error("the catalog could not be written", error=error)
             self._failed()
-            self._checkpointer.forget()
-            await self._chores.run(self._catalog.create)
+            try:
+                await self._begin_anew()
+            except Exception as error:  # noqa: BLE001 - the next flush tries again
+                log.error("no catalog can be made", error=error)
             return False
         return True

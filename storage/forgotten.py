@@ -8,25 +8,25 @@ from dataclasses import replace
 
 from records.block import ProducerKey, Spans
 from records.intervals import SeqIntervals
-from records.messages import ProducerState
+from records.messages import ProducerState, ProducerStates
 from records.timestamps import MIN_MICROS
 from storage.holdings import Holdings
 from storage.producers import GroupKey
 
 
-def states_of(holdings: Holdings, shard: int, producer: ProducerKey) -> list[ProducerState]:
+def states_of(holdings: Holdings, shard: int, producer: ProducerKey) -> ProducerStates:
     """Every known epoch of a producer, ascending; `gone` where a watermark passed rows above `told`.
 
     Nothing is said to be gone while the shard has a hole: what lacks then may be damaged, not dropped.
     """
     states = holdings.producers.states(shard, producer)
+    if holdings.holes.within((shard,)):
+        return ProducerStates(tuple(states), hole=True)
     tenant, service, _ = producer
-    marked = holdings.retention.mark(tenant, service) > MIN_MICROS
-    if not marked or holdings.holes.within((shard,)):
-        return states
-    return [
-        replace(state, gone=_gone(holdings, (shard, *state.producer), state)) for state in states
-    ]
+    if holdings.retention.mark(tenant, service) > MIN_MICROS:
+        gone = (_gone(holdings, (shard, *one.producer), one) for one in states)
+        states = [replace(one, gone=lost) for one, lost in zip(states, gone, strict=True)]
+    return ProducerStates(tuple(states))
 
 
 def _gone(holdings: Holdings, key: GroupKey, state: ProducerState) -> Spans:

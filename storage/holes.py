@@ -112,6 +112,11 @@ class Holes:
         found = ((shard, self._of(shard)) for shard in shards) if self else ()
         return {s: one.number for s, one in found if one is not None and one.until <= until}
 
+    def lacking(self, shards: Iterable[int]) -> int:
+        """How many entries are known to lack of `shards`."""
+        found = (self._holes.get(shard) for shard in shards)
+        return sum(len(one.lacking or ()) for one in found if one is not None)
+
     def _of(self, shard: int) -> _Hole | None:
         own = self._holes.get(shard)
         every = None if shard in self._whole else self._everywhere

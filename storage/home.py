@@ -91,6 +91,10 @@ class Home:
         numbers = [int(stem) for stem in aside if stem.isdecimal()]
         return max([0, *segment_files(self.segments), *numbers])
 
+    def has_damaged(self) -> bool:
+        """Whether anything was ever set aside here for damage. (A torn end of the log is none.)"""
+        return any(not path.name.endswith(".torn") for path in self.quarantine.glob("*"))
+
     def keep_damaged(self, path: Path, offset: int, length: int) -> None:
         """Keeps a damaged block's bytes for inspection; what cannot be read is left out and logged.
 

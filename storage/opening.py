@@ -61,8 +61,10 @@ class Opened:
             self.rebuilt = True
             log.info("the catalog is made anew", reason=str(error))
             engine = Engine()
-            engine.holdings.holes.load(self.catalog.holes_left())
-            if isinstance(error, FilesLost):
+            holes = self.catalog.holes_left()
+            engine.holdings.holes.load(holes or ())
+            forgotten = holes is None and home.has_damaged()  # it is not known what of it is back
+            if isinstance(error, FilesLost) or forgotten:
                 engine.holdings.holes.add_everywhere(0)
             return engine, Position(0, 0)
 

@@ -12,16 +12,15 @@ import pyarrow as pa
 
 from records.block import ProducerKey
 from records.block_codec import EncodedBlock
-from records.errors import (
-    BlockCorrupt,
-    NotReady,
-)
+from records.errors import BlockCorrupt, NotReady
 from records.ids import EntryId
 from records.messages import (
     EntriesReply,
     EntriesRequest,
+    EpochSealed,
     ProducersRequest,
     ProducerState,
+    ProducerStates,
     PutOptions,
     PutReply,
     RowName,
@@ -425,7 +424,7 @@ class StorageService(RetentionDoor, WriteDoor):
         await self._puts.append([record])
         failpoint("seal.after")
 
-    async def producer_states(self, shard: int, producer: ProducerKey) -> list[ProducerState]:
+    async def producer_states(self, shard: int, producer: ProducerKey) -> ProducerStates:
         """Every epoch known of a producer, ascending: what an acknowledgement may count."""
         self._check_ready()
         self._engine.holdings.vouch(self._clock.wall_micros())
@@ -436,13 +435,15 @@ class StorageService(RetentionDoor, WriteDoor):
         self._check_ready()
         return self._engine.holdings.producers.listed(request)
 
-    async def seal_producer_epoch(self, shard: int, producer: ProducerKey, epoch: int) -> int:
-        """Makes `epoch` the newest if it is greater; durable when it returns the newest."""
+    async def seal_producer_epoch(
+        self, shard: int, producer: ProducerKey, epoch: int, ring_epoch: int
+    ) -> EpochSealed:
+        """Makes `epoch` the newest if it is greater; durable when it returns. Raises StaleRingEpoch."""
         self._check_writable()
-        record = self._engine.seal_producer(shard, producer, epoch)
+        record, raised = self._engine.claim_producer(shard, producer, epoch, ring_epoch)
         await self._puts.append([record])
         failpoint("seal.producer")
-        return self._engine.holdings.producers.newest_epoch(shard, producer)
+        return EpochSealed(self._engine.holdings.producers.newest_epoch(shard, producer), raised)
 
     def observe_epochs(self, ring_epoch: int, shard_epochs: dict[int, int]) -> None:
         """Raises what this node knows, from the metadata snapshot."""

@@ -22,7 +22,7 @@ import storage.putting
 import storage.service
 import storage.wal
 from chaos.mutants.planting import Place, mutant
-from records.messages import EntryStatus
+from records.messages import EntryStatus, EpochSealed
 from storage.judge import Judge, Judgement
 
 
@@ -113,8 +113,38 @@ def _() -> Sequence[Place]:
     faults=("newer producer", "newer producer", "power all", "power all", "leader"),
 )  # fmt: skip
 def _() -> Sequence[Place]:
-    async def seal(self: Any, shard: int, producer: Any, epoch: int) -> int:
-        self._engine.seal_producer(shard, producer, epoch)
-        return self._engine.holdings.producers.newest_epoch(shard, producer)
+    async def seal(
+        self: Any, shard: int, producer: Any, epoch: int, ring_epoch: int
+    ) -> EpochSealed:
+        _, raised = self._engine.claim_producer(shard, producer, epoch, ring_epoch)
+        newest = self._engine.holdings.producers.newest_epoch(shard, producer)
+        return EpochSealed(newest, raised)
 
     return [(storage.service.StorageService, "seal_producer_epoch", seal)]
+
+
+@mutant(
+    "full disks said to be definite while a try is under way", "I3", "I2", "I7",
+    faults=("full",) * 8, delay=0.1,
+)  # fmt: skip
+def _() -> Sequence[Place]:
+    real = ingestor.outcomes.Submission.expire
+
+    def expire(self: Any, *, over: bool = False) -> None:
+        real(self, over=True)
+
+    return [(ingestor.outcomes.Submission, "expire", expire)]
+
+
+@mutant(
+    "producer epoch issued though another call raised it", "I11",
+    faults=("zombie",) * 6 + ("newer producer",) * 6,
+)  # fmt: skip
+def _() -> Sequence[Place]:
+    real = ingestor.recovery.Recovery.seal_epoch
+
+    async def seal(self: Any, *args: Any) -> bool:
+        await real(self, *args)
+        return True
+
+    return [(ingestor.recovery.Recovery, "seal_epoch", seal)]

@@ -8,6 +8,7 @@ from typing import Any
 import cluster.anti_entropy
 import cluster.handoff
 import ingestor.block_put
+import query.scatter
 import storage.compaction
 import storage.compaction_merge
 import storage.fetch
@@ -19,6 +20,7 @@ import storage.scrub
 import storage.scrub_read
 import storage.segment_open
 import storage.segment_write
+import storage.service
 from chaos.mutants.planting import Place, mutant
 from chaos.sim.healing import ANTI_ENTROPY, COMPACTION, HINTS, SCRUB
 from chaos.sim.plan import ROTS
@@ -196,6 +198,30 @@ def _() -> Sequence[Place]:
         await real(self, dropped, kind)
 
     return [(storage.scrub.Scrub, "_set_aside", set_aside)]
+
+
+@mutant(
+    "an owner that lost entries to damage counts to R", "I4", parts=(SCRUB,),
+    faults=(*ROTTING, "partition", "partition", "one way", "kill"),
+)  # fmt: skip
+def _() -> Sequence[Place]:
+    def counted(self: Any, shard: int) -> int:
+        return len(self.digests.get(shard, ()))
+
+    return [(query.scatter.Scattered, "counted", counted)]
+
+
+@mutant(
+    "an owner that lost entries to damage is heard at a takeover", "I5", parts=(SCRUB,),
+    faults=(*ROTTING, "partition", "kill", *("leader",) * 5),
+)  # fmt: skip
+def _() -> Sequence[Place]:
+    real: Any = storage.service.states_of
+
+    def states_of(*args: Any) -> Any:
+        return replace(real(*args), hole=False)
+
+    return [(storage.service, "states_of", states_of)]
 
 
 @mutant("entries of a damaged block stay in the trees", "I8", "I14", parts=(SCRUB,), faults=ROTTING)

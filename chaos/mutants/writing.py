@@ -57,7 +57,7 @@ def _() -> Sequence[Place]:
 
 @mutant("new shard leader starts with empty sequences", "I5", loss=0.2, faults=("leader",) * 5)
 def _() -> Sequence[Place]:
-    async def refresh(*_: object) -> list[str]:
+    async def refresh(*_: object, **__: object) -> list[str]:
         return []
 
     return [(ingestor.recovery.Recovery, "refresh", refresh)]

@@ -59,6 +59,8 @@ class Traffic:
     on_ack: Callable[[str, "Writer | None", Iterable[int], bytes, int], None]
     #: (op, node, log index that the node knew when it was asked, names of rows) of each answer to a read.
     pages: list[tuple[int, str, int, list[str]]] = field(default_factory=list)
+    #: (client, batch, rows) of each batch without numbers that was acknowledged, by its content.
+    posted: dict[bytes, tuple[str, Batch, Range]] = field(default_factory=dict)
     #: Rows for which other bytes were acknowledged.
     lies: set[str] = field(default_factory=set)
     over: bool = False
@@ -178,8 +180,18 @@ class Writer:
             await asyncio.gather(*sends)
             await asyncio.sleep(self._dice.uniform(0.01, 0.3))
 
-    async def _send(self, first: int, last: int) -> None:
-        traffic, target = self._traffic, self._target
+    async def push(self, node: str, rows: int = 3) -> None:
+        """The next rows to a node by name, whoever leads: as a producer with a second connection does."""
+        first = min(self.told + 1, self.last)
+        await self._send(first, min(self.last, first + rows - 1), node)
+
+    async def again(self) -> None:
+        """All that was acknowledged once more, in batches of its own."""
+        for first in range(1, self.told + 1, 4):
+            await self._send(first, min(self.told, first + 3))
+
+    async def _send(self, first: int, last: int, node: str = "") -> None:
+        traffic, target = self._traffic, node or self._target
         op = traffic.invoke(self.name, APPEND, target, [(first, last)])
         batch, since = self.batch(first, last), traffic.knows(target)
 
@@ -240,7 +252,7 @@ async def agent(traffic: Traffic, name: str, posts: int) -> int:
     acked: list[tuple[Batch, Range]] = []
     for _ in range(posts):
         if acked and dice.chance(0.4):
-            await _post(traffic, name, dice.pick(list(traffic.nodes)), *dice.pick(acked))
+            await post(traffic, name, dice.pick(list(traffic.nodes)), *dice.pick(acked))
         last = first + dice.number(0, 4)
         table = traffic.table(name, range(first, last + 1), seq=False)
         tries, generation, doubt = 0, 0, False
@@ -250,7 +262,7 @@ async def agent(traffic: Traffic, name: str, posts: int) -> int:
             content = hashlib.sha256(f"{traffic.corpus.seed} {name} {first} {generation}".encode())
             batch = Batch("default", table, Identity(b"scope", content.digest()[:16]))
             targets = dice.shuffled(list(traffic.nodes))[: 2 if dice.chance(0.25) else 1]
-            posts_now = [_post(traffic, name, one, batch, (first, last)) for one in targets]
+            posts_now = [post(traffic, name, one, batch, (first, last)) for one in targets]
             told = await asyncio.gather(*posts_now)
             outcome = OK if OK in told else UNKNOWN if UNKNOWN in told else FAIL
             if outcome == OK:
@@ -267,7 +279,8 @@ async def agent(traffic: Traffic, name: str, posts: int) -> int:
     return 0
 
 
-async def _post(traffic: Traffic, name: str, node: str, batch: Batch, rows: Range) -> str:
+async def post(traffic: Traffic, name: str, node: str, batch: Batch, rows: Range) -> str:
+    """One batch without numbers to one node; the outcome."""
     op, since = traffic.invoke(name, APPEND, node, [rows]), traffic.knows(node)
 
     async def write(target: SimNode) -> Any:
@@ -280,6 +293,7 @@ async def _post(traffic: Traffic, name: str, node: str, batch: Batch, rows: Rang
         traffic.returned(op, outcome_of(error), {"error": error.code})
         return outcome_of(error)
     traffic.returned(op, OK)
+    traffic.posted[batch.identity.content] = name, batch, rows
     traffic.on_ack(name, None, range(rows[0], rows[1] + 1), batch.identity.content, since)
     return OK
 

@@ -31,9 +31,12 @@ from chaos.sim.network import SimNetwork
 from chaos.sim.node import OWNER, SimNode, Tasks
 from chaos.sim.operating import Operator
 from chaos.sim.owning import Removals
-from chaos.sim.plan import HIDES, HINTS_LOST, MOVES, ROTS, SECONDS, Fault, Plan
+from chaos.sim.plan import HIDES, HINTS_LOST, MOVES, RIFTS, ROTS, SECONDS, SPLIT, WIPE, Fault, Plan
+from chaos.sim.rifts import Rifts
 from chaos.sim.rot import altered_rows, lose_hints, rot
+from chaos.sim.splitting import Splitter
 from chaos.sim.steering import MANAGERS, conduct, found
+from chaos.sim.wiping import Wiper
 from cluster.consensus import CommandRefused
 from records.errors import QuorumlogError
 from ring.serde import from_dict, to_dict
@@ -63,7 +66,9 @@ class World:
         self._writing: list[asyncio.Task[None]] = []
         self.unfinished: dict[str, int] = {}
         self._down: dict[str, int] = {}
+        #: Who hears nothing of the agreed log; who does, whatever links are cut.
         self._deaf: set[str] = set()
+        self._heard: set[str] = set()
         self._downtimes: list[FaultRecord] = []
         self._restart_seconds = 1.0
         #: Names of rows that watermarks and deletes hide at some time.
@@ -76,7 +81,7 @@ class World:
         self.log = SimLog(self.dice.fork("log"), self._reaches_majority)
         found(self.log, NODES, (N, W, R), SHARDS)
         dice = self.dice
-        ids = (*NODES, *(SPARES if self.plan.has(MOVES) else ()))
+        ids = (*NODES, *(SPARES if self.plan.moves else ()))
         skews = {id: dice.uniform(-self.plan.skew, self.plan.skew) for id in ids}
         self.nodes = {
             id: SimNode(id, self.network, self.log, self.tasks, dice, skews[id], self.plan.parts)
@@ -96,6 +101,12 @@ class World:
             self.nodes, self.network, corpus, dice.fork("clients"), [], {}, [], self.broken, self.acks.acked
         )  # fmt: skip
         self.acks.begin(self.traffic)
+        self.rifts = Rifts(
+            self.nodes, NODES, self.log, self.network, self.election, self.traffic, self.mover, self._deaf,
+            self._heard, dice.fork("rifts"), self._crash, self._revive, self._employ,
+        )  # fmt: skip
+        lives = self._crash, self._revive, self.rifts.thin
+        self.wiper = Wiper(self.nodes, self.log, self.mover, self.broken, *lives)
         looking = asyncio.create_task(Looks(self.log, self.broken).run(self.nodes.values()))
         if self.plan.has(ROTS):
             for node in self.nodes.values():
@@ -108,7 +119,7 @@ class World:
 
     def _steer(self) -> None:
         """Who leads and who moves shards, in runs that need it."""
-        steered = self.plan.has((*MOVES, *HIDES))
+        steered = self.plan.steered
         self.conduct = conduct(self.dice.fork("conduct"), steered)
         self.acks = Acks(self.log, self.nodes, self.broken)
         self.removals = Removals(self.log, self.nodes, self.broken, self.bitten)
@@ -120,6 +131,7 @@ class World:
             self.nodes, SPARES, self.log, self.network, self.election, operator, hands
         )  # fmt: skip
         self.hider = Hider(operator, self.log)
+        self.splitter = Splitter(operator, self.writers, self._newer_producer)
         if steered:
             self.log.election = self.election
             loops = self.election.run(), self.removals.run()
@@ -157,7 +169,8 @@ class World:
             await asyncio.wait(left, timeout=0.1)
 
     def _reaches_majority(self, node: str) -> bool:
-        return node not in self._deaf and self.network.reaches_one(node, NODES)
+        near = node in self._heard or self.network.reaches_one(node, NODES)
+        return near and node not in self._deaf
 
     def _weather(self, plan: Plan) -> None:
         weather = self.network.weather
@@ -186,7 +199,7 @@ class World:
         await reader
         await watcher
         await self._heal()
-        changing = asyncio.create_task(self.mover.ended())
+        changing = asyncio.create_task(self._changed())
         everything = [*self._writing, *posts.values()]
         done, late = await asyncio.wait(everything, timeout=HEAL_SECONDS)
         failed = self._failures(done)
@@ -208,9 +221,19 @@ class World:
                 self.unfinished[one.name] = one.last - one.told
         if left := await changing:
             self.broken.append(("L2", left))
-        if self.plan.has(MOVES):  # whom is read is another by now
+        if self.plan.moves:  # whom is read is another by now
             for id in self._present:
                 await read(traffic, id)
+
+    async def _changed(self) -> str:
+        """Waits for changes of the ring; what is left of them."""
+        await self.wiper.ended()
+        return await self.mover.ended()
+
+    def _employ(self, writer: Writer) -> None:
+        """It sends from now on until it is done."""
+        self.writers.append(writer)
+        self._writing.append(asyncio.create_task(writer.run()))
 
     def _failures(self, done: Iterable[asyncio.Task[Any]]) -> int:
         """How many clients broke off: each is a bug, theirs or the product's."""
@@ -264,6 +287,12 @@ class World:
             await self.mover.inflict(fault)
         elif kind in HIDES:
             await self.hider.inflict(fault)
+        elif kind in RIFTS:
+            await self.rifts.inflict(fault)
+        elif kind == WIPE:
+            await self.wiper.inflict(node, fault)
+        elif kind == SPLIT:
+            await self.splitter.inflict(fault)
         elif kind == "newer producer":
             await self._newer_producer(fault.who % 2)
         elif kind == "zombie":
@@ -344,29 +373,38 @@ class World:
             self.broken.append(("I10", f"{kind} was refused: {error}"))
 
     async def _newer_producer(self, number: int) -> None:
-        """A producer lost its log: it asks for an epoch and begins anew; the old one lives on."""
+        """A producer lost its log: it asks for an epoch and begins anew; the old one lives on.
+
+        Two of its hosts ask, each node that may lead: whoever gets an epoch has it alone.
+        """
         old = self.writers[number]
         dice = self.dice.fork("epoch", number)
+
+        async def ask(node: SimNode) -> int:
+            limit = Deadline.after(node.clock, 1.0)
+            args = "default", old.service, old.producer, limit
+            return await node.writer.new_producer_epoch(*args)
+
         for _ in range(6):
-            target = dice.pick(NODES)
-
-            async def ask(node: SimNode) -> int:
-                limit = Deadline.after(node.clock, 1.0)
-                args = "default", old.service, old.producer, limit
-                return await node.writer.new_producer_epoch(*args)
-
-            try:
-                epoch = await self.traffic.ask(target, ask)
-            except QuorumlogError:
-                continue
-            if any(one.producer == old.producer and one.epoch == epoch for one in self.writers):
-                self.broken.append(("I11", f"producer epoch {epoch} was given twice"))
+            asking = [self.traffic.ask(one, ask) for one in NODES]
+            told = await asyncio.gather(*asking, return_exceptions=True)
+            if broken := [one for one in told if not isinstance(one, int | QuorumlogError)]:
+                raise broken[0]
+            for epoch in (one for one in told if isinstance(one, int)):
+                self._begin_epoch(old, epoch, at_once=dice.chance(0.5))  # else after the faults
+            if any(isinstance(one, int) for one in told):
                 return
-            self.bitten["newer producer"] += 1
-            self.writers.append(Writer(self.traffic, old.producer, epoch, 6))
-            if dice.chance(0.5):  # else it begins after the faults
-                self._writing.append(asyncio.create_task(self.writers[-1].run()))
+
+    def _begin_epoch(self, old: Writer, epoch: int, at_once: bool) -> None:
+        if any(one.producer == old.producer and one.epoch == epoch for one in self.writers):
+            self.broken.append(("I11", f"producer epoch {epoch} was given twice"))
             return
+        self.bitten["newer producer"] += 1
+        newer = Writer(self.traffic, old.producer, epoch, 6)
+        if at_once:
+            self._employ(newer)
+        else:
+            self.writers.append(newer)
 
     # -- lives
 
@@ -404,6 +442,8 @@ class World:
         self.network.cut.clear()
         self.network.slow.clear()
         self._deaf.clear()
+        self._heard.clear()
+        self.network.narrow.clear()
         self._weather(Plan())
         self.log.leaderless_until = 0.0
         self.mover.dead.clear()
@@ -446,7 +486,7 @@ class World:
                 self.broken.append(("L2", f"no complete read through {id} after the heal"))
         check_control(self.log, self.broken)
         check_order(traffic.ops, traffic.numbered, self.broken)
-        n = 0 if self.plan.has(MOVES) else N  # else who is away says nothing of one shard's owners
+        n = 0 if self.plan.moves else N  # else who is away says nothing of one shard's owners
         head = Head(
             "sim", self.seed, WALL_MICROS, tuple(present), n, W, R, traffic.services,
             tuple(traffic.numbered),

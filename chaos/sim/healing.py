@@ -76,7 +76,7 @@ class Healing:
     ) -> None:
         self._parts = parts
         self._handoff = Handoff(node, storage, views, replicas, transport, clock, metrics)
-        self._sync = SyncLoop(
+        self.sync = SyncLoop(
             node, storage, views, replicas, clock, metrics, REPAIR, admit=storage.admits
         )
 
@@ -94,4 +94,4 @@ class Healing:
         if HINTS in self._parts:
             spawn(self._handoff.run())
         if ANTI_ENTROPY in self._parts:
-            spawn(Supervisor("sync").forever(lambda: STEP_SECONDS, self._sync.step))
+            spawn(Supervisor("sync").forever(lambda: STEP_SECONDS, self.sync.step))

@@ -10,6 +10,7 @@ from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import SimFacts
 from chaos.sim.node import SimNode
 from chaos.sim.owning import owner_sets
+from chaos.sim.splitting import factor_of
 from cluster.state_types import ClusterState
 from records.ids import digest_id
 from ring.shards import shard_of
@@ -40,13 +41,19 @@ class Acks:
             return
         key = (TENANT, writer.service, writer.producer)
         held = {id: one.disk.seqs_on_platter(key, writer.epoch) for id, one in self._nodes.items()}
-        shard = shard_of(TENANT, writer.service, 1, writer.producer, shards)
+        factor = factor_of(self._log.newest, TENANT, writer.service, writer.epoch)
+        shard = shard_of(TENANT, writer.service, factor, writer.producer, shards)
         for number in numbers:
             having = {id for id, one in held.items() if number in one}
             self._judge(f"{client}:{number}", int(shard), having, since)
 
     def _judge_batch(self, client: str, content: bytes, shards: int, since: int) -> None:
-        wanted = {digest_id(content, str(shard).encode()): shard for shard in range(shards)}
+        service = self._traffic.services[client].encode()
+        wanted: dict[bytes, int] = {}
+        for shard in range(shards):
+            name = str(shard).encode()
+            away = digest_id(content, b"split", service, name)
+            wanted |= {digest_id(content, name): shard, digest_id(away, name): shard}
         found: dict[int, set[str]] = {}
         for id, node in self._nodes.items():
             for one in wanted.keys() & node.disk.contents_on_platter():

@@ -77,22 +77,22 @@ class Mover:
             await self.hands.arrive(spare)
         match fault.kind:
             case "join":
-                await self._node("add", spare)
+                await self.node("add", spare)
             case "join two":
                 await self.hands.arrive(self.spares[1])
-                await self._node("add", spare)
-                await self._node("add", self.spares[1])
+                await self.node("add", spare)
+                await self.node("add", self.spares[1])
             case "leave":
-                await self._node("remove", spare)
+                await self.node("remove", spare)
             case "replace" | "replace dead":
                 if fault.kind == "replace dead":
                     self.dead.add(who)
                     self.hands.crash(self.nodes[who], True)
-                await self._node("replace", who, {"with": spare})
+                await self.node("replace", who, {"with": spare})
             case "drain" | "remove":
-                await self._node(fault.kind, who)
+                await self.node(fault.kind, who)
             case "return":
-                await self._node("add", who)
+                await self.node("add", who)
             case "quorum":
                 more = self.nodes[spare].up and self.operator.dice.chance(0.5)
                 wanted = QUORUMS[3 if more else fault.who % 3]
@@ -102,7 +102,13 @@ class Mover:
             case _:
                 await self._abort(fault.seconds)
 
-    async def _node(self, action: str, id: str, body: dict[str, Any] | None = None) -> None:
+    async def replace(self, who: str) -> None:
+        """A spare takes a node's place."""
+        await self.hands.arrive(self.spares[0])
+        await self.node("replace", who, {"with": self.spares[0]})
+
+    async def node(self, action: str, id: str, body: dict[str, Any] | None = None) -> None:
+        """Asks for a change of one node's place in the ring."""
         await self._ask("node", body or {}, {"id": id, "action": action})
 
     async def _abort(self, seconds: float) -> None:

@@ -39,6 +39,8 @@ class SimNetwork:
         self._broken = broken
         self.weather = Weather()
         self.cut: set[tuple[str, str]] = set()
+        #: (source, target, operation) of requests that get lost.
+        self.narrow: set[tuple[str, str, str]] = set()
         self.slow: dict[str, float] = {}
         self.counts: Counter[str] = Counter()
         self.spawn: dict[str, Callable[[Serve, tuple[Any, ...]], asyncio.Task[Answer]]] = {}
@@ -54,9 +56,10 @@ class SimNetwork:
         others = [one for one in nodes if one != node]
         return any(not {(node, one), (one, node)} & self.cut for one in others)
 
-    async def lose(self, source: str, target: str, what: str) -> None:
+    async def lose(self, source: str, target: str, what: str, operation: str = "") -> None:
         """Does nothing, or lets a message vanish: silence for ever, or a reset."""
-        if (source, target) not in self.cut and not self.dice.chance(self.weather.loss):
+        gone = (source, target) in self.cut or (source, target, operation) in self.narrow
+        if not gone and not self.dice.chance(self.weather.loss):
             return
         self.counts[what] += 1
         if self.dice.chance(0.5):
@@ -74,7 +77,7 @@ class SimNetwork:
     ) -> Answer:
         request = self._wire(head), self._corrupted(payload)
         await asyncio.sleep(self.delay(source, target))
-        await self.lose(source, target, "request lost")
+        await self.lose(source, target, "request lost", operation)
         if target not in self.serve:
             raise ConnectionLost(f"{target} refused the connection", definite=True)
         args = (operation, *request, deadline)

@@ -17,10 +17,11 @@ from chaos.sim.steering import Asked, Conduct, Steering, moves_api, retention_ap
 from chaos.sim.taps import Fences, TappedDisk, TappedStorage, check_promises, tap_moves
 from chaos.sim.twins import SimMetrics, SimWorkers, hooks
 from cluster.replica_client import ReplicaSet
-from cluster.server import StorageOperations
 from cluster.view import ClusterView, ConsensusViews
 from ingestor.coordinator import WriteCoordinator
 from ingestor.write_settings import WriteSettings
+from node.splits_http import SplitsApi
+from node.store_door import StoreDoor
 from query.coordinator import ReadCoordinator
 from query.settings import QuerySettings
 from records.block_codec import EncodedBlock
@@ -77,6 +78,17 @@ class Tasks:
     def alive(self) -> list["asyncio.Task[Any]"]:
         """All that have not ended."""
         return [task for tasks in self._by_owner.values() for task in tasks]
+
+
+class _Peers:
+    """What peers may ask, by name: the part of a PeerServer that a door needs."""
+
+    def __init__(self) -> None:
+        self.operations: dict[str, Any] = {}
+
+    def add(self, operations: dict[str, Any]) -> None:
+        """Adds some."""
+        self.operations.update(operations)
 
 
 class SimViews(ConsensusViews):
@@ -169,7 +181,7 @@ class SimNode:
         check_promises(self.storage)
         tap_moves(self.storage)
         transport = SimTransport(self.id, self._network)
-        replicas = ReplicaSet(self.id, self.storage, transport, lambda _: True)
+        replicas = ReplicaSet(self.id, None, transport, lambda _: True)
         entropy = SeededEntropy(self._dice.number(0, 1 << 60))
         metrics, workers = self.metrics, SimWorkers()
         parts = self.consensus, self.storage, replicas, transport, self.clock, metrics
@@ -177,6 +189,9 @@ class SimNode:
         self._healing = Healing(
             self.id, self._parts, self.storage, views, replicas, transport, self.clock, metrics
         )
+        peers: Any = _Peers()
+        args = self.steering.moving, self._healing.sync
+        self.door = StoreDoor(self.id, self.storage, peers, replicas, *args)
         self.writer = WriteCoordinator(
             views, replicas, self.clock, entropy, metrics, WRITE, workers,  # pyright: ignore[reportArgumentType]
             self._healing.missed,
@@ -184,29 +199,20 @@ class SimNode:
         self.reader = ReadCoordinator(
             views, replicas, self.clock, metrics, QUERY, workers  # pyright: ignore[reportArgumentType]
         )  # fmt: skip
+        self.splits = SplitsApi(views, self.consensus, self.clock)
         self.moves = moves_api(self.consensus, self.steering)
         args = self.id, views, self.consensus, transport, self.clock, entropy
         self.retention = retention_api(*args, self.storage, self.reader)
-        await self.writer.start()
+        self.door.enter()
+        peers.add({**self.steering.membership.operations(), **self._healing.operations()})
+        self._network.spawn[self.id] = lambda serve, args: self.spawn(_awaited(serve, args))
+        self._network.serve[self.id] = self._serving(peers.operations)
+        self.spawn(self.steering.register(self.door))
         self.spawn(self.steering.follow())
         self._healing.start(self.spawn)
-        self._network.spawn[self.id] = lambda serve, args: self.spawn(_awaited(serve, args))
-        self._network.serve[self.id] = self._serving(self.steering.membership.operations())
-        if self.id in self.consensus.snapshot().members:
-            self._admit()  # its store is known
-        self.spawn(self._register())
-        self.up = True
-
-    async def _register(self) -> None:
-        await self.steering.register()
-        self._admit()
         self.steering.start()
-
-    def _admit(self) -> None:
-        """Peers may ask the store from now on."""
-        operations = {**StorageOperations(self.storage).table(), **self.steering.operations()}
-        operations |= {**self.steering.membership.operations(), **self._healing.operations()}
-        self._network.serve[self.id] = self._serving(operations)
+        await self.writer.start()
+        self.up = True
 
     async def asked(self, handler: Any, body: dict[str, Any], **match: str) -> None:
         """One request of the operator, answered by a handler of this node."""
@@ -221,6 +227,16 @@ class SimNode:
             return await operations[operation](head, payload, deadline)
 
         return serve
+
+    @property
+    def incarnation(self) -> str:
+        """That of its store."""
+        return f"{self.id}.{self.disk.wipes}"
+
+    def wipe(self) -> None:
+        """All that the store had and had promised is gone; the node is down."""
+        self.disk.wipe()
+        self.fences = Fences(self.id, self.broken)
 
     def crash(self, power: bool) -> None:
         """Ends this life: the process alone, or with `power` the machine, and what it had not synced."""

@@ -40,6 +40,18 @@ MERGE_KINDS = (
     "kill in sync directory",
 )
 HINTS_LOST = "hints lost"
+#: Rare orders of events (chaos.sim.rifts); some need a change of the ring, which they ask for themselves.
+RIFTS_OF_MOVES = ("outpaced", "lone copy")
+LOST = (
+    "put", "seal", "scan", "entries", "fetch", "producer_states", "seal_producer_epoch", "tree", "absent",
+    "hand_over", "entry_ids", "take_over", "raise_ring", "heartbeat",
+)  # fmt: skip
+RIFTS = (
+    "torn reign", "short seal", "deaf start", "again", *RIFTS_OF_MOVES, *(f"lost {one}" for one in LOST)
+)  # fmt: skip
+WIPE, SPLIT = "wipe", "split"
+#: What brings a change of the ring, or another leader, of its own.
+ALONE = (*RIFTS_OF_MOVES, WIPE, "torn reign", "short seal")
 #: Numbers of a plan that a shrinking may set to nothing.
 WEATHER = ("loss", "repeat", "corrupt", "delay", "lose_answers", "skew", "sync")
 
@@ -81,6 +93,16 @@ class Plan:
         """Whether some fault is of these kinds."""
         return any(one.kind in kinds for one in self.faults)
 
+    @property
+    def moves(self) -> bool:
+        """Whether shards may get other owners."""
+        return self.has((*MOVES, *RIFTS_OF_MOVES, WIPE))
+
+    @property
+    def steered(self) -> bool:
+        """Whether the nodes keep leases, change the ring and move watermarks on."""
+        return self.moves or self.has(HIDES)
+
     def less(self, part: str) -> "Plan":
         """The same without one of its parts."""
         return replace(self, parts=tuple(one for one in self.parts if one != part))
@@ -112,6 +134,10 @@ def draw(dice: Dice, nodes: int) -> Plan:
         # A copy that rots on one node, while another owner leaves, may be the last one: N-W is spent twice.
         faults = [one for one in faults if one.kind not in ROTS]
     faults += [*changes, *_hides(dice.fork("hides"), nodes)]
+    if rare := _rare(dice.fork("rare"), nodes, bool(changes)):
+        alone = any(one.kind in ALONE for one in rare)
+        faults = [one for one in faults if not (alone and one.kind in ROTS)]  # as above
+    faults += [*rare, *_splits(dice.fork("splits"), nodes)]
     return Plan(*weather, tuple(sorted(faults, key=lambda one: one.at)), parts)
 
 
@@ -147,6 +173,23 @@ def _hides(dice: Dice, nodes: int) -> list[Fault]:
     if not dice.chance(0.3):
         return []
     return [_one(dice, dice.pick(HIDES), nodes) for _ in range(dice.number(1, 3))]
+
+
+def _rare(dice: Dice, nodes: int, moving: bool) -> list[Fault]:
+    """Rare orders of events, or a lost disk, in some seeds."""
+    if not dice.chance(0.3):
+        return []
+    if not moving and dice.chance(0.4):
+        return [replace(_one(dice, dice.pick(ALONE), nodes), at=dice.uniform(0.3, 1.5))]
+    kinds = [one for one in RIFTS if one not in ALONE]
+    return [_one(dice, dice.pick(kinds), nodes) for _ in range(dice.number(1, 4))]
+
+
+def _splits(dice: Dice, nodes: int) -> list[Fault]:
+    """Services that are split, in some seeds."""
+    if not dice.chance(0.2):
+        return []
+    return [_one(dice, SPLIT, nodes) for _ in range(dice.number(1, 3))]
 
 
 def _one(dice: Dice, kind: str, nodes: int) -> Fault:

@@ -21,13 +21,13 @@ from cluster.membership import Membership
 from cluster.moves_http import MovesApi
 from cluster.replica_client import ReplicaSet
 from cluster.retention_keeper import RetentionSettings
-from cluster.server import Operation
 from cluster.state_types import Member
 from cluster.transport import Transport
 from cluster.view import ViewSource
 from node.moving import Moving
 from node.retaining import NodeRetention, spawn_keeper
-from node.retention_http import RetentionApi, progress_operation
+from node.retention_http import RetentionApi
+from node.store_door import StoreDoor
 from query.coordinator import ReadCoordinator
 from runtime.entropy import Entropy
 from runtime.tasks import Supervisor
@@ -97,9 +97,9 @@ class Steering:
         metrics: Any,
     ) -> None:
         self._conduct, self._consensus, self._metrics = conduct, consensus, metrics
+        self._store = storage
         self.supervisor = Supervisor(f"node {id}")
         self.retention = NodeRetention(storage)
-        self._storage = storage
         manages = id in MANAGERS
         self.keeper = LeaseKeeper(id, consensus, clock, FOUNDING, rules=RULES) if manages else None
         me = Member(id, ROLES, 0, raft=id if manages else "", store=storage.incarnation)
@@ -112,23 +112,19 @@ class Steering:
         self.moving = Moving(settings, *args, clock, metrics)
         self.registered = False
 
-    def operations(self) -> dict[str, Operation]:
-        """What peers may ask once the store is admitted."""
-        return {**progress_operation(self._storage), **self.moving.operations()}
-
-    async def register(self) -> None:
-        """Until the node is a member; then its store hides what the state hides, and reads are served."""
-        await self.membership.register()
+    async def register(self, door: StoreDoor) -> None:
+        """Until the node is a member; then its store hides what the state hides, and is open. For ever."""
+        await self.membership.register(door.refused)
+        door.admitted()
         self.registered = True
-        self.moving.open_local(self._storage)
         self.retention.observe(self._consensus.snapshot())
+        if self._conduct.steered:
+            await self.supervisor.forever(lambda: BEAT_SECONDS, self.membership.beat)
 
     def start(self) -> None:
         """Begins the loops that only some seeds need; they end with the node's life."""
         if not self._conduct.steered:
             return
-        beats = self.supervisor.forever(lambda: BEAT_SECONDS, self.membership.beat)
-        self.supervisor.spawn("beats", beats)
         if self.keeper is not None:
             self.supervisor.spawn("leases", self.keeper.run())
             args = self.supervisor, self._consensus, self.keeper, len(MANAGERS), RETENTION
@@ -139,7 +135,7 @@ class Steering:
         """Tells the store each newer state."""
         async for state in self._consensus.watch():
             epochs = {shard: lead.epoch for shard, lead in state.leaders.items()}
-            self._storage.observe_epochs(state.ring_epoch, epochs)
+            self._store.observe_epochs(state.ring_epoch, epochs)
             if self.registered:
                 self.retention.observe(state)
 

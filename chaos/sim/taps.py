@@ -14,7 +14,7 @@ from records.block import BlockHeader, EntryHeader
 from records.block_codec import EncodedBlock, decode_header
 from records.handover import Handover
 from records.intervals import SeqIntervals
-from records.messages import EntryStatus, PutOptions, PutReply, SealRequest
+from records.messages import EntryStatus, EpochSealed, PutOptions, PutReply, SealRequest
 from storage.log_format import HEAD_BYTES, RecordType
 from storage.service import StorageService
 
@@ -66,6 +66,14 @@ class TappedDisk(SimDisk):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.written: list[Written] = []
+        #: What was synced on disks that were lost.
+        self.lost: list[Written] = []
+
+    def wipe(self) -> None:
+        """See SimDisk."""
+        super().wipe()
+        self.lost += [one for one in self.written if one.synced]
+        self.written.clear()
 
     def write(self, fd: int, parts: Any, at: int) -> int:
         """As ever; and notes the blocks among the parts, also if it is cut off: they may have got through."""
@@ -110,7 +118,8 @@ class TappedDisk(SimDisk):
                 yield one
 
     def seqs_on_platter(self, producer: tuple[str, ...], epoch: int) -> SeqIntervals:
-        """What a power cut now would leave of one producer epoch; what rotted was there once, and counts."""
+        """What a power cut now would leave of one producer epoch; what rotted, or was lost with its disk, was
+        there once, and counts."""
         found = SeqIntervals()
         for one in self._held():
             for entry in one.entries:
@@ -128,7 +137,7 @@ class TappedDisk(SimDisk):
 
     def _held(self) -> list[Written]:
         rotten = [one for one in self.written if one.rotten and one.synced]
-        return [*(one for one in self.on_platter() if not one.rotten), *rotten]
+        return [*(one for one in self.on_platter() if not one.rotten), *rotten, *self.lost]
 
 
 def header_of_segment(data: bytes) -> BlockHeader:
@@ -215,12 +224,14 @@ class TappedStorage(StorageService):
         known = self.fences.shards.get(request.shard, 0)
         self.fences.shards[request.shard] = max(known, request.epoch)
 
-    async def seal_producer_epoch(self, shard: int, producer: Any, epoch: int) -> int:
+    async def seal_producer_epoch(
+        self, shard: int, producer: Any, epoch: int, ring_epoch: int
+    ) -> EpochSealed:
         """See StorageService."""
-        newest = await super().seal_producer_epoch(shard, producer, epoch)
+        sealed = await super().seal_producer_epoch(shard, producer, epoch, ring_epoch)
         key = (shard, producer)
-        self.fences.producers[key] = max(self.fences.producers.get(key, 0), newest)
-        return newest
+        self.fences.producers[key] = max(self.fences.producers.get(key, 0), sealed.newest)
+        return sealed
 
 
 def tap_moves(storage: TappedStorage) -> None:

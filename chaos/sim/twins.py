@@ -220,7 +220,7 @@ class SimHome(Home):
         self.log, self.quarantine = directory / "log", directory / "quarantine"
         self.segments = directory / "segments"
         self.catalog = directory / "catalog.sqlite"
-        self.incarnation = node_id
+        self.incarnation = f"{node_id}.{directory.disk.wipes}"
 
     def close(self) -> None:
         """There is no lock."""

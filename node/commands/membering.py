@@ -130,10 +130,14 @@ def _told(answer: Mapping[str, Any]) -> str:
     gains = ", ".join(f"{node} +{count}" for node, count in sorted(answer["gains"].items()))
     losses = ", ".join(f"{node} -{count}" for node, count in sorted(answer["losses"].items()))
     begun = "would copy" if answer.get("dry_run") else f"change {answer.get('change')} copies"
-    return (
+    told = (
         f"{answer['reason']}: {begun} {answer['copies']} replicas"
         f" ({'; '.join(one for one in (gains, losses) if one) or 'none'})"
     )
+    fewest, wanted = answer["fewest_owners"], answer["n"]
+    if fewest < wanted:
+        told += f"\neach row is then on {fewest} nodes, not on {wanted}, until a node is added"
+    return told
 
 
 async def _status(options: argparse.Namespace) -> int:

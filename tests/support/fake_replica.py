@@ -25,8 +25,10 @@ from records.messages import (
     EntriesReply,
     EntriesRequest,
     EntryStatus,
+    EpochSealed,
     ProducersRequest,
     ProducerState,
+    ProducerStates,
     PutOptions,
     PutReply,
     SealRequest,
@@ -86,7 +88,7 @@ class FakeReplica:
     """One storage node. `down`: refuses connections; `frozen`: takes calls and never answers.
 
     `broken`: the error that every call of that name meets; `always`: that all calls meet.
-    `gate`: what all calls wait for. `damaged`: it lost entries.
+    `gate`: what all calls wait for. `hole`: it says that it lost entries to damage.
     """
 
     node: str
@@ -97,12 +99,12 @@ class FakeReplica:
     told: dict[tuple, int] = field(default_factory=dict)
     faults: deque[Fault] = field(default_factory=deque)
     down: bool = False
-    damaged: bool = False
     frozen: bool = False
     always: Exception | None = None
     broken: dict[str, Exception] = field(default_factory=dict)
     delay: float = 0.0
     gate: asyncio.Event | None = None
+    hole: bool = False
     calls: list[str] = field(default_factory=list)
     blocks: list[bytes] = field(default_factory=list)
     put_sizes: list[int] = field(default_factory=list)
@@ -253,10 +255,10 @@ class FakeReplica:
 
     async def producer_states(
         self, shard: int, producer: ProducerKey, deadline: Deadline
-    ) -> list[ProducerState]:
+    ) -> ProducerStates:
         self.calls.append("producer_states")
         await self._meet_fault(deadline)
-        return self._states(shard, producer)
+        return ProducerStates(tuple(self._states(shard, producer)), self.hole)
 
     async def producers(
         self, request: ProducersRequest, deadline: Deadline
@@ -278,13 +280,17 @@ class FakeReplica:
         ][: request.most]
 
     async def seal_producer_epoch(
-        self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
-    ) -> int:
+        self, shard: int, producer: ProducerKey, epoch: int, ring_epoch: int, deadline: Deadline
+    ) -> EpochSealed:
         self.calls.append("seal_producer_epoch")
-        await self._meet_fault(deadline)
-        newest = max(self.producer_epochs.get((shard, producer), 0), epoch)
-        self.producer_epochs[shard, producer] = newest
-        return newest
+        fault = await self._meet_fault(deadline)
+        if ring_epoch < self.ring_epoch:
+            raise StaleRingEpoch("an old ring", epoch=self.ring_epoch)
+        known = self.producer_epochs.get((shard, producer), 0)
+        newest = self.producer_epochs[shard, producer] = max(known, epoch)
+        if fault.lose_reply:
+            raise ConnectionLost(f"the reply of {self.node} is lost")
+        return EpochSealed(newest, newest > known)
 
     async def raise_ring(self, ring_epoch: int, deadline: Deadline) -> None:
         self.calls.append("raise_ring")
@@ -299,7 +305,7 @@ class FakeReplica:
         self.calls.append("absent")
         await self._meet_fault(deadline)
         found = [one for one in entry_ids if one not in self.held]
-        if found and self.damaged:
+        if found and self.hole:
             raise NotReady(f"damage took entries of shard {shard}")
         return found
 

@@ -25,8 +25,10 @@ from records.messages import (
     EntriesReply,
     EntriesRequest,
     EntryStatus,
+    EpochSealed,
     ProducersRequest,
     ProducerState,
+    ProducerStates,
     PutOptions,
     PutReply,
     RowName,
@@ -359,7 +361,7 @@ class FakeStore:
 
     async def producer_states(
         self, shard: int, producer: ProducerKey, deadline: Deadline
-    ) -> list[ProducerState]:
+    ) -> ProducerStates:
         raise NotImplementedError
 
     async def producers(
@@ -368,8 +370,8 @@ class FakeStore:
         raise NotImplementedError
 
     async def seal_producer_epoch(
-        self, shard: int, producer: ProducerKey, epoch: int, deadline: Deadline
-    ) -> int:
+        self, shard: int, producer: ProducerKey, epoch: int, ring_epoch: int, deadline: Deadline
+    ) -> EpochSealed:
         raise NotImplementedError
 
 

@@ -64,3 +64,46 @@ async def test_an_owner_with_another_disk_is_not_admitted_until_it_owns_nothing(
     consensus.state = replace(consensus.state, ring=None)
     member = await asyncio.wait_for(joining, 5)
     assert (member.incarnation, member.store, here.refused) == (5, "new", "")
+
+
+async def test_a_state_that_comes_late_is_waited_for_not_registered_anew() -> None:
+    """A node that is no manager hears of the commit some moments later; others would see it restart."""
+    consensus = Committing()
+    late, current = consensus.state, consensus.snapshot
+    here = membership(consensus)
+    looks = 0
+
+    def snapshot() -> Any:
+        nonlocal looks
+        looks += 1
+        return late if looks < 10 else current()
+
+    consensus.snapshot = snapshot  # type: ignore[method-assign]
+
+    member = await asyncio.wait_for(here.register(), 5)
+
+    assert (member.incarnation, consensus.proposals) == (1, ["RegisterNode"])
+
+
+async def test_the_mark_of_the_store_is_told_under_the_same_registration() -> None:
+    """No restart is seen; an older copy of the store is refused from then on, and says why."""
+    consensus = Committing()
+    ring = to_dict(build_ring([RingMember(name, "", 1.0) for name in "bcd"], shard_count=8))
+    here = membership(consensus)
+    here.mark = 3
+    member = await asyncio.wait_for(here.register(), 5)
+    await here.tell_mark(5)
+    assert consensus.state.members["d"] == member
+    assert consensus.state.marks == {"d": 5}
+    consensus.fail = Overloaded("full")
+    await here.tell_mark(6)  # told with the next one, or at the next start
+    assert consensus.state.marks == {"d": 5}
+
+    consensus.fail = None
+    consensus.state = replace(consensus.state, ring=ring, ring_epoch=1)
+    restored = membership(consensus)
+    restored.mark = 4
+    joining = asyncio.create_task(restored.register())
+    await turns(40)
+    assert "an older copy" in restored.refused
+    joining.cancel()

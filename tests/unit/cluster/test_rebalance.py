@@ -131,6 +131,34 @@ async def test_a_copy_that_fails_is_made_again_and_told() -> None:
     assert world.state.change is None
 
 
+async def test_a_copy_to_a_node_that_falls_silent_waits_for_its_return_alone() -> None:
+    """A put to a process that is stopped would hold the shard for its whole deadline, minutes."""
+    world = World(parallel=1)
+    await world.begin(ring_with(world.state, "e"), parallel=1)
+    hanging, ended = asyncio.Event(), 0
+
+    async def hang(_: CopyTask) -> CopyReport:
+        nonlocal ended
+        try:
+            await hanging.wait()
+        finally:
+            ended += 1
+        return CopyReport(0)
+
+    copy, world.copy = world.copy, hang  # type: ignore[method-assign]
+    await world.run(5)
+    assert (ended, world.rebalancer.status()["waiting_for"]) == (0, [])
+
+    world.dead = {"e"}
+    await world.run(5)
+    assert ended == 1
+    assert world.rebalancer.status()["waiting_for"] == ["e"]
+
+    world.dead, world.copy = set(), copy  # type: ignore[method-assign]
+    await world.run(60)
+    assert world.state.change is None
+
+
 async def test_another_leader_goes_on_from_the_state_alone() -> None:
     """It copies again what had not flipped, and nothing else."""
     world = World()

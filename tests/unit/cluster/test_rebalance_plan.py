@@ -397,6 +397,36 @@ def test_an_owner_with_another_disk_is_not_admitted_until_it_is_out_of_the_ring(
     assert do(out, "RegisterNode", wiped).members["a"].store == "two"
 
 
+def test_an_owner_with_an_older_copy_of_its_disk_is_not_admitted() -> None:
+    """F3: a restored backup has the id of the store, and lacks what was promised since it was made."""
+    state = cluster("a", "b", "c", "d")
+    fields = {"roles": ["ingestor", "storage"], "id": "a", "store": "one"}
+    state = do(state, "RegisterNode", {**fields, "incarnation": 2, "mark": 4})
+    risen = do(state, "RegisterNode", {**fields, "incarnation": 2, "mark": 6})
+    assert (state.marks["a"], risen.marks["a"], risen.members) == (4, 6, state.members)
+    late = do(risen, "RegisterNode", {**fields, "incarnation": 2, "mark": 5})
+    assert (late.marks["a"], from_bytes(to_bytes(late)).marks) == (6, {"a": 6})
+
+    restored = {**fields, "incarnation": 3, "mark": 5}
+    assert refused(late, "RegisterNode", restored) == "STORE_LOST"
+    for mark in ({"mark": 6}, {"mark": 7}, {}):  # its disk was full; as ever; it does not say
+        again = do(late, "RegisterNode", {**fields, "incarnation": 3, **mark})
+        assert again.marks["a"] == mark.get("mark", 6)
+    out = finished(started(late, ring_without(late, "a")))
+    assert do(out, "RegisterNode", restored).marks["a"] == 5
+
+
+def test_the_mark_of_a_node_that_left_is_forgotten() -> None:
+    """Its id may come back with a store of its own."""
+    state = cluster("a", "b", "c", "d")
+    fields = {"roles": ["ingestor", "storage"], "id": "a", "store": "one", "incarnation": 2}
+    state = do(state, "RegisterNode", {**fields, "mark": 4})
+    left = finished(started(state, ring_without(state, "a"), retire="a"))
+
+    assert "a" not in left.members
+    assert left.marks == {}
+
+
 def test_progress_tells_what_moves_and_what_is_left() -> None:
     state = cluster("a", "b", "c", spare=("d",))
     assert progress(state) == {}

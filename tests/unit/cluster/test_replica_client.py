@@ -8,7 +8,7 @@ import pytest
 from cluster import replica_client
 from cluster.replica_client import HttpReplica
 from records.ids import EntryId
-from records.messages import EntriesReply, EntriesRequest
+from records.messages import EntriesReply, EntriesRequest, EpochSealed, ProducerStates
 from records.visibility import EntryRef
 from runtime.clock import SystemClock
 from runtime.deadline import Deadline
@@ -67,3 +67,15 @@ async def test_what_is_absent_and_a_raised_ring_travel_as_plain_values() -> None
         ("n2", "absent", {"shard": 0, "entry_ids": names}),
         ("n2", "raise_ring", {"ring_epoch": 7}),
     ]
+
+
+async def test_older_nodes_raise_no_epoch_and_have_no_holes() -> None:
+    """Their answers say nothing of either: no epoch is given on their word."""
+    far = HttpReplica("n2", Answering({"epoch": 7, "states": []}))  # type: ignore[arg-type]
+    limit = Deadline.after(SystemClock(), 5)
+    producer = ("default", "shop", "p")
+
+    assert await far.seal_producer_epoch(0, producer, 7, 1, limit) == EpochSealed(7, raised=False)
+    assert await far.producer_states(0, producer, limit) == ProducerStates((), hole=False)
+    for told in (EpochSealed(7, raised=True), EpochSealed(8, raised=False)):
+        assert EpochSealed.from_head(told.to_head()) == told

@@ -111,6 +111,29 @@ async def test_with_one_old_owner_dead_the_other_two_are_enough(stores: Stores) 
     assert digests(stores, "bd") == {stores.stores["b"].digest(0)}
 
 
+async def test_a_silent_owner_is_not_asked_where_the_others_are_enough(stores: Stores) -> None:
+    """A call to a stopped process takes its whole deadline. Where they are not enough it is asked."""
+    await put(stores, "ab", block_of(1, plain(1, 3)))
+    stores.down = {"a"}  # asking it would raise: nothing is told of it
+    made = copier(stores)
+    asked: list[str] = []
+    hand_over = stores.hand_over
+
+    async def noted(node: str, *rest: Any) -> Any:
+        asked.append(node)
+        return await hand_over(node, *rest)
+
+    stores.hand_over = noted  # type: ignore[method-assign]
+    made.heard = lambda node: node != "a"
+    await made.copy(TASK)
+    assert asked == ["b", "c"]
+
+    asked.clear()
+    made.heard = lambda node: node == "c"
+    await made.copy(TASK)
+    assert asked == ["a", "b", "c"]
+
+
 async def test_with_two_old_owners_dead_nothing_counts_as_copied(stores: Stores) -> None:
     """A row may be on just the two that are away."""
     await put(stores, "ab", block_of(1, plain(1, 3)))
@@ -249,3 +272,24 @@ async def test_an_entry_and_a_list_that_take_longer_than_a_call_come_through_in_
             await made.copy(TASK)
 
     assert tries == 3  # 10, 20, 40 s
+
+
+async def test_a_list_that_came_late_once_is_waited_for_as_ever_when_the_link_is_well(
+    stores: Stores,
+) -> None:
+    """Else each later list of a node that stopped for a while could hold up a copy for minutes."""
+    await put(stores, "ab", block_of(1, plain(1, 400)))
+    clock = Slept()
+    link = SlowLink(stores.stores, clock, 1)
+    made = ShardCopier(link, link, clock, Pace(clock), lambda: 5)
+    for _ in range(4):
+        with contextlib.suppress(DeadlineExceeded, QuorumUnavailable):
+            await made.copy(TASK)
+    lists = [made._portions[f"list of {node}"] for node in "ab"]
+    assert {one.seconds > CALL_SECONDS for one in lists} == {True}
+
+    link.rate = 1 << 30
+    for _ in range(3):
+        await made.copy(TASK)
+
+    assert {one.seconds for one in lists} == {CALL_SECONDS}

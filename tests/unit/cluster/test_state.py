@@ -1,6 +1,7 @@
 """apply: total, deterministic, compare-and-set, each request once."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from cluster.state import (
     COMMAND_BYTES_MAX,
     DEDUPE_RESULTS,
     STATE_BYTES_MAX,
+    SUPPORTED_LEVEL,
     BinaryTooOld,
     ClusterState,
     Quorum,
@@ -169,6 +171,16 @@ def test_an_unknown_operation_at_an_agreed_level_means_this_binary_is_too_old() 
 
     with pytest.raises(BinaryTooOld):
         apply(ClusterState(), command, 2)
+
+
+def test_a_known_operation_at_a_level_that_this_binary_lacks_means_it_is_too_old() -> None:
+    """It may mean another thing since then: applied the old way, this node's state alone would differ."""
+    level = SUPPORTED_LEVEL + 1
+    agreed = replace(ClusterState(), feature_level=level)
+    command = encode_command("Noop", {}, ("p", 1, 1), level=level)
+
+    with pytest.raises(BinaryTooOld):
+        apply(agreed, command, 2)
 
 
 def test_the_feature_level_only_rises(log: Log) -> None:

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 
 import pytest
 
+from ingestor.block_put import BlockPut
+from ingestor.encode import encode_pieces
+from ingestor.outcomes import Submission
+from ingestor.shards import unsequenced_pieces
 from ingestor.write_settings import WriteSettings
 from records.block import BlockHeader
-from records.errors import ConnectionLost, QuorumUnavailable
-from tests.support.fake_replica import FakeReplicas, Fault
-from tests.support.write_path import body_batch, numbered_batch, rows, until, write_path
+from records.errors import ConnectionLost, DiskFull, QuorumUnavailable
+from records.ids import block_id
+from tests.support.fake_replica import FakeReplicas, FakeView, Fault
+from tests.support.write_path import BASE, body_batch, numbered_batch, rows, until, write_path
 
 QUICK = WriteSettings(put_timeout_seconds=0.2)
 
@@ -123,3 +128,76 @@ async def test_rows_that_one_owner_refused_and_another_stored_are_not_hinted() -
     late = [h for (owner, _, _), h in zip(missed.told, missed.headers, strict=True) if owner == "c"]
     assert late
     assert not any(entry.sequenced for header in late for entry in header.entries)
+
+
+async def test_full_disks_are_not_definite_while_a_retry_is_under_way() -> None:
+    """c said full once, and is asked again, when a and b end the write: it stores the rows after all."""
+    full = DiskFull("below the floor")
+    async with write_path(settings=WriteSettings(disk_full_hold_seconds=0.2)) as path:
+        path.replicas["a"].broken["put"] = path.replicas["b"].broken["put"] = full
+        path.replicas["c"].faults += [Fault(error=full), Fault(delay=1.0)]
+
+        with pytest.raises(DiskFull) as caught:
+            await path.write(body_batch(rows(3)))
+        await until(lambda: path.writer.tasks_running == 0)
+
+        assert path.replicas["c"].held
+        assert caught.value.to_dict()["definite"] is False
+
+
+async def test_full_disks_are_not_definite_while_the_block_goes_on_for_another_request() -> None:
+    """Two requests share a block. The first is out of time when all disks are full; for the second the
+    block is sent again, with the rows of both, and is stored.
+    """
+    settings = WriteSettings(blocks_in_flight=1, disk_full_hold_seconds=30.0)
+    async with write_path(settings=settings) as path:
+        gate = path.replicas["b"].gate = path.replicas["c"].gate = asyncio.Event()
+        before = asyncio.create_task(path.write(body_batch(rows(1))))
+        await until(lambda: len(path.replicas["a"].blocks) == 1)
+        for node in "abc":
+            path.replicas[node].broken["put"] = DiskFull("below the floor")
+        patient = asyncio.create_task(path.write(body_batch(rows(3, text="patient"))))
+        hasty = path.write(body_batch(rows(3, text="hasty")), seconds=1.0)
+        asyncio.get_running_loop().call_later(0.1, gate.set)
+
+        with pytest.raises(DiskFull) as caught:
+            await hasty
+        for node in "abc":
+            path.replicas[node].broken.clear()
+        await asyncio.gather(before, patient)
+
+        assert any("hasty" in row["message"] for row in path.replicas.visible())
+        assert caught.value.to_dict()["definite"] is False
+
+
+async def test_full_disks_are_definite_once_no_try_follows() -> None:
+    """All three refused, the write is given up: nothing of it is stored when they have room again."""
+    settings = WriteSettings(disk_full_hold_seconds=0.2)
+    async with write_path(settings=settings) as path:
+        for node in "abc":
+            path.replicas[node].broken["put"] = DiskFull("below the floor")
+        with pytest.raises(DiskFull) as caught:
+            await path.write(body_batch(rows(3)))
+        for node in "abc":
+            path.replicas[node].broken.clear()
+        await until(lambda: path.writer.tasks_running == 0)
+
+        assert not any(path.replicas[node].held for node in "abc")
+        assert caught.value.to_dict()["definite"] is True
+
+
+async def test_giving_up_for_full_disks_ends_the_tries_at_once() -> None:
+    """Before the futures' callbacks: a try that rests may wake in between, and store what was refused."""
+    settings = WriteSettings(disk_full_hold_seconds=1e-9, filters="off")
+    async with write_path(settings=settings) as path:
+        parts = path.writer._pipeline._parts
+        piece = unsequenced_pieces(body_batch(rows(3)), FakeView(), BASE, 3_600_000_000, 1 << 20)[0]
+        done = asyncio.get_running_loop().create_future()
+        one = Submission(piece, 2, 2, path.deadline(), set(), done)
+        put = BlockPut(encode_pieces([piece], block_id(1, bytes(10)), "off"), [one], parts)
+        for owner in "ab":
+            assert not put._call.settled
+            put._failure(owner, DiskFull("below the floor"))
+
+        assert put._call.settled
+        assert isinstance(done.exception(), DiskFull)

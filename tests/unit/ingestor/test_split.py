@@ -334,7 +334,7 @@ async def test_an_owner_that_lost_entries_to_damage_does_not_say_that_nothing_ca
         await path.write(batch)
         replicas["f"].down = False
         replicas["d"].held.clear()
-        replicas["d"].damaged = True
+        replicas["d"].hole = True
         views.put(after(views.current()))
         replicas["e"].faults.append(Fault(delay=0.3, call="absent"))
         assert (await path.write(batch, ack="all")).accepted == 3

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from records.errors import DiskFull, NotReady, QuorumUnavailable
+from records.errors import DiskFull, Fenced, NotReady, QuorumUnavailable
 from records.intervals import SeqIntervals
 from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews
 from tests.support.write_path import numbered_batch, write_path
@@ -88,3 +88,52 @@ async def test_rows_of_before_a_move_are_never_answered_as_missing() -> None:
 
     assert (result.ack_till, result.missing) == (5, ())
     assert replicas["d"].seqs_of(KEY) == SeqIntervals([(1, 5)])
+
+
+async def test_an_owner_that_lost_rows_to_damage_is_no_witness_that_there_were_none() -> None:
+    """a and b had 1..3, which were acknowledged; a is away, and b lost its copy. c never had them."""
+    replicas = FakeReplicas("a", "b", "c")
+    async with write_path(replicas, FakeViews(OLD)) as old:
+        replicas["c"].down = True
+        assert (await old.write(numbered_batch([1, 2, 3]))).ack_till == 3
+    replicas["c"].down, replicas["a"].down = False, True
+    replicas["b"].held.clear()
+    replicas["b"].hole = True
+    async with write_path(replicas, FakeViews(NEW)) as new:
+        with pytest.raises(NotReady, match="not whole after damage: b"):
+            await new.writer.producer_progress(*KEY, 1, new.deadline(0.5))
+
+        replicas["a"].down = False
+        assert (await new.writer.producer_progress(*KEY, 1, new.deadline())).ack_till == 3
+
+
+async def test_what_a_damaged_owner_still_holds_is_put_to_others() -> None:
+    """5 is on b alone, whose damage took other rows. a and c answer for what was acknowledged."""
+    replicas = FakeReplicas("a", "b", "c")
+    async with write_path(replicas, FakeViews(OLD)) as old:
+        assert (await old.write(numbered_batch([1, 2, 3, 4]), ack="all")).ack_till == 4
+        replicas["a"].down = replicas["c"].down = True
+        with pytest.raises(QuorumUnavailable):
+            await old.write(numbered_batch([5]), seconds=0.5)
+    replicas["a"].down = replicas["c"].down = False
+    replicas["b"].hole = True
+    async with write_path(replicas, FakeViews(NEW)) as new:
+        found = await new.writer.producer_progress(*KEY, 1, new.deadline())
+
+    assert (found.ack_till, found.missing) == (5, ())
+
+
+async def test_what_w_owners_hold_at_a_takeover_is_told_though_they_lose_it() -> None:
+    """Nobody knows that 1..3 were told: owners learn it with the next put. The new leader sees them on W
+    owners; two of these lose them to damage before its first answer, which must not be a lower one.
+    """
+    replicas = FakeReplicas("a", "b", "c")
+    async with write_path(replicas, FakeViews(OLD)) as old:
+        assert (await old.write(numbered_batch([1, 2, 3]), ack="all")).ack_till == 3
+    async with write_path(replicas, FakeViews(NEW)) as new:
+        with pytest.raises(Fenced):  # the producer is recovered for it; no progress is told
+            await new.write(numbered_batch([9], epoch=0))
+        replicas["a"].held.clear()
+        replicas["c"].held.clear()
+
+        assert (await new.write(numbered_batch([4]))).ack_till == 4

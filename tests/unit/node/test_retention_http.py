@@ -1,13 +1,16 @@
 """With which receive time a delete ends: what the owners hold, our clock, and no clock that is far ahead."""
 
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from cluster.state import ClusterState
 from node.retention_http import AHEAD_SECONDS, RetentionApi, _pairs
 from records.errors import ConnectionLost, InvalidRequest, NotFound, NotReady
 from records.timestamps import MAX_MICROS, TimeRange
+from runtime.entropy import SeededEntropy
 from storage.service import Delete
 
 NOW = 1_000_000_000_000
@@ -156,3 +159,75 @@ async def test_no_rule_is_made_for_a_name_that_is_no_tenant(
 
     with pytest.raises(InvalidRequest, match="tenant"):
         await api.set_rule(request)
+
+
+class Reads:
+    """A reader whose one answer comes as a split is being told: the services are on shard 7 as well then."""
+
+    def __init__(self, complete: bool = True) -> None:
+        self.views = [(0,), (0, 7)]
+        self.asked: list[int] = []
+        self.proposed: list[str] = []
+        self._complete = complete
+
+    def current(self) -> Any:
+        shards, reads = self.views[0], self
+
+        class Now(View):
+            shards_read = shards
+
+            def owners(self, shard: int) -> tuple[str, ...]:
+                reads.asked.append(shard)
+                return super().owners(shard)
+
+        return Now()
+
+    def deadline(self, _: Any) -> None:
+        return None
+
+    def shards(self, _: Any, view: Any) -> tuple[int, ...]:
+        return view.shards_read
+
+    async def fold(self, *_: Any) -> Any:
+        del self.views[0]
+        table = pa.table({"count": [3]})
+        return SimpleNamespace(complete=self._complete, missing=["7"], table=table)
+
+    async def propose(self, operation: str, _: Any) -> None:
+        self.proposed.append(operation)
+
+    def api(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        async def body(_: Any) -> dict[str, Any]:
+            return {"service": "shop"}
+
+        monkeypatch.setattr("node.retention_http.json_body", body)
+        me: Any = self
+        peers: Any = Peers(5, 6, 7)
+        clock: Any = Clock()
+        return RetentionApi("q", me, me, peers, clock, SeededEntropy(1), None, me)
+
+
+async def test_a_delete_asks_the_owners_of_all_shards_that_its_question_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The read waits for a newer ring if it must. Owners of the shards of before it are not enough: rows of
+    the others may be received later, and later times of theirs would end after the delete.
+    """
+    reads = Reads()
+    request: Any = Asked("default")
+
+    answer = await reads.api(monkeypatch).delete(request)
+
+    assert (answer.status, reads.proposed) == (202, ["AddDelete"])
+    assert reads.asked == [0, 7]
+
+
+async def test_a_delete_is_not_made_of_a_partial_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that could not be counted might be hidden by what nobody has seen."""
+    reads = Reads(complete=False)
+    request: Any = Asked("default")
+
+    with pytest.raises(NotReady, match="not all owners"):
+        await reads.api(monkeypatch).delete(request)
+
+    assert reads.proposed == []

@@ -1,12 +1,14 @@
 """`up` before any process starts: a cluster is made once, and its facts are not contradicted."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from node import up_process
 from node.cli_errors import CliError
+from node.settings import load_settings
 from node.up import UpOptions, load_or_make, wait_ready, write_cluster_json
 from node.up_plan import plan_cluster
 from node.up_process import NodeProcess
@@ -47,15 +49,46 @@ def test_the_second_time_the_same_cluster_is_found(tmp_path: Path) -> None:
     assert (tmp_path / "d" / "secret").read_bytes() == secret
 
 
-@pytest.mark.parametrize(
-    "change", [{"nodes": 4}, {"replicas": 1}, {"port_base": 9000}], ids=["nodes", "rf", "ports"]
-)
+@pytest.mark.parametrize("change", [{"replicas": 1}, {"port_base": 9000}], ids=["rf", "ports"])
 def test_an_existing_cluster_is_not_contradicted(tmp_path: Path, change: dict) -> None:
-    """--nodes 4 on a cluster of three would be a lie; the user is told what holds."""
+    """--rf 1 on a cluster of three copies would be a lie; the user is told what holds."""
     load_or_make(options(tmp_path / "d"))
 
     with pytest.raises(CliError, match="was made with"):
         load_or_make(options(tmp_path / "d", **change))
+
+
+def test_more_nodes_than_there_are_join(tmp_path: Path) -> None:
+    """With the `[cluster]` table of the others, as somebody edited it, on the next ports; found again."""
+    folder = tmp_path / "d"
+    made, _ = load_or_make(options(folder))
+    first = made.nodes[0].config
+    first.write_text(first.read_text().replace("n = 3", "n = 3\nshards = 8"))
+
+    plan, new = load_or_make(options(folder, nodes=5))
+
+    assert not new
+    assert [(one.id, one.http_port - 21_171, one.joins) for one in plan.nodes] == [
+        ("node1", 0, False), ("node2", 10, False), ("node3", 20, False),
+        ("node4", 30, True), ("node5", 40, True),
+    ]  # fmt: skip
+    cluster = load_settings(plan.nodes[4].config, {}).cluster
+    tables = [tomllib.loads(one.config.read_text())["cluster"] for one in plan.nodes]
+    assert tables[4] == tables[3] == tables[0]
+    assert list(cluster.managers) == ["node1", "node2", "node3"]
+    assert cluster.shards == 8
+    assert load_or_make(options(folder, nodes=5)) == (plan, False)
+
+
+@pytest.mark.parametrize(("nodes", "text"), [(2, "does not take away"), (21, "from 1 to 20")])
+def test_no_fewer_nodes_and_not_too_many(tmp_path: Path, nodes: int, text: str) -> None:
+    """A usage error, and nothing is written."""
+    load_or_make(options(tmp_path / "d"))
+
+    with pytest.raises(CliError, match=text):
+        load_or_make(options(tmp_path / "d", nodes=nodes))
+
+    assert len(list((tmp_path / "d").glob("node*"))) == 3
 
 
 def test_cluster_json_tells_who_runs_where(tmp_path: Path) -> None:

@@ -89,6 +89,20 @@ def test_hidden_rows_of_a_block_that_is_not_there_make_a_catalog_unusable(tmp_pa
         Catalog(tmp_path / "catalog.sqlite").load(Engine())
 
 
+def test_a_full_disk_is_what_a_failed_write_tells(tmp_path: Path) -> None:
+    """SQLite takes such a transaction back by itself; what is told is why, not that it has."""
+    made = Catalog(tmp_path / "catalog.sqlite")
+    made.create()
+    assert made._db is not None
+    pages = made._db.execute("PRAGMA page_count").fetchone()[0]
+    made._db.execute(f"PRAGMA max_page_count={pages}")
+    names = [("tenant", number, b"x" * 4096) for number in range(100)]
+
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        made.write(catalog.Batch(catalog.Position(0, 0), 1, names=names))
+    made.close()
+
+
 def test_present_blocks_are_listed_by_ordinal_with_gaps() -> None:
     """`since` gives the newest without a walk over the others; a copy does not follow."""
     blocks = Blocks()

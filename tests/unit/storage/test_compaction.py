@@ -101,7 +101,7 @@ async def answers(service: StorageService) -> list:
         request = EntriesRequest(shard, MIN_MICROS, MAX_MICROS)
         refs = (await service.entries(request)).entries
         found.append(sorted(refs, key=lambda ref: ref.entry_id))
-        found.append(await service.producer_states(shard, KEY))
+        found.append((await service.producer_states(shard, KEY)).states)
     status = service.status()
     found += [status["rows"], status["entries"], status["fences"], status["ring_epoch"]]
     return found
@@ -228,7 +228,7 @@ async def filled(directory: Path) -> StorageService:
         block_of(63, sequenced(40, 41, shard_epoch=3)),
         PutOptions(2, told=(((*KEY, ProducerEpoch(1)), 16),)),
     )
-    await service.seal_producer_epoch(1, KEY, 9)
+    await service.seal_producer_epoch(1, KEY, 9, 9)
     return service
 
 

@@ -195,6 +195,22 @@ def test_an_older_producer_epoch_is_fenced() -> None:
     assert replica.put(block_of(4, sequenced(1, 2, epoch=8))).statuses == (STORED,)
 
 
+def test_one_call_alone_raises_a_producer_epoch() -> None:
+    """Who repeats it, asks for a lower one, or comes after rows of it, did not; or knows an older ring."""
+    replica, producer = Replica(), ("default", "pay", "p")
+    claim = replica.engine.claim_producer
+
+    assert [claim(0, producer, epoch, 1)[1] for epoch in (2, 2, 1, 3)] == [True, False, False, True]
+    assert claim(0, producer, 2, 1)[0].meta == [0, *producer, 3]
+    assert claim(1, producer, 2, 1)[1]
+    replica.put(block_of(1, sequenced(1, 2, epoch=7)))
+    assert not claim(0, producer, 7, 1)[1]
+    replica.engine.observe(4, {})
+    with pytest.raises(StaleRingEpoch):
+        claim(0, producer, 8, 3)
+    assert claim(0, producer, 8, 4)[1]
+
+
 def test_fences_come_before_duplicates() -> None:
     """A deposed leader gets no ack, not even for rows that are here."""
     replica = Replica()

@@ -4,6 +4,8 @@ import asyncio
 import threading
 from typing import Any
 
+import pytest
+
 from runtime.tasks import Workers
 from storage.flushing import CatalogFlusher
 
@@ -16,7 +18,7 @@ class Ledger:
         self.written: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
-        self.broken = False
+        self.broken = self.full = False
 
     @property
     def changed(self) -> bool:
@@ -35,7 +37,12 @@ class Ledger:
     def forget(self) -> None:
         self.pending = [-1]
 
-    def create(self) -> None:
+    def holes(self) -> list[int]:
+        return []
+
+    def create(self, _: list[int]) -> None:
+        if self.full:
+            raise OSError("full")
         self.written = []
 
 
@@ -67,14 +74,16 @@ async def test_a_full_flush_does_not_rest_on_one_that_began_before() -> None:
     chores.close()
 
 
-async def test_a_failed_flush_is_told_and_made_anew() -> None:
-    """The caller learns that it cannot rely on it; the next one carries everything."""
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_failed_flush_is_told_and_made_anew(full: bool) -> None:
+    """The caller learns that it cannot rely on it, also where not even an empty one can be made; the next
+    one carries everything."""
     ledger, chores = Ledger(), Workers(1)
     both = flusher(ledger, chores)
-    ledger.pending, ledger.broken = [1], True
+    ledger.pending, ledger.broken, ledger.full = [1], True, full
 
     assert not await both.flush_all()
-    ledger.broken = False
+    ledger.broken = ledger.full = False
     assert await both.flush_all()
 
     assert ledger.written == [-1]

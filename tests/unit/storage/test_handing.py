@@ -47,7 +47,7 @@ async def test_a_new_owner_knows_fences_producers_and_what_they_were_told(tmp_pa
     await old.put(block_of(1, sequenced(1, 5)), PutOptions(3))
     await old.put(block_of(2, sequenced(6, 7)), PutOptions(3, told=told))
     await old.seal(SealRequest(0, 9, "a"))
-    await old.seal_producer_epoch(0, KEY, 4)
+    await old.seal_producer_epoch(0, KEY, 4, 9)
 
     handed = await old.moves.hand_over(0, 4)
     await new.moves.take_over(Handover.from_head(handed.to_head()), 4)
@@ -56,7 +56,7 @@ async def test_a_new_owner_knows_fences_producers_and_what_they_were_told(tmp_pa
     again = await running(tmp_path / "new")
 
     assert again.status()["fences"] == {0: 9}
-    states = await again.producer_states(0, KEY)
+    states = (await again.producer_states(0, KEY)).states
     assert [(one.newest_epoch, one.told) for one in states][-1][0] == 4
     assert max(one.told for one in states) == 5
     reply = await again.put(block_of(3, sequenced(8, 9, epoch=1, shard_epoch=9)), PutOptions(4))
@@ -124,8 +124,8 @@ async def test_a_shard_that_left_is_gone_from_lists_digests_and_rows(tmp_path: P
     assert store.moves.entry_ids(1) == bytes(entry_id(kept))
     (block,) = await store.fetch((entry_id(kept), entry_id(left)))
     assert block.header.rows == 3
-    assert await store.producer_states(2, KEY) == [] or all(
-        one.spans == () for one in await store.producer_states(2, KEY)
+    assert (await store.producer_states(2, KEY)).states == () or all(
+        one.spans == () for one in (await store.producer_states(2, KEY)).states
     )
     await store.stop()
 
@@ -189,7 +189,7 @@ async def test_a_shard_that_came_back_is_there_once_after_a_restart(tmp_path: Pa
     assert await messages(again) == seen
     assert again.status()["rows"] == 9
     assert again.digest(2) == digest
-    assert [one.spans for one in await again.producer_states(2, KEY)] == [((1, 4),)]
+    assert [one.spans for one in (await again.producer_states(2, KEY)).states] == [((1, 4),)]
     await again.stop()
 
 

@@ -188,3 +188,44 @@ async def test_damage_that_hides_which_entries_it_took_is_a_hole_everywhere(tmp_
     service = await store_on(tmp_path)
     assert await told(service) == (0, 0)
     await service.stop()
+
+
+async def test_a_hole_outlives_a_catalog_that_could_not_be_written(tmp_path: Path) -> None:
+    """The new catalog is empty but for the holes, until its first flush: nothing else tells of them."""
+    service = await damaged(tmp_path / "n")
+    write = service._catalog.write
+    service._catalog.write = broken  # type: ignore[method-assign]
+    await service.put(block_of(3, plain(300, 1, shard=2)), OPTIONS)
+    assert not await service._flusher.flush_all()
+    shutil.copytree(tmp_path / "n", tmp_path / "killed")
+    log_file(tmp_path / "killed").unlink()  # as once its blocks are in segments: it shows no damage
+
+    again = await store_on(tmp_path / "killed")
+
+    assert await told(again) == (2, 2)
+    service._catalog.write = write  # type: ignore[method-assign]
+    for one in (service, again):
+        await one.stop()
+
+
+def broken(_: object) -> None:
+    raise OSError("planted")
+
+
+async def test_without_a_catalog_earlier_damage_is_a_hole_everywhere(tmp_path: Path) -> None:
+    """Only it knew what of the damage was back. A torn end of the log is no damage."""
+    service = await damaged(tmp_path / "n")
+    await service.stop()
+    lose_catalog(tmp_path / "n")
+    log_file(tmp_path / "n").unlink()  # as above
+    service = await store_on(tmp_path / "n")
+    assert await told(service) == (5, 5)
+    await service.stop()
+
+    service = await store_on(tmp_path / "sound")
+    (tmp_path / "sound" / "quarantine" / "00000001-000000000123.torn").write_bytes(b"torn")
+    await service.stop()
+    lose_catalog(tmp_path / "sound")
+    service = await store_on(tmp_path / "sound")
+    assert await told(service) == (0, 0)
+    await service.stop()

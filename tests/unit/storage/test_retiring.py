@@ -173,7 +173,7 @@ async def test_blanked_rows_leave_the_disk_and_keep_their_names(
     one = entry((0, 1, 0), ("a", "a", "a"), 5, seq=1)
     service = await with_store(tmp_path, [one, entry((0,), ("b",), 1)])
     before = service.digest(0)
-    states = await service.producer_states(0, ("default", "a", "p"))
+    states = (await service.producer_states(0, ("default", "a", "p"))).states
     service.observe_retention(Retention(1, {}, (DELETE,)))
     assert service.retention_progress("d")["left"] == {"d": 1}
 
@@ -183,7 +183,7 @@ async def test_blanked_rows_leave_the_disk_and_keep_their_names(
 
     assert service.retention_progress("d")["left"] == ({} if forget else {"d": 0})
     assert service.digest(0) == before
-    assert await service.producer_states(0, ("default", "a", "p")) == states
+    assert (await service.producer_states(0, ("default", "a", "p"))).states == states
     assert await shown(service) == ["a 1 5 1", "b 0 1 0"]
     reply = await service.put(block_of(7, one), REPAIR)
     assert reply.statuses == (EntryStatus.DUPLICATE,)
@@ -515,14 +515,14 @@ async def test_a_block_that_keeps_others_is_written_anew_without_what_expired(
     await retire(service)
     assert service._compactor.waiting_to_thin == 0
     assert (await service.put(block_of(4, short), REPAIR)).statuses == (EntryStatus.DUPLICATE,)
-    states = await service.producer_states(0, ("default", "a", "p"))
+    states = (await service.producer_states(0, ("default", "a", "p"))).states
     assert len(states[0].spans) == 2
     await service.stop()
     again = await running(tmp_path)
     assert again.status()["rows"] == 2
-    assert await again.producer_states(0, ("default", "a", "p")) == [
+    assert (await again.producer_states(0, ("default", "a", "p"))).states == tuple(
         replace(one, gone=()) for one in states
-    ]  # no watermark is known yet
+    )  # no watermark is known yet
     await again.stop()
 
 
@@ -582,7 +582,7 @@ async def test_sequences_that_a_watermark_took_are_told_as_gone(tmp_path: Path) 
     producer = ("default", "a", "p")
 
     async def gone() -> tuple:
-        (state,) = await service.producer_states(0, producer)
+        (state,) = (await service.producer_states(0, producer)).states
         assert state.spans == ((1, 3),)
         return state.gone
 

@@ -25,6 +25,7 @@ from records.messages import EntriesRequest, EntryStatus, PutOptions, SealReques
 from runtime.metrics import Metrics
 from storage.service import StorageService
 from storage.wal import LogHooks
+from tests.support.write_path import until
 from tests.unit.storage.samples import (
     OPTIONS,
     SECOND,
@@ -77,13 +78,13 @@ async def put_a_bit_of_everything(service: StorageService) -> None:
     retry = plain(9, 3, shard=2, name=b"again", previous=bytes(entry_id(plain(9, 3, shard=2))))
     await service.put(block_of(8, retry), PutOptions(4))
     await service.seal(SealRequest(7, 3, "a"))
-    await service.seal_producer_epoch(0, KEY, 6)
+    await service.seal_producer_epoch(0, KEY, 6, 9)
 
 
 async def observed(service: StorageService) -> tuple:
     """All that a coordinator can learn from the node."""
     _, rows = await service.scan(scan_of())
-    states = await service.producer_states(0, KEY)
+    states = (await service.producer_states(0, KEY)).states
     listed = [await service.entries(EntriesRequest(s, T0, T0 + 3600 * SECOND)) for s in (0, 2)]
     entries = [sorted(one.entries, key=lambda ref: ref.entry_id) for one in listed]
     return kept(service), rows.to_pylist(), states, entries
@@ -181,7 +182,7 @@ async def test_a_seal_sees_every_put_before_it(tmp_path: Path) -> None:
     put, _ = await asyncio.gather(
         service.put(block_of(1, sequenced(1, 5)), OPTIONS), service.seal(SealRequest(0, 4, "new"))
     )
-    (state,) = await service.producer_states(0, KEY)
+    (state,) = (await service.producer_states(0, KEY)).states
     late = await service.put(block_of(2, sequenced(6, 7)), OPTIONS)
 
     assert put.statuses == (EntryStatus.STORED,)
@@ -342,12 +343,13 @@ async def test_a_damaged_block_is_set_aside_and_can_be_repaired(tmp_path: Path) 
     assert table.num_rows == 2
     assert reply.digests[0] == service.digest(0) != whole
     assert reply.lost == 1
-    assert await service.producer_states(0, KEY) != []
-    assert (await service.producer_states(0, KEY))[0].spans == ()
+    found = await service.producer_states(0, KEY)
+    assert found.hole
+    assert found.states[0].spans == ()
     assert await service.fetch((entry_id(sequenced(1, 3)),)) == []
     assert service.status()["quarantined_blocks"] == 1
     assert metrics.snapshot()['quorumlog_storage_quarantine_total{kind="block"}'] == 1
-    assert len(list((tmp_path / "quarantine").iterdir())) == 1
+    await until(lambda: len(list((tmp_path / "quarantine").iterdir())) == 1)
     reply = await service.put(bad, PutOptions(1, repair=True))
     assert reply.statuses == (EntryStatus.STORED,)
     assert service.digest(0) == whole

@@ -21,6 +21,7 @@ async def node(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeQueryNode]:
 
 
 BEGUN = {"reason": "add d", "change": 7, "copies": 24, "gains": {"d": 24}, "losses": {}}
+BEGUN |= {"n": 3, "fewest_owners": 3}
 BUSY = {"error": {"code": "NOT_READY", "message": "starting"}}
 
 
@@ -52,6 +53,17 @@ async def test_waiting_goes_on_over_looks_that_fail_and_says_an_error_once(
     assert "change 7 copies 24 replicas (d +24)" in told.out
     assert "ring epoch 9" in told.out
     assert told.err.count("1 of 3 owners answered") == 1
+
+
+async def test_too_few_nodes_for_all_copies_are_said(
+    node: FakeQueryNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Draining one node of three is allowed, and worth a line; a whole ring is not."""
+    for fewest in (2, 3):
+        node.faults.append(fail_with(202, {**BEGUN, "fewest_owners": fewest}))
+        await run_nodes(parse(["nodes", "drain", "d", "--server", node.url]))
+
+    assert capsys.readouterr().out.count("each row is then on 2 nodes, not on 3") == 1
 
 
 async def test_waiting_ends_when_nobody_has_answered_for_long(
