@@ -60,6 +60,12 @@ class ProducerSession:
         found = self._ledgers.get(epoch)
         return found.judges(spans, groups) if found else None
 
+    def witnesses(
+        self, epoch: int, spans: Spans, groups: Iterable[Group]
+    ) -> list[tuple[str, Spans]]:
+        """See `ProducerLedger.witnesses`."""
+        return self.ledger(epoch).witnesses(spans, groups)
+
     def told(self, epoch: int) -> int:
         """The ackTill answered last."""
         found = self._ledgers.get(epoch)
