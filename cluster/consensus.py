@@ -74,7 +74,7 @@ class Consensus(Protocol):
         ...
 
     async def barrier(self, timeout: float = 2.0) -> ClusterState:
-        """A snapshot that holds all that was committed before the call."""
+        """A snapshot that holds all that was committed before the call; raises as `propose`."""
         ...
 
     def snapshot(self) -> ClusterState:

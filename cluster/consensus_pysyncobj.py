@@ -17,7 +17,7 @@ from pysyncobj import SyncObjConf
 from pysyncobj.journal import MemoryJournal
 
 from cluster import consensus_unpickler
-from cluster.consensus import ConsensusSettings
+from cluster.consensus import ConsensusSettings, NotCommitted, OutcomeUnknown
 from cluster.consensus_failstop import EXIT_CONFIG, FailStop, fail_stop, refuse
 from cluster.consensus_journal import DurableJournal
 from cluster.consensus_proposals import Proposer
@@ -269,8 +269,16 @@ class PySyncObjConsensus:
     # -- proposing ---------------------------------------------------------------------------
 
     async def barrier(self, timeout: float = 2.0) -> ClusterState:
-        """A snapshot that holds all that was committed before the call (a replicated no-op)."""
-        await self.propose("Noop", {}, timeout)
+        """A snapshot that holds all that was committed before the call (a replicated no-op).
+
+        Raises:
+            NotCommitted: no majority of the managers has answered by `timeout`.
+        """
+        try:
+            await self.propose("Noop", {}, timeout)
+        except (NotCommitted, OutcomeUnknown) as error:
+            text = f"no majority of the managers has answered within {timeout:g} s"
+            raise NotCommitted(text, retry_after_seconds=1) from error
         return self.snapshot()
 
     async def propose(self, op: str, args: Mapping[str, Any], timeout: float = 2.0) -> Any:

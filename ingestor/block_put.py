@@ -88,6 +88,8 @@ class BlockPut:
         self._failed: dict[str, None] = {}
         #: Owners that a try is under way to.
         self._trying: set[str] = set()
+        #: An owner knows a newer ring.
+        self._newer: StaleRingEpoch | None = None
         self._firsts: list[int] = []
         first = 0
         for submission in submissions:
@@ -133,6 +135,7 @@ class BlockPut:
             self._holders.append(owner)
         for submission, first in zip(self._submissions, self._firsts, strict=True):
             submission.take(owner, reply, first)
+        self._tell_newer()
 
     def _hear(self, owner: str, states: Iterable[ProducerState], sent: int) -> None:
         """Tells each producer's session what the owner holds of it by now."""
@@ -151,18 +154,27 @@ class BlockPut:
             self._hint(owner)
         self._failed[owner] = None
         unknown = not (isinstance(error, Refused) or _definite(error))
+        if isinstance(error, StaleRingEpoch):
+            self._newer = error
+            self._call.settle()
         for submission in self._submissions:
-            if isinstance(error, StaleRingEpoch):
-                submission.fail(error)
-            elif isinstance(error, DiskFull):
+            if isinstance(error, DiskFull):
                 submission.full.add(owner)
             elif unknown:
                 submission.may_be_stored(owner)
+        self._tell_newer()
         patience = 2 if self._trying else 1  # an answer under way makes the outcome definite
         held = self._parts.clock.monotonic() - self._started
         if isinstance(error, DiskFull) and held >= patience * self._parts.disk_full_hold_seconds:
             self._give_up()
         return True
+
+    def _tell_newer(self) -> None:
+        """Ends what a newer ring stands against; what is patient when no try is under way any more."""
+        if self._newer is not None:
+            for one in self._submissions:
+                if not (one.patient and self._trying):
+                    one.fail(self._newer)
 
     def _give_up(self) -> None:
         """Ends the requests that full disks alone keep from their acks.

@@ -213,21 +213,22 @@ class WriteCoordinator:
     ) -> WriteResult:
         received_at = batch.received_at or self._clock.wall_micros()
         mine: Mine = set()
-        begun_before = False
+        begun_before = bound = False  # what is somewhere binds it to its way
         view = await ready_view(self._views, deadline)
         way: Way | None = None
         while True:
             try:
                 pieces_of = self._router(batch, view, received_at)
-                if way is None or not mine:  # what it has put somewhere binds it to that way
+                if way is None or not bound:
                     way = await self._spreading.way(batch, view, received_at, pieces_of, deadline)
                 pieces = await self._route(batch, pieces_of, way)
                 rule = ack_rule(view.quorum, ack)
-                entries = await self._pipeline.run(pieces, rule, mine, deadline)
+                ages = batch.identity.ages
+                entries = await self._pipeline.run(pieces, rule, mine, deadline, patient=ages)
                 return self._counted(entries, view)
             except StaleRingEpoch as stale:
                 self._metrics.rerouted.inc()
-                begun_before = True
+                begun_before, bound = True, bound or not stale.is_definite
                 view = await newer_ring(self._views, view, stale, deadline)
             except Refused as error:
                 if begun_before:

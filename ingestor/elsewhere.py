@@ -96,7 +96,7 @@ class Elsewhere:
     ) -> set[EntryId]:
         """Those of `ids` that an owner of `shard` holds: all that were acknowledged are among them.
 
-        An owner that lost entries of it to damage refuses, and does not count.
+        Owners that lost entries of it to damage, and lack some, are none of the quorum.
         """
 
         async def absent(owner: str, limit: Deadline) -> list[EntryId]:

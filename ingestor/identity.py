@@ -12,6 +12,9 @@ from blake3 import blake3
 from ingestor.batch import Identity
 from records.ids import digest_id
 
+#: Letters of an `Idempotency-Key`.
+KEY_LETTERS_MAX = 1024
+
 
 def identity_of(
     *,

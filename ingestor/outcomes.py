@@ -80,6 +80,7 @@ class Submission:
     """One piece on its way: `needed` acks of each owner set end it (of all owners if `every`).
 
     W copies held before make a duplicate. `session`: that of the producer of its numbered rows.
+    `patient`: it hears of a newer ring only when no put of it is under way any more.
 
     `done` ends with None (then `entries` say how each stands) or with an error.
     """
@@ -91,6 +92,7 @@ class Submission:
     mine: Mine
     done: "asyncio.Future[None]"
     session: ProducerSession | None = None
+    patient: bool = False
     queued_at: float = 0.0
     every: bool = False
     entries: tuple[EntryTally, ...] = field(init=False)

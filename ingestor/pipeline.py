@@ -87,6 +87,8 @@ class Pipeline:
         mine: Mine,
         deadline: Deadline,
         session: ProducerSession | None = None,
+        *,
+        patient: bool = False,
     ) -> list[EntryTally]:
         """Writes all pieces and returns how each entry stands once all are settled.
 
@@ -94,28 +96,35 @@ class Pipeline:
             rule: how many owners must confirm.
             mine: what this write has put so far; grows.
             session: of the producer of numbered rows; hears what their owners say.
+            patient: hear of a newer ring only when no put is under way any more.
 
         Raises:
-            Overloaded: too much is pending (definite). StaleRingEpoch: route again under a newer ring.
+            Overloaded: too much is pending (definite).
+            StaleRingEpoch: route again under a newer ring; definite if no owner holds any of it so far.
             QuorumUnavailable, DiskFull: not confirmed by the deadline. Of several pieces one may be
                 stored though another was refused, so an error is definite of a single piece alone.
         """
-        submissions = self._submit(pieces, rule, mine, deadline, session)
+        submissions = self._submit(pieces, rule, mine, deadline, session, patient)
         futures = [one.done for one in submissions]
         if futures:
             await asyncio.wait(futures, timeout=deadline.remaining())
         for one in submissions:
             if not one.settled:
                 one.expire()
+        entries = [entry for one in submissions for entry in one.entries]
         errors = [error for future in futures if (error := future.exception()) is not None]
         for error in errors:
-            if len(futures) > 1 and isinstance(error, QuorumlogError):
-                error.doubt()
             if not isinstance(error, StaleRingEpoch):
+                if len(futures) > 1 and isinstance(error, QuorumlogError):
+                    error.doubt()
                 raise error
-        if errors:
-            raise errors[0]
-        return [entry for one in submissions for entry in one.entries]
+        for error in errors:
+            if isinstance(error, StaleRingEpoch):  # shared with others of its block, so told anew
+                newer = StaleRingEpoch(error.message, **error.details)
+                if mine or any(one.tally.acked for one in entries):
+                    newer.doubt()
+                raise newer
+        return entries
 
     def _submit(
         self,
@@ -124,6 +133,7 @@ class Pipeline:
         mine: Mine,
         deadline: Deadline,
         session: ProducerSession | None,
+        patient: bool,
     ) -> list[Submission]:
         if self._closed:
             raise NotReady("this node is shutting down", retry_after_seconds=1)
@@ -136,7 +146,15 @@ class Pipeline:
             needed = rule.needed(max(len(group) for group in piece.groups))
             future = loop.create_future()
             one = Submission(
-                piece, needed, rule.w, deadline, mine, future, session, every=rule.every
+                piece,
+                needed,
+                rule.w,
+                deadline,
+                mine,
+                future,
+                session,
+                every=rule.every,
+                patient=patient,
             )
             cost = piece.nbytes + PIECE_BYTES
             self._pending += cost

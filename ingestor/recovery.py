@@ -91,9 +91,7 @@ class Recovery:
                 failed = error
         if failed is None:
             for ledger in session.ledgers():
-                ledger.progress(
-                    led.writers
-                )  # kept from now on, though an owner may yet lose its copy
+                ledger.progress(led.writers)  # told from now on, whoever may yet lose its copy
             session.ready = True
         elif deadline.remaining() <= RETRY_SECONDS:
             text = "rows that may be acknowledged are on too few owners"

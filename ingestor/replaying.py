@@ -165,7 +165,8 @@ class Replays:
         owners = {owner for shard in sealed for owner in view.owners(shard)}
         found, _ = await self._list(sorted(owners), request)
         keys = {(shard, state.producer) for shard, state in found}
-        keys |= {(view.shard_of(*one.key), one.key) for one in self.desk.book.open_gaps()}
+        places = ((_place(view, one.key), one.key) for one in self.desk.book.open_gaps())
+        keys |= {(shard, key) for shard, key in places if shard is not None}
         for place in self._next(sorted(keys)):
             await self._look_at(place[1])
 

@@ -383,6 +383,7 @@ class SequencedWriter:
         Raises:
             NotLeader: ask the shard's leader. QuorumUnavailable: ask again; the number may be skipped.
             NotReady: a later split is not known here yet, or others raise epochs all the time.
+            InvalidRequest: there is no further epoch.
         """
         while True:
             view = await ready_view(self._views, deadline)
@@ -391,6 +392,9 @@ class SequencedWriter:
             led, session = await self._led(tenant, first, deadline)
             async with session.lock:
                 epoch = next_epoch(session.newest_epoch, newest)
+                if epoch is None and generation_of(session.newest_epoch) == newest:
+                    text = f"{producer} has used all its epochs, up to {session.newest_epoch}"
+                    raise InvalidRequest(f"{text}: take another name for the producer")
                 if epoch is None or newest != len(led.view.generations(tenant, service)) - 1:
                     raise NotReady(f"{service} was split again", retry_after_seconds=1)
                 with contextlib.suppress(Fenced):
@@ -446,6 +450,8 @@ class SequencedWriter:
         needed = [Group(one.members, max(one.needed, w)) for one in led.overlap]
         heard = await self._recovery.refresh(led, session, needed, deadline)
         chosen = epoch or max(1, session.newest_epoch)
+        if led.view.shard_of(tenant, service, producer, chosen) != led.shard:
+            raise NotReady(f"{producer} has just moved to another shard", retry_after_seconds=1)
         found = session.progress(chosen, led.writers)
         return Standing(chosen, found, len(heard), len(led.owners))
 

@@ -61,15 +61,16 @@ class Spreading:
         else:
             services = await self._workers.run(services_of, table)
         ways = ways_of(view, batch.tenant, services, batch.identity.content, received_at)
+        doubt = "whether these rows came before the split is not known"
         try:
             chosen = ways[0]
             if len(ways) > 1:
                 chosen = await self._gone_before(ways, view, pieces_of, deadline)
             for service in chosen:
+                doubt = f"too few owners know that {service} is split"
                 await self._tell(view, batch.tenant, service, deadline)
         except QuorumUnavailable as error:
-            text = f"whether these rows came before the split is not known: {error.message}"
-            raise NotReady(text, retry_after_seconds=1) from error
+            raise NotReady(f"{doubt}: {error.message}", retry_after_seconds=1) from error
         return chosen
 
     async def _gone_before(

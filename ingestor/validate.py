@@ -28,12 +28,12 @@ def check_identifier(value: Any, what: str) -> str:
     Raises:
         InvalidRequest: details `reason` is `bad_service` or `bad_producer`, after `what`.
     """
-    allowed = TENANT if what == "tenant" else IDENTIFIER
+    allowed, more = (TENANT, "") if what == "tenant" else (IDENTIFIER, " / @")
     if isinstance(value, str) and allowed.fullmatch(value) and value not in (".", ".."):
         return value
     shown = quoted(value) if value is not None else "nothing"
     raise InvalidRequest(
-        f"{what}: 1 to 128 of A-Z a-z 0-9 _ . : / @ - are expected, not {shown}",
+        f"{what}: 1 to 128 of A-Z a-z 0-9 _ . : -{more} are expected, not {shown}",
         reason=f"bad_{what}",
     )
 

@@ -1,7 +1,8 @@
 """`/cluster/splits`: over how many shards each service is spread, and spreading a hot one wider.
 
-Any node answers: a split is a command to Raft, compare-and-set on the service's generation. Asking for what
-is there already changes nothing, so an answer that was lost is asked for again.
+Any node answers: a split is a command to Raft, compare-and-set on the service's generation; who loses to
+another looks again. Asking for what is there already changes nothing, so an answer that was lost is asked for
+again.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from cluster.cluster_http import json_body
-from cluster.consensus import Consensus
+from cluster.consensus import CommandRefused, Consensus
 from cluster.http_front import json_response
 from cluster.state_types import ClusterState
 from cluster.view import ViewSource
@@ -18,7 +19,7 @@ from ingestor.shards import FAILED_SERVICE
 from ingestor.validate import check_identifier
 from query.http import tenant_of
 from query.times import rfc3339
-from records.errors import InvalidRequest
+from records.errors import InvalidRequest, Refused
 from ring.generations import MAX_GENERATIONS, UNSPLIT, Generation
 from ring.shards import shards_of_service
 from runtime.clock import Clock
@@ -56,22 +57,39 @@ class SplitsApi:
             raise InvalidRequest('the body is {"service": …, "over": a whole number}')
         tenant = check_identifier(tenant_of(request), "tenant")
         service = check_identifier(body["service"], "service")
-        state = await self.consensus.barrier()
-        known = state.splits.get((tenant, service), UNSPLIT)
-        _check(state, service, over, known)
-        if over != known[-1].factor:
-            args = {
-                "tenant": tenant,
-                "service": service,
-                "factor": over,
-                "expected_generation": len(known) - 1,
-                "at": self.clock.wall_micros(),
-            }
+        was, begun = 0, False
+        try:
+            while (
+                True
+            ):  # each turn but the last, another one was faster; and there are MAX_GENERATIONS
+                state = await self.consensus.barrier()
+                known = state.splits.get((tenant, service), UNSPLIT)
+                was = was if begun else known[-1].factor
+                if begun or known[-1].factor == over:
+                    return json_response({**_row(state, tenant, service, known), "was": was})
+                _check(state, service, over, known)
+                begun = await self._propose(tenant, service, over, len(known) - 1)
+        except Refused as error:
+            if begun:  # it is split; only its state cannot be told now
+                error.doubt()
+            raise
+
+    async def _propose(self, tenant: str, service: str, over: int, generation: int) -> bool:
+        """Whether the service is split now; False: it was already, after `generation`."""
+        args = {
+            "tenant": tenant,
+            "service": service,
+            "factor": over,
+            "expected_generation": generation,
+            "at": self.clock.wall_micros(),
+        }
+        try:
             await self.consensus.propose("SplitService", args)
-            state = await self.consensus.barrier()
-        generations = state.splits.get((tenant, service), UNSPLIT)
-        row = _row(state, tenant, service, generations)
-        return json_response({**row, "was": known[-1].factor})
+        except CommandRefused as error:
+            if error.reason == "MISMATCH":
+                return False
+            raise
+        return True
 
 
 def _check(state: ClusterState, service: str, over: int, known: tuple[Generation, ...]) -> None:

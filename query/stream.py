@@ -150,9 +150,8 @@ class RowStream:
             async with coordinator.slot(deadline):
                 scatter, needed = coordinator.scatter(plan, plan.scan, deadline)
                 found = await scatter.run(tuple(needed), with_data=False)
-                if (
-                    found.ring_epoch > scatter.ring_epoch
-                ):  # once more: others may own the shards by now
+                if found.ring_epoch > scatter.ring_epoch:
+                    # Once more: others may own the shards by now, or there may be more of them.
                     await coordinator.catch_up(found.ring_epoch, deadline)
                     view = coordinator.view()
                     shards = coordinator.shards(plan, view)

@@ -82,15 +82,18 @@ class ProducerState:
     gone: Spans = ()
 
     def to_list(self) -> list[Any]:
-        """Plain values."""
-        return [self.producer, self.spans, self.told, self.newest_epoch, self.gone]
+        """Plain values; older nodes know nothing of `gone`, and take a state without any."""
+        values = [self.producer, self.spans, self.told, self.newest_epoch]
+        return [*values, self.gone] if self.gone else values
 
     @classmethod
     def from_list(cls, values: list[Any]) -> "ProducerState":
         """The inverse."""
-        (tenant, service, producer, epoch), spans, told, newest, gone = values
+        (tenant, service, producer, epoch), spans, told, newest, *gone = values
         key = tenant, service, producer, int(epoch)
-        pairs, lost = (tuple((int(a), int(b)) for a, b in one) for one in (spans, gone))
+        pairs, lost = (
+            tuple((int(a), int(b)) for a, b in one) for one in (spans, gone[0] if gone else ())
+        )
         return cls(key, pairs, int(told), int(newest), lost)
 
 

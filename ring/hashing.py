@@ -8,6 +8,8 @@ and gain by: mmh3 is fast and even, and makes no secret of it.
 Source: Appleby, MurmurHash3 (public domain reference implementation, smhasher).
 """
 
+from functools import lru_cache
+
 import mmh3
 
 from ring.tokens import Token
@@ -40,3 +42,15 @@ def affinity(*parts: str) -> int:
     Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (1998).
     """
     return token_of(key_bytes("affinity", *parts))
+
+
+def favourite(count: int, *parts: str) -> int:
+    """The number below `count` that `parts` like best: the one with the highest affinity(*parts, number)."""
+    prefix = key_bytes("affinity", *parts)
+    tokens = [token_of(prefix + number) for number in _numbers(count)]
+    return tokens.index(max(tokens))
+
+
+@lru_cache(maxsize=16)
+def _numbers(count: int) -> tuple[bytes, ...]:
+    return tuple(key_bytes(str(number)) for number in range(count))

@@ -16,7 +16,7 @@ Source: DeCandia et al., "Dynamo" (SOSP 2007), section 6.2, strategy 3.
 from collections.abc import Sequence
 
 from records.ids import ShardId
-from ring.hashing import affinity, key_bytes, token_of
+from ring.hashing import favourite, key_bytes, token_of
 from ring.tokens import RING_SIZE, TOKEN_BITS, Token, TokenRange
 
 #: Shards of a new cluster. More give a finer balance and smaller moves, at the price of more blocks
@@ -61,8 +61,7 @@ def shard_of(
     home = shard_of_token(token_of(key_bytes(tenant, service)), shard_count)
     if split == 1:
         return home
-    slot = max(range(split), key=lambda slot: affinity(tenant, service, producer, str(slot)))
-    return ShardId((home + slot) % shard_count)
+    return ShardId((home + favourite(split, tenant, service, producer)) % shard_count)
 
 
 def shards_of_services(

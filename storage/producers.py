@@ -52,6 +52,7 @@ class ProducerBook:
         self.newest: dict[tuple[int, ProducerKey], int] = {}
         self.told: dict[ProducerEpochKey, int] = {}
         self._epochs: dict[tuple[int, ProducerKey], set[int]] = {}
+        self._told_epochs: dict[ProducerKey, set[int]] = {}
         self.dirty: set[GroupKey] = set()
         self.gapped: set[GroupKey] = set()
         self.dirty_newest: set[tuple[int, ProducerKey]] = set()
@@ -110,6 +111,7 @@ class ProducerBook:
             if value > self.told.get(key, 0):
                 self.told[key] = value
                 self.dirty_told.add(key)
+                self._told_epochs.setdefault(key[:3], set()).add(key[3])
 
     def state(self, key: GroupKey) -> ProducerState:
         """What a reply says of one producer epoch."""
@@ -143,5 +145,5 @@ class ProducerBook:
         epochs = set(self._epochs.get((shard, producer), ()))
         if newest := self.newest_epoch(shard, producer):
             epochs.add(ProducerEpoch(newest))
-        epochs |= {key[3] for key in self.told if key[:3] == producer}
+        epochs |= self._told_epochs.get(producer, set())
         return [self.state((shard, *producer, epoch)) for epoch in sorted(epochs)]

@@ -334,15 +334,10 @@ class StorageService(RetentionDoor, WriteDoor):
         self._check_ready()
         return await self._trees.answer(request)
 
-    def absent(self, entry_ids: Sequence[EntryId], whole_shard: int | None = None) -> list[EntryId]:
-        """Those entries that lack here: not held, and not dropped below a watermark. About 2 µs each.
-
-        Raises NotReady if damage took entries of `whole_shard`: what lacks may have been acknowledged.
-        """
+    def absent(self, entry_ids: Sequence[EntryId], shard: int | None = None) -> list[EntryId]:
+        """Those entries that lack here: see TreeReads.absent."""
         self._check_ready()
-        if whole_shard is not None:
-            self.moves.check_whole(whole_shard)
-        return self._trees.absent(entry_ids)
+        return self._trees.absent(entry_ids, shard)
 
     @property
     def blocks_set_aside(self) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from records.errors import StaleRingEpoch
+from records.errors import NotReady, StaleRingEpoch
 from records.ids import EntryId
 from records.sync import (
     BUCKETS,
@@ -90,17 +90,22 @@ class TreeReads:
             self._newest.begin(holdings.generation, request.until),
         )
 
-    def absent(self, ids: Sequence[EntryId]) -> list[EntryId]:
+    def absent(self, ids: Sequence[EntryId], shard: int | None = None) -> list[EntryId]:
         """Those of `ids` that lack here. About 2 µs each, on the event loop.
 
         What was here and went below a watermark does not: other owners drop it at other moments, and would
         send it for nothing.
+
+        Raises:
+            NotReady: some of `shard` lack, and damage took entries of it that are not all back.
         """
-        find = self._engine.holdings.table.find
-        lacking = [one for one in ids if find(one) is None]
-        if not self._engine.holdings.retention.marks:
-            return lacking
-        return [one for one in lacking if not self._expired_here(one)]
+        holdings = self._engine.holdings
+        lacking = [one for one in ids if holdings.table.find(one) is None]
+        if holdings.retention.marks:
+            lacking = [one for one in lacking if not self._expired_here(one)]
+        if lacking and shard is not None and holdings.holes.within((shard,)):
+            raise NotReady(f"damage took entries of shard {shard} here", retry_after_seconds=1)
+        return lacking
 
     def _expired_here(self, entry_id: EntryId) -> bool:
         holdings = self._engine.holdings

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from ingestor.identity import KEY_LETTERS_MAX
 from ingestor.limits import Limits
 from ingestor.listeners.proxy import DEADLINE, PROXIED
 from ingestor.options import Options, read_options
@@ -13,9 +14,6 @@ from records.ids import DEFAULT_TENANT
 from runtime.clock import Clock
 
 _UINT32 = 1 << 32
-
-#: Bytes of an Idempotency-Key.
-KEY_MAX_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +46,8 @@ def read_head(request: web.Request, limits: Limits, clock: Clock) -> Head:
     options = read_options(request.query, headers)
     insert = surface.startswith("/insert/")
     key = headers.get("Idempotency-Key") or None
-    if key is not None and len(key) > KEY_MAX_BYTES:
-        raise InvalidRequest(f"Idempotency-Key is longer than {KEY_MAX_BYTES} bytes")
+    if key is not None and len(key) > KEY_LETTERS_MAX:
+        raise InvalidRequest(f"Idempotency-Key is longer than {KEY_LETTERS_MAX} letters")
     proxied = PROXIED in headers
     return Head(
         tenant=_tenant(request, insert),

@@ -47,6 +47,7 @@ class Fault:
     gate: asyncio.Event | None = None
     error: Exception | None = None
     lose_reply: bool = False
+    slow_reply: float = 0.0
     call: str = "put"
 
 
@@ -133,6 +134,7 @@ class FakeReplica:
         self.calls.append("put")
         fault = await self._meet_fault(deadline)
         reply = self.put_now(block, options)
+        await asyncio.sleep(fault.slow_reply)
         if fault.lose_reply:
             raise ConnectionLost(f"the reply of {self.node} is lost")
         return reply
@@ -306,7 +308,10 @@ class FakeReplica:
     ) -> list[EntryId]:
         self.calls.append("absent")
         await self._meet_fault(deadline)
-        return [one for one in entry_ids if one not in self.held]
+        found = [one for one in entry_ids if one not in self.held]
+        if found and self.hole:
+            raise NotReady(f"damage took entries of shard {shard}")
+        return found
 
     async def scan(self, request: Any, deadline: Deadline) -> Any:
         raise NotImplementedError("the write path does not scan")

@@ -139,9 +139,10 @@ async def test_the_outcome_table(
 
     with pytest.raises(error):
         await alone.propose("Noop", {}, 0.2)
-
     assert len(commands) > 1
     assert len(set(commands)) == 1  # the same request id each time
+    with pytest.raises(NotCommitted, match="no majority"):  # it changes nothing, come what may
+        await alone.barrier(0.1)
 
 
 async def test_an_unknown_outcome_is_repeated_under_the_same_id_and_applied_once(

@@ -256,18 +256,16 @@ async def test_full_disks_on_too_many_owners_are_507() -> None:
 
 
 async def test_full_disks_are_not_definite_while_a_put_is_under_way() -> None:
-    """All owners were full; one has room by now, and stores the rows after the answer."""
+    """All owners were full; one has room by now, and is storing the rows."""
     settings = WriteSettings(disk_full_hold_seconds=0.1)
     async with write_path(settings=settings) as path:
-        gate = asyncio.Event()
         full = Fault(error=DiskFull("below the floor"))
-        path.replicas["a"].faults.extend([full, Fault(gate=gate)])
+        path.replicas["a"].faults.extend([full, Fault(delay=0.5)])
         for node in "bc":
             path.replicas[node].always = DiskFull("below the floor")
 
         with pytest.raises(DiskFull) as caught:
             await path.write(body_batch(rows(3)))
-        gate.set()
         await until(lambda: bool(path.replicas["a"].held))
 
         assert caught.value.to_dict()["definite"] is False
@@ -499,7 +497,7 @@ async def test_no_refusal_is_definite_after_a_newer_ring(
             refusal("no", definite=True),
         ]
 
-        async def run(*_: object) -> None:
+        async def run(*_: object, **__: object) -> None:
             raise rounds.pop(0)
 
         monkeypatch.setattr(path.writer._pipeline, "run", run)

@@ -11,7 +11,7 @@ from ingestor.batch import Identity
 from ingestor.replaying import Ask
 from ingestor.shards import unsequenced_pieces
 from ingestor.ways import services_of, ways_of
-from records.errors import Fenced, NotReady, QuorumUnavailable
+from records.errors import Fenced, InvalidRequest, NotReady, QuorumUnavailable
 from records.visibility import REPEAT_MICROS
 from ring.generations import EPOCHS_OF_A_GENERATION, UNSPLIT, Generation
 from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews, Fault
@@ -154,6 +154,27 @@ async def test_the_newest_epoch_is_found_wherever_it_is_written() -> None:
         assert (found.ack_till, found.max_seen) == (3, 3)
 
 
+async def test_where_the_newest_epoch_stands_is_not_told_by_who_does_not_know_its_split() -> None:
+    """The home shard's leader has not heard: its owners name an epoch of which they hold nothing."""
+    replicas = FakeReplicas(*ALL)
+    async with (
+        write_path(replicas, FakeViews(before("b"))) as old,
+        write_path(replicas, FakeViews(after(before("a"))), seed=2) as new,
+    ):
+        epoch = await new.writer.new_producer_epoch(*KEY, new.deadline())
+        await new.write(numbered([1, 2, 3], epoch), ack="all")
+        with pytest.raises(NotReady):
+            await old.writer.producer_progress(*KEY, 0, old.deadline())
+
+
+async def test_a_producer_that_has_used_all_its_epochs_is_told_so() -> None:
+    """A client that made up the last one: no time to wait would help it."""
+    async with write_path() as path:
+        await path.write(numbered([1], FIRST - 1), ack="all")
+        with pytest.raises(InvalidRequest, match="another name"):
+            await path.writer.new_producer_epoch(*KEY, path.deadline())
+
+
 async def test_an_epoch_that_nobody_issued_is_sealed_at_the_older_shards_too() -> None:
     """A client that makes up its epochs still leaves no older one behind that writes."""
     replicas = FakeReplicas(*ALL)
@@ -209,6 +230,19 @@ async def test_an_operator_asks_each_producer_once_where_its_newest_epoch_is() -
             opened += await path.writer.replays.ask(shard, ask, path.deadline())
 
         assert sorted(one.key[2:] for one in opened) == sorted([(PRODUCER, epoch), ("stays", 1)])
+
+
+async def test_a_look_for_gaps_passes_over_a_split_that_came_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A gap of the new generation is noted while the look still goes by the view of before."""
+    async with write_path() as path:
+        await path.write(numbered([1, 3]), ack="all")
+        replays = path.writer.replays
+        monkeypatch.setattr(replays.desk, "tidy", lambda _: [])
+        replays.desk.note((*KEY, FIRST), ((1, 2),))
+        await replays.look()
+        assert {one.key[3] for one in replays.desk.book.open_gaps()} == {1, FIRST}
 
 
 # -- rows without numbers --------------------------------------------------------------------------
@@ -291,6 +325,33 @@ async def test_too_few_old_owners_refuse_a_request_that_may_be_a_repeat() -> Non
         assert (await path.write(batch)).accepted == 3
 
 
+async def test_an_owner_that_lost_entries_to_damage_does_not_say_that_nothing_came_before() -> None:
+    """The request is on two owners; one sets its copy aside, the other answers late: it is waited for."""
+    replicas, views = FakeReplicas(*ALL), FakeViews(before("a"))
+    async with write_path(replicas, views) as path:
+        batch = body_batch(moved_rows())
+        replicas["f"].down = True
+        await path.write(batch)
+        replicas["f"].down = False
+        replicas["d"].held.clear()
+        replicas["d"].hole = True
+        views.put(after(views.current()))
+        replicas["e"].faults.append(Fault(delay=0.3, call="absent"))
+        assert (await path.write(batch, ack="all")).accepted == 3
+    assert len(replicas.visible()) == 3
+
+
+async def test_rows_go_nowhere_new_before_enough_owners_of_the_old_shard_know() -> None:
+    """Two windows after the split, so that nothing is looked up: what lacks is named."""
+    replicas = FakeReplicas(*ALL)
+    clock = SteppedClock(BASE + 2 * REPEAT_MICROS + 1)
+    replicas["e"].down = replicas["f"].down = True
+    async with write_path(replicas, FakeViews(after(before("a"))), clock=clock) as path:
+        with pytest.raises(NotReady, match="too few owners know that shop is split"):
+            await path.write(body_batch(moved_rows()), seconds=0.3)
+    assert replicas.visible() == []
+
+
 async def test_nobody_is_asked_once_no_repeat_can_come() -> None:
     """Two windows after the split a request costs what it cost before."""
     replicas = FakeReplicas(*ALL)
@@ -337,15 +398,15 @@ async def test_a_request_waits_for_what_it_has_under_way_before_it_chooses(
             await path.write(batch, ack="all")
             for node in "ef":
                 replicas[node].held.clear()
+                replicas[node].calls.clear()
         for node in "ef":
             replicas[node].ring_epoch = 2
-        replicas["d"].faults.append(Fault(delay=0.3))
+        replicas["d"].faults.append(Fault(slow_reply=0.3))
         replicas["d"].faults.append(Fault(delay=0.3, call="absent"))
         task = asyncio.create_task(path.write(batch))
         await until(lambda: {"put"} <= {*replicas["e"].calls} & {*replicas["f"].calls})
         views.put(after(views.current()))
         await task
-        await until(lambda: bool(replicas["d"].held))
     assert {int(one.entry.shard) for one in _held(replicas)} == {HOME}
     assert len(replicas.visible()) == 3
 

@@ -70,6 +70,14 @@ def test_each_message_survives_the_wire() -> None:
     assert EntriesReply.from_head(over_the_wire(listed.to_head())) == listed
 
 
+def test_a_producers_state_is_read_by_and_of_nodes_that_know_no_watermark_of_it() -> None:
+    """They send four values, and take no more; so does this one while nothing is gone."""
+    state = ProducerState(("t", "s", "p", 2), ((1, 3),), 2, 2)
+
+    assert state.to_list() == [("t", "s", "p", 2), ((1, 3),), 2, 2]
+    assert ProducerState.from_list(over_the_wire({"state": state.to_list()})["state"]) == state
+
+
 @pytest.mark.parametrize(
     "tree",
     [[], "eq", ["eq", "a"], ["nope"], ["and", []], ["not"], ["word", "a", "b"], None, [["eq"]]],

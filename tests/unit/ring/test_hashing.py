@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ring.hashing import affinity, hash128, key_bytes, token_of
+from ring.hashing import affinity, favourite, hash128, key_bytes, token_of
 
 MASK = (1 << 64) - 1
 
@@ -92,3 +92,11 @@ def test_affinity_is_stable_and_depends_on_each_name() -> None:
     assert (
         len({affinity("a", "b"), affinity("b", "a"), affinity("ab"), affinity("a", "b", "")}) == 4
     )
+
+
+@pytest.mark.parametrize("count", [1, 2, 33, 500])
+def test_the_favourite_number_has_the_highest_affinity(count: int) -> None:
+    """It places rows for ever: the same as by asking for each."""
+    for name in ("", "p1", "ключ", "\ud800"):
+        best = max(range(count), key=lambda n, name=name: affinity("t", "s", name, str(n)))
+        assert favourite(count, "t", "s", name) == best

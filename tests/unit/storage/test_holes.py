@@ -8,6 +8,7 @@ import pytest
 
 from cluster.replica_client import LocalReplica
 from records.errors import NotReady
+from records.ids import EntryId
 from records.messages import EntriesRequest, ScanRequest
 from records.predicates import ScanPlan
 from records.timestamps import MAX_MICROS, MIN_MICROS, TimeRange
@@ -146,6 +147,18 @@ async def test_a_block_set_aside_is_told_until_it_is_back_also_after_a_kill(tmp_
     assert await told(healed) == (0, 0)
     for one in (service, again, healed):
         await one.stop()
+
+
+async def test_an_owner_with_a_hole_says_what_it_holds_and_not_what_lacks(tmp_path: Path) -> None:
+    """What it lacks of the damaged shard it may have had; of another shard it surely had not."""
+    service = await damaged(tmp_path)
+    shard = service.holes.within(range(5))[0]
+    held, unknown = BLOCKS[0].header.entries[0].entry_id, EntryId(b"x" * 16)
+    assert service.absent([held], shard) == []
+    assert service.absent([unknown], 2) == [unknown]
+    with pytest.raises(NotReady, match="damage"):
+        service.absent([held, unknown], shard)
+    await service.stop()
 
 
 async def test_an_owner_with_a_hole_hands_nothing_over(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The book of producers: spans of rows and skips, newest epochs, the ackTill told."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,3 +83,17 @@ def test_producers_with_gaps_are_listed_as_a_slow_look_finds_them(
     )
     assert book.listed(ProducersRequest((0, 1), "other")) == []
     assert len(book.listed(ProducersRequest((0, 1), most=1))) == min(1, len(held))
+
+
+def test_an_epoch_that_was_told_of_is_listed_without_rows_and_no_other_producers() -> None:
+    """Its rows may be on other owners; the list is a look-up, however many producers there are."""
+    book = ProducerBook()
+    others = [("t", "s", f"p{n}", 1) for n in range(3)]
+    book.raise_told([((*KEY, 2), 7), *((one, 5) for one in others)])
+
+    class NoPass(dict):
+        def __iter__(self) -> Any:
+            raise AssertionError("it goes over all producers")
+
+    book.told = NoPass(book.told)
+    assert book.states(0, KEY) == [ProducerState((*KEY, 2), (), 7, 0)]
