@@ -60,7 +60,7 @@ def _() -> Sequence[Place]:
     "a shard finishes before its old owners know the ring",
     "I4",
     "I1",
-    parts=(),
+    calm=True,
     faults=("outpaced",),
 )
 def _() -> Sequence[Place]:
@@ -70,21 +70,21 @@ def _() -> Sequence[Place]:
     return [(cluster.rebalance.Rebalancer, "_old_owners_know", know)]
 
 
-@mutant("copy from fewer owners than meet each quorum", "I4", "I1", parts=(), faults=("lone copy",))
+@mutant(
+    "copy from fewer owners than meet each quorum", "I4", "I1", calm=True, faults=("lone copy",)
+)
 def _() -> Sequence[Place]:
     real = cluster.rebalance._task
     return [(cluster.rebalance, "_task", lambda *args: replace(real(*args), needed=1))]
 
 
-@mutant(
-    "owners of a page compared by all they hold", "I4", parts=(), loss=0.25, faults=("again",) * 3
-)
+@mutant("owners of a page compared by all they hold", "I4", calm=True, faults=("again",) * 3)
 def _() -> Sequence[Place]:
     real = query.settle.compare
     return [(query.settle, "compare", lambda base, told, _until=None: real(base, told))]
 
 
-@mutant("node with a wiped disk rejoins under its old id", "I4", "I1", "I5", parts=(), loss=0.25,
+@mutant("node with a wiped disk rejoins under its old id", "I4", "I1", "I5", calm=True, 
         faults=(WIPE,))  # fmt: skip
 def _() -> Sequence[Place]:
     return [(cluster.state_ops, "_lost_its_store", lambda *_: False)]
