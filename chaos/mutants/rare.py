@@ -15,7 +15,7 @@ from chaos.mutants.planting import Place, mutant
 from chaos.sim.plan import WIPE
 
 
-@mutant("seal needs N-W owners only", "I5", "I1", parts=(), faults=("torn reign",) * 2)
+@mutant("seal needs N-W owners only", "I5", "I1", quick=True, calm=True, faults=("torn reign",) * 2)
 def _() -> Sequence[Place]:
     real = ingestor.leases.ask_quorum
 
@@ -40,14 +40,17 @@ def _open_door() -> Place:
 
 @mutant(
     "seal answered before it is durable, by a store that is open before its node has registered",
-    "I5", "I1", parts=(), faults=("short seal",) * 3,
+    "I5", "I1", calm=True, faults=("short seal",) * 3,
 )  # fmt: skip
 def _() -> Sequence[Place]:
     return [_volatile_seal(), _open_door()]
 
 
 @mutant(
-    "reads served before a node has registered", "I7", faults=("deaf start",) * 3 + ("delete",) * 3
+    "reads served before a node has registered",
+    "I7",
+    calm=True,
+    faults=("deaf start",) * 3 + ("delete",) * 3,
 )
 def _() -> Sequence[Place]:
     return [
@@ -60,6 +63,7 @@ def _() -> Sequence[Place]:
     "a shard finishes before its old owners know the ring",
     "I4",
     "I1",
+    quick=True,
     calm=True,
     faults=("outpaced",),
 )
@@ -71,14 +75,21 @@ def _() -> Sequence[Place]:
 
 
 @mutant(
-    "copy from fewer owners than meet each quorum", "I4", "I1", calm=True, faults=("lone copy",)
+    "copy from fewer owners than meet each quorum",
+    "I4",
+    "I1",
+    quick=True,
+    calm=True,
+    faults=("lone copy",),
 )
 def _() -> Sequence[Place]:
     real = cluster.rebalance._task
     return [(cluster.rebalance, "_task", lambda *args: replace(real(*args), needed=1))]
 
 
-@mutant("owners of a page compared by all they hold", "I4", calm=True, faults=("again",) * 3)
+@mutant(
+    "owners of a page compared by all they hold", "I4", quick=True, calm=True, faults=("again",) * 3
+)
 def _() -> Sequence[Place]:
     real = query.settle.compare
     return [(query.settle, "compare", lambda base, told, _until=None: real(base, told))]
