@@ -30,8 +30,14 @@ native: .venv/.installed  ## the native kernels, built anew, and why not if they
 up: install  ## three nodes on loopback with sample logs; Ctrl-C stops, data stays
 	@exec $(BIN)/quorumlog up $(ARGS)
 
-test: install  ## the whole test suite
+# What starts clusters and stops a clock has the machine to itself, after all the rest; see pyproject.toml's markers.
+test: install  ## the whole test suite, on all cores where tests allow it; with ARGS one pytest with these
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "beside or not (integration or chaos)"
+	$(BIN)/python -m pytest -m "not beside" tests/integration tests/chaos
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 MINUTES ?= 5
 fuzz: install  ## hostile inputs for MINUTES (5): the kernel against Python, decoders; cargo-fuzz if it is there
@@ -45,8 +51,9 @@ chaos: install  ## SEEDS (100) simulations, all planted bugs, every scenario for
 	$(BIN)/quorumlog chaos sim --mutants --seeds 40 --seed 0
 	$(BIN)/quorumlog chaos run --seconds $(SECONDS_EACH) $(ARGS); status=$$?; $(BIN)/quorumlog chaos ledger; exit $$status
 
-soak: install  ## MINUTES (5) of managers killed while they agree, then of everything at once
+soak: install  ## MINUTES (5) of managers killed while they agree, of none killed, then of everything at once
 	$(BIN)/python -m tests.soak.raft_kills --seconds $$(( $(MINUTES) * 60 ))
+	$(BIN)/python -m tests.soak.quiet_leader --minutes $(MINUTES)
 	$(BIN)/quorumlog chaos run mix --seconds $$(( $(MINUTES) * 60 ))
 
 lint: install  ## style, types, import contracts

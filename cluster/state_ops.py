@@ -74,12 +74,11 @@ def register_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
         store=_text(args, "store", empty=True),
     )
     known, mark = state.members.get(member.id), _mark(args)
-    if known == member:
-        risen = mark > state.marks.get(member.id, 0)
-        marks = _put(state.marks, member.id, mark) if risen else state.marks
-        return replace(state, marks=marks), member.incarnation
     if known is not None and (why := _lost_its_store(state, known, member, mark)):
         raise CommandError("STORE_LOST", f"{member.id} owns shards, but its store is {why}")
+    marks = _put(state.marks, member.id, mark) if mark else state.marks
+    if known == member:
+        return replace(state, marks=marks), member.incarnation
     oldest = known.incarnation if known else state.retired.get(member.id, 0)
     if member.incarnation <= oldest:
         raise CommandError("STALE_INCARNATION", f"{member.id} is at incarnation {oldest}")
@@ -87,7 +86,6 @@ def register_node(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
         raise CommandError("FULL", f"at most {MEMBERS_MAX} members")
     retired = _drop(state.retired, member.id)
     members = _put(state.members, member.id, member)
-    marks = _put(state.marks, member.id, mark) if mark else state.marks
     return replace(state, members=members, retired=retired, marks=marks), member.incarnation
 
 

@@ -6,19 +6,19 @@ whose last try failed are hinted (cluster.handoff); one that is merely slow is w
 ends. A hint is no ack. Anti-entropy sees to the rest.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cluster.quorum_call import Caller, QuorumCall
 from cluster.replica_client import Replicas
+from ingestor.dedupe import Calls
 from ingestor.outcomes import Submission, Verdict
-from ingestor.producers import ProducerBook
 from ingestor.write_metrics import WriteMetrics
-from records.block import BlockHeader
+from records.block import BlockHeader, ProducerKey
 from records.block_codec import EncodedBlock
 from records.errors import DiskFull, Overloaded, QuorumlogError, Refused, StaleRingEpoch, Unknown
-from records.messages import EntryStatus, PutOptions, PutReply
+from records.messages import EntryStatus, ProducerEpochKey, ProducerState, PutOptions, PutReply
 from runtime.clock import Clock
 from runtime.deadline import Deadline
 
@@ -59,7 +59,7 @@ class PutParts:
     """What puts need of their surroundings."""
 
     replicas: Replicas
-    book: ProducerBook
+    calls: Calls
     lanes: Lanes
     caller: Caller
     clock: Clock
@@ -94,6 +94,7 @@ class BlockPut:
             self._firsts.append(first)
             first += len(submission.entries)
             submission.done.add_done_callback(self._one_settled)
+        self._sessions = frozenset(s.session for s in submissions if s.session is not None)
         self.deadline = max((s.deadline for s in submissions), key=lambda one: one.at)
         self._call = QuorumCall(
             "put", self._put, self._answer, self._failure, parts.caller, self.deadline
@@ -109,9 +110,9 @@ class BlockPut:
         self._failed.pop(owner, None)
         parts.lanes.enter(owner, size)
         self._trying.add(owner)
-        begun, sent = parts.clock.monotonic(), parts.book.calls.tick()
+        begun, sent = parts.clock.monotonic(), parts.calls.tick()
         try:
-            told = parts.book.told(header.entries)
+            told = _told(self._submissions)
             options = PutOptions(ring_epoch=int(header.ring_epoch), told=told)
             reply = await parts.replicas.get(owner).put(self._block, options, limit)
         finally:
@@ -127,11 +128,20 @@ class BlockPut:
         sent, reply = answer
         if self._call.settled:
             self._metrics.late.labels(owner, "stored").inc()
-        self._parts.book.hear(owner, reply.producers, sent)
+        self._hear(owner, reply.producers, sent)
         if all(status in _HELD for status in reply.statuses):
             self._holders.append(owner)
         for submission, first in zip(self._submissions, self._firsts, strict=True):
             submission.take(owner, reply, first)
+
+    def _hear(self, owner: str, states: Iterable[ProducerState], sent: int) -> None:
+        """Tells each producer's session what the owner holds of it by now."""
+        now = self._parts.calls.tick()
+        found: dict[ProducerKey, list[ProducerState]] = {}
+        for state in states:
+            found.setdefault(state.producer[:3], []).append(state)
+        for session in self._sessions:
+            session.hear(owner, found.get(session.producer, ()), sent, now)
 
     def _failure(self, owner: str, error: Exception) -> bool:
         code: Any = error.code if isinstance(error, QuorumlogError) else type(error).__name__
@@ -148,8 +158,9 @@ class BlockPut:
                 submission.full.add(owner)
             elif unknown:
                 submission.may_be_stored(owner)
+        patience = 2 if self._trying else 1  # an answer under way makes the outcome definite
         held = self._parts.clock.monotonic() - self._started
-        if isinstance(error, DiskFull) and held >= self._parts.disk_full_hold_seconds:
+        if isinstance(error, DiskFull) and held >= patience * self._parts.disk_full_hold_seconds:
             self._give_up()
         return True
 
@@ -183,6 +194,19 @@ class BlockPut:
         entries = (one for submission in self._submissions for one in submission.entries)
         if self._holders and all(one.verdict is Verdict.WON for one in entries):
             self._parts.missed(owner, self._block.header, self._holders)
+
+
+def _told(submissions: Iterable[Submission]) -> tuple[tuple[ProducerEpochKey, int], ...]:
+    """What was answered to the producers of these rows, for their owners to remember."""
+    found: dict[ProducerEpochKey, int] = {}
+    for one in submissions:
+        if one.session is None:
+            continue
+        for entry in one.piece.entries:
+            epoch = int(entry.producer_epoch)
+            if entry.sequenced and (till := one.session.told(epoch)):
+                found[*entry.producer_key, epoch] = till
+    return tuple(found.items())
 
 
 def _definite(error: Exception) -> bool:

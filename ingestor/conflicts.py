@@ -12,7 +12,7 @@ import pyarrow as pa
 from ingestor.batch import Batch, RejectedRow
 from ingestor.encode import without_rows
 from ingestor.outcomes import EntryTally
-from ingestor.shards import FAILED_SERVICE, sequences_of
+from ingestor.shards import FAILED_SERVICE, ranges_within, sequences_of
 from records.columns import CORE_TYPES, plain
 from records.ids import digest_id
 
@@ -24,7 +24,7 @@ def split_conflicts(
 ) -> tuple[pa.Table, pa.Table, list[RejectedRow]]:
     """(rows to write again, rows refused, their reports); all are refused if no owner said which."""
     spans = tuple(one.conflicts) if one.conflicts else one.entry.seqs
-    kept, refused = without_rows(table, one.entry.rows_of(spans))
+    kept, refused = without_rows(table, ranges_within(table, spans))
     where = _row_numbers(batch)
     position = dict(zip(sequences_of(batch.table).tolist(), where.tolist(), strict=True))
     reports = [

@@ -77,7 +77,7 @@ class WriteCoordinator:
         self._book = ProducerBook(settings.producers_remembered)
         self._pipeline = Pipeline(
             replicas,
-            self._book,
+            self._book.calls,
             clock,
             entropy,
             self._metrics,

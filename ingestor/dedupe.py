@@ -101,17 +101,42 @@ class ProducerLedger:
         one would take other bytes under the same names. What was told is durable, whoever holds it: owners
         that are not known here hold it then too. None: nothing is durable, or every owner can judge.
         """
-        largest = max((one.largest for one in self._sets.values()), default=0)
-        if not spans or spans[0][0] > max(largest, self.told):
-            return None
         asked = tuple(groups)
-        firm = self._counted(asked)
-        if self.told:
-            firm.add(1, self.told)
-        durable = [part for a, b in spans for part in firm.overlap(a, b)]
+        durable = self._durable(spans, asked)
         owners = {owner for group in asked for owner in group.members}
         able = {o for o in owners if not any(self.held_by(o).gaps(a, b) for a, b in durable)}
         return frozenset(able) if durable and able != owners else None
+
+    def witnesses(self, spans: Spans, groups: Iterable[Group]) -> list[tuple[str, Spans]]:
+        """Where nobody can judge all of `spans`: owners that hold it together, with the part of each.
+
+        Empty if every owner holds some of it: then each refuses an entry with other bytes by itself.
+        """
+        asked = tuple(groups)
+        left = self._durable(spans, asked)
+        held = {owner: self.held_by(owner) for group in asked for owner in sorted(group.members)}
+        if all(any(one.overlap(a, b) for a, b in left) for one in held.values()):
+            return []
+        found: list[tuple[str, Spans]] = []
+        while left and held:
+            parts = {
+                o: [part for a, b in left for part in one.overlap(a, b)] for o, one in held.items()
+            }
+            owner = max(parts, key=lambda one: sum(b - a + 1 for a, b in parts[one]))
+            left = [gap for a, b in left for gap in held.pop(owner).gaps(a, b)]
+            if parts[owner]:
+                found.append((owner, tuple(parts[owner])))
+        return found
+
+    def _durable(self, spans: Spans, groups: Sequence[Group]) -> list[tuple[int, int]]:
+        """What is durable of `spans`, as far as is known here."""
+        largest = max((one.largest for one in self._sets.values()), default=0)
+        if not spans or spans[0][0] > max(largest, self.told):
+            return []
+        firm = self._counted(groups)
+        if self.told:
+            firm.add(1, self.told)
+        return [part for a, b in spans for part in firm.overlap(a, b)]
 
     def thin(self, groups: Iterable[Group]) -> list[tuple[int, int]]:
         """Spans above `told` that some owners hold, but in some group too few of them."""

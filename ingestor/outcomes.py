@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cluster.quorum_tally import Group, QuorumTally
+from ingestor.producers import ProducerSession
 from ingestor.shards import Piece
 from records.block import EntryHeader, Spans
 from records.errors import DiskFull, QuorumlogError, QuorumUnavailable
@@ -78,7 +79,7 @@ Mine = set[tuple[EntryId, str]]
 class Submission:
     """One piece on its way: `needed` acks of each owner set end it (of all owners if `every`).
 
-    W copies held before make a duplicate.
+    W copies held before make a duplicate. `session`: that of the producer of its numbered rows.
 
     `done` ends with None (then `entries` say how each stands) or with an error.
     """
@@ -89,6 +90,7 @@ class Submission:
     deadline: Deadline
     mine: Mine
     done: "asyncio.Future[None]"
+    session: ProducerSession | None = None
     queued_at: float = 0.0
     every: bool = False
     entries: tuple[EntryTally, ...] = field(init=False)

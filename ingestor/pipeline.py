@@ -12,9 +12,10 @@ from cluster.replica_client import Replicas
 from ingestor.answers import AckRule
 from ingestor.batcher import Batcher
 from ingestor.block_put import BlockPut, Lanes, Missed, PutParts, no_hints
+from ingestor.dedupe import Calls
 from ingestor.encode import encode_pieces
 from ingestor.outcomes import EntryTally, Mine, Submission
-from ingestor.producers import ProducerBook
+from ingestor.producers import ProducerSession
 from ingestor.shards import Piece
 from ingestor.write_metrics import WriteMetrics
 from ingestor.write_settings import WriteSettings
@@ -39,7 +40,7 @@ class Pipeline:
     def __init__(
         self,
         replicas: Replicas,
-        book: ProducerBook,
+        calls: Calls,
         clock: Clock,
         entropy: Entropy,
         metrics: WriteMetrics,
@@ -63,7 +64,7 @@ class Pipeline:
         self.caller = Caller(tasks, entropy, pace)
         self._parts = PutParts(
             replicas,
-            book,
+            calls,
             Lanes(settings.owner_bytes_in_flight),
             self.caller,
             clock,
@@ -85,19 +86,21 @@ class Pipeline:
         rule: AckRule,
         mine: Mine,
         deadline: Deadline,
+        session: ProducerSession | None = None,
     ) -> list[EntryTally]:
         """Writes all pieces and returns how each entry stands once all are settled.
 
         Args:
             rule: how many owners must confirm.
             mine: what this write has put so far; grows.
+            session: of the producer of numbered rows; hears what their owners say.
 
         Raises:
             Overloaded: too much is pending (definite). StaleRingEpoch: route again under a newer ring.
             QuorumUnavailable, DiskFull: not confirmed by the deadline. Of several pieces one may be
                 stored though another was refused, so an error is definite of a single piece alone.
         """
-        submissions = self._submit(pieces, rule, mine, deadline)
+        submissions = self._submit(pieces, rule, mine, deadline, session)
         futures = [one.done for one in submissions]
         if futures:
             await asyncio.wait(futures, timeout=deadline.remaining())
@@ -120,6 +123,7 @@ class Pipeline:
         rule: AckRule,
         mine: Mine,
         deadline: Deadline,
+        session: ProducerSession | None,
     ) -> list[Submission]:
         if self._closed:
             raise NotReady("this node is shutting down", retry_after_seconds=1)
@@ -131,7 +135,9 @@ class Pipeline:
         for piece in pieces:
             needed = rule.needed(max(len(group) for group in piece.groups))
             future = loop.create_future()
-            one = Submission(piece, needed, rule.w, deadline, mine, future, every=rule.every)
+            one = Submission(
+                piece, needed, rule.w, deadline, mine, future, session, every=rule.every
+            )
             cost = piece.nbytes + PIECE_BYTES
             self._pending += cost
             one.done.add_done_callback(lambda done, cost=cost: self._settled(done, cost))

@@ -1,7 +1,9 @@
 """The producers this node currently leads: their ledgers, in a bounded book.
 
 A session belongs to one leadership (shard, shard epoch) under one ring epoch, and is made anew when that
-changes. It holds nothing that could not be recovered from the owners; forgetting one costs a recovery.
+changes. A producer of a split service has one for each shard that its epochs are in. A write keeps the one
+that it began with, also when the book has forgotten it or has another by then: what its own puts bring is
+counted there. It holds nothing that could not be recovered from the owners; forgetting one costs a recovery.
 """
 
 import asyncio
@@ -10,8 +12,8 @@ from collections.abc import Iterable
 
 from cluster.quorum_tally import Group
 from ingestor.dedupe import Calls, ProducerLedger, Progress
-from records.block import EntryHeader, ProducerKey, Spans
-from records.messages import ProducerEpochKey, ProducerState
+from records.block import ProducerKey, Spans
+from records.messages import ProducerState
 
 #: (shard, shard epoch, ring epoch) that a session was recovered under.
 Reign = tuple[int, int, int]
@@ -58,6 +60,12 @@ class ProducerSession:
         found = self._ledgers.get(epoch)
         return found.judges(spans, groups) if found else None
 
+    def witnesses(
+        self, epoch: int, spans: Spans, groups: Iterable[Group]
+    ) -> list[tuple[str, Spans]]:
+        """See `ProducerLedger.witnesses`."""
+        return self.ledger(epoch).witnesses(spans, groups)
+
     def told(self, epoch: int) -> int:
         """The ackTill answered last."""
         found = self._ledgers.get(epoch)
@@ -65,41 +73,23 @@ class ProducerSession:
 
 
 class ProducerBook:
-    """Sessions by producer; beyond `limit` the one longest unused is forgotten."""
+    """Sessions by shard and producer; beyond `limit` the one longest unused is forgotten."""
 
     def __init__(self, limit: int) -> None:
         self.calls = Calls()
         self._limit = limit
-        self._sessions: OrderedDict[ProducerKey, ProducerSession] = OrderedDict()
+        self._sessions: OrderedDict[tuple[int, ProducerKey], ProducerSession] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def session(self, producer: ProducerKey, reign: Reign) -> ProducerSession:
         """The session of a producer under `reign`, perhaps a new one that is not ready."""
-        found = self._sessions.get(producer)
+        place = (reign[0], producer)
+        found = self._sessions.get(place)
         if found is None or found.reign != reign:
-            found = self._sessions[producer] = ProducerSession(producer, reign)
-        self._sessions.move_to_end(producer)
+            found = self._sessions[place] = ProducerSession(producer, reign)
+        self._sessions.move_to_end(place)
         while len(self._sessions) > self._limit:
             self._sessions.popitem(last=False)
         return found
-
-    def told(self, entries: Iterable[EntryHeader]) -> tuple[tuple[ProducerEpochKey, int], ...]:
-        """What was answered to the producers of `entries`, for their owners to remember."""
-        found: dict[ProducerEpochKey, int] = {}
-        for entry in entries:
-            session = self._sessions.get(entry.producer_key) if entry.sequenced else None
-            if session is not None:
-                ledger = session.ledger(int(entry.producer_epoch))
-                if ledger.told:
-                    found[ledger.key] = ledger.told
-        return tuple(found.items())
-
-    def hear(self, owner: str, states: Iterable[ProducerState], sent: int) -> None:
-        """Takes the states in an owner's reply to a put that was sent at `sent`."""
-        now = self.calls.tick()
-        for state in states:
-            session = self._sessions.get(state.producer[:3])
-            if session is not None:
-                session.hear(owner, (state,), sent, now)

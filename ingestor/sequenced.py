@@ -7,6 +7,7 @@ come and answered in that order, so that an answer never shows a gap that the on
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -26,10 +27,11 @@ from ingestor.pipeline import Pipeline
 from ingestor.producers import ProducerSession
 from ingestor.recovery import Recovery
 from ingestor.replay_desk import ReplayDesk
-from ingestor.shards import Piece, merged, sequenced_piece, unsequenced_pieces
+from ingestor.shards import Piece, merged, rows_within, sequenced_piece, unsequenced_pieces
 from ingestor.waiting import newer_ring, ready_view
 from ingestor.write_metrics import WriteMetrics
 from ingestor.write_settings import WriteSettings
+from records.block import Spans
 from records.errors import (
     Conflict,
     DiskFull,
@@ -214,7 +216,7 @@ class SequencedWriter:
         try:
             if not await self._are_the_same(numbered, work, led, session, deadline):
                 return None
-            entries = await self._put(work, pieces, rule, deadline)
+            entries = await self._put(work, pieces, rule, session, deadline)
             verdict = self._judge(work, led, session, entries)
             if verdict is Verdict.WON:
                 await _wait_for(before, deadline.clamp(ORDER_SECONDS))
@@ -230,12 +232,17 @@ class SequencedWriter:
         return None
 
     async def _put(
-        self, work: _Work, pieces: list[Piece], rule: AckRule, deadline: Deadline
+        self,
+        work: _Work,
+        pieces: list[Piece],
+        rule: AckRule,
+        session: ProducerSession,
+        deadline: Deadline,
     ) -> list[EntryTally]:
         """Puts `pieces`. From here on no refusal is definite, unless this one says nothing was put."""
         sent_before, work.sent = work.sent, True
         try:
-            return await self._pipeline.run(pieces, rule, work.mine, deadline)
+            return await self._pipeline.run(pieces, rule, work.mine, deadline, session)
         except (DiskFull, NotReady, Overloaded) as error:
             if error.is_definite:
                 work.sent = sent_before
@@ -252,7 +259,8 @@ class SequencedWriter:
         """Whether rows sent again are those that are durable, as one of their holders says.
 
         Asked only if another owner may lack them: it would store other bytes under their names. Are fewer
-        than W holders known, the others are heard first: the one that is known may be away.
+        than W holders known, the others are heard first: the one that is known may be away. Where nobody
+        holds all of them, and some owner none, each part is asked of an owner that holds it.
 
         Raises:
             QuorumUnavailable: no holder answered by the deadline.
@@ -265,11 +273,24 @@ class SequencedWriter:
             others = Group(frozenset(led.owners) - holders, 1)
             await self._recovery.refresh(led, session, [others], deadline)
             holders = session.judges(epoch, spans, led.writers)
-        if not holders:
+        if holders is None:
             return True
-        asked = replace(numbered, groups=(tuple(sorted(holders)),))
-        entries = await self._put(work, [asked], ANY_HOLDER, deadline)
-        return self._judge(work, led, session, entries) is Verdict.WON
+        asked = [replace(numbered, groups=(tuple(sorted(holders)),))] if holders else ()
+        for piece in asked or self._parts(work, led, session, spans):
+            entries = await self._put(work, [piece], ANY_HOLDER, session, deadline)
+            if self._judge(work, led, session, entries) is not Verdict.WON:
+                return False
+        return True
+
+    def _parts(
+        self, work: _Work, led: Led, session: ProducerSession, spans: Spans
+    ) -> Iterator[Piece]:
+        """Parts of the rows, each for an owner that holds it: an entry there that shows nothing."""
+        sequence = replace(work.sequence, skips=())
+        for owner, part in session.witnesses(sequence.epoch, spans, led.writers):
+            rows = rows_within(work.table, part)
+            args = (work.batch.tenant, sequence, rows, led.view, led.epoch, work.received_at)
+            yield replace(sequenced_piece(*args), groups=((owner,),))
 
     async def _pieces(self, work: _Work, led: Led) -> tuple[Piece | None, list[Piece]]:
         """The piece of the numbered rows, if there are any, and all pieces."""

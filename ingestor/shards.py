@@ -314,6 +314,19 @@ def sequences_of(table: pa.Table) -> np.ndarray:
     return _ints(table["seq"])
 
 
+def ranges_within(table: pa.Table, spans: Spans) -> list[tuple[int, int]]:
+    """Half-open ranges of rows whose sequences lie in `spans`, where rows ascend by sequence."""
+    seqs = sequences_of(table)
+    starts = np.searchsorted(seqs, [first for first, _ in spans])
+    ends = np.searchsorted(seqs, [last for _, last in spans], side="right")
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
+
+
+def rows_within(table: pa.Table, spans: Spans) -> pa.Table:
+    """These rows, of which there are some, without a copy; `spans` ascend."""
+    return pa.concat_tables(table.slice(a, b - a) for a, b in ranges_within(table, spans))
+
+
 def sequenced_piece(
     tenant: str,
     sequence: Sequence,

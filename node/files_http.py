@@ -1,8 +1,9 @@
 """`POST /files`: a snapshot of this node's rows as Parquet files on its disk, complete by quorum.
 
 Before the snapshot the node asks R-1 other owners of each shard for their digest, and fetches the entries
-that it lacks; R + W > N, so the files hold every row acknowledged before the request came. Shards for which
-fewer owners spoke are named, and `complete` is false.
+that it lacks; R + W > N, so the files hold every row acknowledged before the request came. Who lost entries
+to damage does not count to R, this node neither. Shards for which fewer owners spoke are named, and
+`complete` is false.
 """
 
 from collections.abc import Sequence
@@ -51,8 +52,11 @@ class FilesApi:
             raise NotReady("there is no ring yet")
         owned = [s for s in range(view.shard_count) if self.node_id in view.owners(s)]
         shards = _wanted(request.query.get("shards"), owned)
+        lost = self.storage.blocks_set_aside
         unsure = await CatchUp(self, view).run(shards)
         made = await self.storage.export(tenant_of(request), shards)
+        if made.lost > lost:  # damage that was found meanwhile
+            unsure = sorted({*unsure, *made.holes})
         body = {
             "node": self.node_id,
             "complete": not unsure,
@@ -93,25 +97,27 @@ class CatchUp:
 
         Who knows a newer ring than this node's view may be an owner of before: it does not count.
         """
-        own, _ = await self._api.storage.scan(ScanRequest(ScanPlan(limit=0), (), ()))
+        request = ScanRequest(ScanPlan(limit=0), (), tuple(shards))
+        own, _ = await self._api.storage.scan(request)
         if own.ring_epoch > self._view.ring_epoch:
             return list(shards)
-        left = dict.fromkeys(shards, self._view.quorum.r - 1)
+        left = {shard: self._view.quorum.r - (shard not in own.holes) for shard in shards}
         others = {n for s in shards for n in self._view.owners(s)} - {self._api.node_id}
         for node in sorted(others, key=lambda one: (not self._view.is_alive(one), one)):
             asked = [s for s in shards if left[s] > 0 and node in self._view.owners(s)]
             if not asked:
                 continue
             try:
-                await self._from(self._api.replicas.get(node), asked)
+                holes = await self._from(self._api.replicas.get(node), asked)
             except QuorumlogError as error:
                 log.warning("an owner could not be asked", target=node, error=error)
                 continue
             for shard in asked:
-                left[shard] -= 1
+                left[shard] -= shard not in holes
         return [shard for shard, owners in left.items() if owners > 0]
 
-    async def _from(self, replica: Replica, shards: list[int]) -> None:
+    async def _from(self, replica: Replica, shards: list[int]) -> tuple[int, ...]:
+        """Fetches what an owner has and this node lacks; the shards of which damage took some there."""
         request = ScanRequest(ScanPlan(limit=0), (), tuple(shards))
         reply, _ = await replica.scan(request, self._deadline)
         if reply.ring_epoch > self._view.ring_epoch:
@@ -119,6 +125,7 @@ class CatchUp:
         for shard in shards:
             if tuple(reply.digests[shard]) != self._api.storage.digest(shard):
                 await self._fill(replica, shard)
+        return reply.holes
 
     async def _fill(self, replica: Replica, shard: int) -> None:
         """Fetches what lacks here.

@@ -122,8 +122,8 @@ def module_command(*words: str) -> list[str]:
     return [sys.executable, "-P", "-m", "node", *words]
 
 
-def _end_with_parent() -> None:
-    """In a child before exec: SIGTERM when the parent's thread ends, however it ends (Linux)."""
+def end_with_parent() -> None:
+    """In a child: SIGTERM when the parent's thread ends, however it ends (Linux)."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -140,7 +140,7 @@ def start_process(
     `tied`: it is told to stop when we are killed, so that no node is left behind holding its ports.
     Only for callers without threads, whose main thread lives as long as they do.
     """
-    before_exec = _end_with_parent if tied and sys.platform.startswith("linux") else None
+    before_exec = end_with_parent if tied and sys.platform.startswith("linux") else None
     with log.open("ab") as out:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
             words,

@@ -67,18 +67,6 @@ class EntryHeader:
         """The hours the entry is filed under."""
         return hours_touched(self.min_ts, self.max_ts)
 
-    def rows_of(self, seq_spans: Spans) -> list[tuple[int, int]]:
-        """Half-open ranges of rows, counted in the entry, that hold the sequences in `seq_spans`."""
-        ranges: list[tuple[int, int]] = []
-        before = 0
-        for first, last in self.seqs:
-            for a, b in seq_spans:
-                low, high = max(a, first), min(b, last)
-                if low <= high:
-                    ranges.append((before + low - first, before + high - first + 1))
-            before += last - first + 1
-        return ranges
-
     def to_list(self) -> list[Any]:
         """Plain values in field order; the header's wire form."""
         return [getattr(self, name) for name in _ENTRY_FIELDS]

@@ -72,7 +72,11 @@ def _wider(left: pa.DataType, right: pa.DataType) -> pa.DataType:
 def united_schema(schemas: list[pa.Schema]) -> pa.Schema:
     """One schema for all: columns by name, core first; types that differ widen (int -> float -> text)."""
     types: dict[str, pa.DataType] = {}
+    seen: list[pa.Schema] = []
     for schema in schemas:
+        if any(schema.equals(one) for one in seen[-4:]):
+            continue  # blocks of one writer are alike
+        seen.append(schema)
         for field in schema:
             known = types.get(field.name)
             types[field.name] = field.type if known is None else _wider(known, field.type)
@@ -85,12 +89,15 @@ def united_schema(schemas: list[pa.Schema]) -> pa.Schema:
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with exactly the columns of `schema`: cast where types differ, null where absent."""
+    own = table.schema
+    if own.equals(schema, check_metadata=True):
+        return table
     arrays = []
     for field in schema:
-        index = table.schema.get_field_index(field.name)
+        index = own.get_field_index(field.name)
         if index < 0:
             arrays.append(pa.nulls(table.num_rows, field.type))
-        elif table.schema.field(index).type == field.type:
+        elif own.field(index).type == field.type:
             arrays.append(table.column(index))
         else:
             arrays.append(_cast(table.column(index), field.type))

@@ -10,6 +10,7 @@ without a catalog they tell so themselves. An entry is in two files for a while,
 It takes a share of one core: after each merge it rests in proportion to the CPU the merge took.
 """
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -297,12 +298,18 @@ class Compactor:
         self._count_pieces()
 
     def _write(self, sources: list[Source], number: int, how: How) -> Written:
-        """Reads, merges and writes; on the worker."""
+        """Reads, merges and writes; on the worker. If that fails no file of it is left."""
         began = time.thread_time()
-        segments = []
-        for position, merged in enumerate(how(self._hot, sources)):
-            write_segment(self._files.segments, number + position, merged.block, self._step)
-            segments.append((merged, number + position))
+        segments, paths = list[tuple[Merged, int]](), list[Path]()
+        try:
+            for position, merged in enumerate(how(self._hot, sources)):
+                at = number + position
+                paths.append(write_segment(self._files.segments, at, merged.block, self._step))
+                segments.append((merged, at))
+        except Exception:
+            with contextlib.suppress(OSError):  # the next start removes it
+                _remove_all(paths)
+            raise
         return Written(tuple(segments), time.thread_time() - began)
 
     def _apply(

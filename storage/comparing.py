@@ -12,6 +12,8 @@ from storage.holdings import BlockPlace, Holdings
 from storage.hot import HotSet
 from storage.judge import Pair, Proof
 
+#: Of fewer rows, threads cost more than they save: 0.3 against 0.5 ms for five rows of eleven columns.
+_THREADS_ABOVE_ROWS = 4096
 HeldPlaces = dict[Pair, tuple[BlockPlace, int] | None]
 """For each pair the block and entry index of its other side; None if that lies in the put itself."""
 
@@ -37,7 +39,9 @@ def compare_pairs(
     body = memoryview(block.data)[parts.body[0] : parts.body[1]]
     columns: dict[str, pa.Array] = {}
     if header.rows:
-        table = open_body(body, header.columns).read().unify_dictionaries().combine_chunks()
+        many = header.rows > _THREADS_ABOVE_ROWS
+        table = open_body(body, header.columns).read(use_threads=many)
+        table = table.unify_dictionaries().combine_chunks()
         columns = {name: pa.concat_arrays(table.column(name).chunks) for name in header.columns}
     proofs: dict[Pair, Proof] = {}
     for pair, spans in wanted.pairs:

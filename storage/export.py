@@ -42,11 +42,16 @@ class ExportedFile:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The files of a snapshot and the digests of its shards, of the same moment."""
+    """The files of a snapshot and the digests of its shards, of the same moment.
+
+    `lost`: blocks set aside for damage so far; `holes`: shards that lack what these held.
+    """
 
     directory: Path
     files: tuple[ExportedFile, ...]
     digests: dict[int, tuple[int, bytes]]
+    lost: int
+    holes: tuple[int, ...]
 
     @property
     def rows(self) -> int:

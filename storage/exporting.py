@@ -67,7 +67,7 @@ class Exports:
                     self._hot,
                     snapshot.rules,
                 )
-                return Exported(folder, files, snapshot.digests)
+                return Exported(folder, files, snapshot.digests, snapshot.lost, snapshot.holes)
             except BlockCorrupt as error:  # set aside, or merged, by now: a new snapshot knows
                 if "ordinal" not in error.details:
                     raise

@@ -1,6 +1,7 @@
 """A storage node's directory: who it belongs to, and that one process has it.
 
 node.json   node id and incarnation (random, made with the directory: a lost disk is a new node)
+mark        how far the store has come (storage.mark)
 LOCK        flock'ed while a process runs
 log/ segments/ quarantine/ hints/ catalog.sqlite scrub.json
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from records.errors import InvalidSettings
 from runtime.logs import get_logger
+from storage.mark import StoreMark
 from storage.segment_file import segment_files
 from storage.wal import sync_directory
 
@@ -71,6 +73,7 @@ class Home:
         return incarnation
 
     def _create(self, path: Path, node_id: str) -> str:
+        StoreMark(self.directory).rise()  # so a store that has an id has a mark
         incarnation = secrets.token_hex(8)
         draft = path.with_suffix(".new")
         with draft.open("w") as file:

@@ -30,7 +30,7 @@ class StoreMark:
         self.value = 0
 
     def begin(self) -> int:
-        """The number of this start: one more than before; 0 where there was none.
+        """The number of this start: one more than before; 0 where there was none (see above).
 
         Raises:
             InvalidSettings: the file cannot be read.

@@ -14,6 +14,7 @@ import pyarrow as pa
 from records.columns import NUMBER_COLUMN, RUN_COLUMN, conform, united, united_schema
 from records.predicates import ScanPlan
 from records.timestamps import MAX_MICROS, MIN_MICROS, TimeRange
+from storage.blocks import GroupPlace
 from storage.scan_batch import BATCH_ROWS, Batch, in_batches
 from storage.scan_expect import Expected
 from storage.scan_select import BlockSlice, Pieces
@@ -282,6 +283,7 @@ def _gathered(
     for index in dict.fromkeys(keys.part.tolist()):
         scanner.budget.check()
         chosen = np.flatnonzero(keys.part == index)
+        chosen = chosen[np.argsort(keys.position[chosen], kind="stable")]
         tables.append(_rows(scanner, parts[index], keys.position[chosen]))
         places.append(chosen)
         size += tables[-1].nbytes
@@ -307,7 +309,7 @@ def _plain_schema(schemas: list[pa.Schema]) -> pa.Schema:
 
 
 def _rows(scanner: Scanner, part: BlockSlice, positions: np.ndarray) -> pa.Table:
-    """The projected columns of some rows of a block, dictionaries as plain text."""
+    """The projected columns of some rows of a block (`positions` ascend), dictionaries as plain text."""
     present = scanner.hot.names(part.place)
     fields = scanner.plan.fields
     names = list(present if fields is None else dict.fromkeys(("timestamp", *fields)))
@@ -315,10 +317,12 @@ def _rows(scanner: Scanner, part: BlockSlice, positions: np.ndarray) -> pa.Table
     loaded = scanner.hot.columns(part.place, names)
     batch = Batch(scanner, [part])
     columns: dict[str, pa.Array] = {}
-    chosen = pa.array(positions)
+    # Of a small block mostly all rows are wanted. (A row group may be a view of a whole block's columns.)
+    every = len(positions) == part.place.rows and not isinstance(part.place, GroupPlace)
+    chosen = None if every else pa.array(positions)
     for name in names:
         if name in loaded:
-            array = loaded[name].take(chosen)
+            array = loaded[name] if chosen is None else loaded[name].take(chosen)
             if pa.types.is_dictionary(array.type):
                 array = array.dictionary_decode()
             columns[name] = array

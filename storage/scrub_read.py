@@ -3,7 +3,8 @@
 Bytes are read from the disk, not from the page cache, as far as the kernel lets go of it: rot under a
 cached page would not show. All checksums are verified: frames, metas and blocks of the log; prefix, header,
 sidecar, body and mark of a segment. What is found damaged is only told; storage.scrub decides. A file that
-cannot be opened for want of descriptors or memory is none of that: OSError.
+cannot be opened for want of descriptors or memory is none of that: OSError. Of a log file that the disk
+cannot read everywhere the records on its other pages are whole.
 """
 
 import contextlib
@@ -24,6 +25,9 @@ from storage.segment_file import read_extents
 
 #: Bytes of a log file read at a time, unless one record is longer.
 WINDOW_BYTES = 4 << 20
+_PAGE = 4096
+#: The largest unit in which Linux caches files: a huge page.
+_UNIT_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +62,19 @@ class Read:
     gone: bool = False
 
 
-def _from_disk(handle: int, start: int, length: int) -> bytes:
-    """Bytes of a file; OSError if the disk cannot give them."""
+def _let_go(handle: int, start: int = 0, end: int = 0) -> None:
+    """Drops what the page cache has of `start`..`end` (to the end of the file if that is 0).
+
+    The kernel keeps a page, or a larger unit of its cache, that lies only partly in the range.
+    """
+    low = start // _UNIT_BYTES * _UNIT_BYTES
+    high = -(-end // _UNIT_BYTES) * _UNIT_BYTES
     with contextlib.suppress(OSError):  # some file systems know no such advice
-        os.posix_fadvise(handle, start, length, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(handle, low, high - low if end else 0, os.POSIX_FADV_DONTNEED)
+
+
+def _read(handle: int, start: int, length: int) -> bytes:
+    """Bytes of a file; OSError if the disk cannot give them."""
     parts = []
     while length:
         part = os.pread(handle, length, start)
@@ -70,6 +83,22 @@ def _from_disk(handle: int, start: int, length: int) -> bytes:
         parts.append(part)
         start, length = start + len(part), length - len(part)
     return b"".join(parts)
+
+
+def _read_around(handle: int, start: int, length: int) -> tuple[bytes, str]:
+    """Bytes of a file, zeros for those that are not there or on a page that the disk cannot give; and why."""
+    try:
+        return _read(handle, start, length).ljust(length, b"\0"), ""
+    except OSError as error:
+        why, pages = _why(error), []
+    for at in range(start - start % _PAGE, start + length, _PAGE):
+        low, high = max(at, start), min(at + _PAGE, start + length)
+        try:
+            page = _read(handle, low, high - low)
+        except OSError as error:
+            why, page = _why(error), b""
+        pages.append(page.ljust(high - low, b"\0"))
+    return b"".join(pages), why
 
 
 def _why(error: Exception) -> str:
@@ -102,12 +131,10 @@ def _window(handle: int, sequence: int, start: int, limit: int, began: float) ->
     wanted = WINDOW_BYTES
     while True:
         stop = min(limit, start + wanted)
-        try:
-            data = _from_disk(handle, start, stop - start)
-        except OSError as error:
-            damages = ((start, stop, _why(error)),)
-            return Read(stop, stop - start, time.thread_time() - began, {}, damages)
-        data += bytes(stop - start - len(data))  # a file that is too short reads as zeros: damage
+        _let_go(handle, start, stop)
+        data, why = _read_around(
+            handle, start, stop - start
+        )  # zeros in place of a record are damage
         scan = read_file(data, sequence, 0, len(data))
         whole = stop == limit
         end = scan.records[-1].end if scan.records else 0
@@ -115,7 +142,7 @@ def _window(handle: int, sequence: int, start: int, limit: int, began: float) ->
             wanted *= 2
             continue
         damages = tuple(
-            (start + one.start, start + one.end, one.reason)
+            (start + one.start, start + one.end, why or one.reason)
             for one in scan.damages
             if whole or one.end <= end
         )
@@ -139,11 +166,12 @@ def read_segment(path: Path, place: BlockPlace) -> Read:
     except OSError as error:
         return Read(0, 0, 0.0, {}, ((0, place.length, _why(error)),))
     try:
+        _let_go(handle)
         extents = read_extents(handle)
         if extents.block_bytes != place.length:
             raise BlockCorrupt(f"{extents.block_bytes} bytes instead of {place.length}")
         pieces = extents.spans(0, place.length)
-        data = b"".join(_from_disk(handle, at, length) for at, length in pieces)
+        data = b"".join(_read(handle, at, length) for at, length in pieces)
         claims = Claims.of(decode_block(data).header)
     except (OSError, BlockCorrupt, EnvelopeCorrupt) as error:
         why = ((0, place.length, f"segment: {_why(error)}"),)

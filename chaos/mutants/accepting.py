@@ -124,19 +124,6 @@ def _() -> Sequence[Place]:
 
 
 @mutant(
-    "full disks said to be definite while a try is under way", "I3", "I2", "I7",
-    faults=("full",) * 8, delay=0.1,
-)  # fmt: skip
-def _() -> Sequence[Place]:
-    real = ingestor.outcomes.Submission.expire
-
-    def expire(self: Any, *, over: bool = False) -> None:
-        real(self, over=True)
-
-    return [(ingestor.outcomes.Submission, "expire", expire)]
-
-
-@mutant(
     "producer epoch issued though another call raised it", "I11",
     faults=("zombie",) * 6 + ("newer producer",) * 6,
 )  # fmt: skip

@@ -20,7 +20,6 @@ import storage.scrub
 import storage.scrub_read
 import storage.segment_open
 import storage.segment_write
-import storage.service
 from chaos.mutants.planting import Place, mutant
 from chaos.sim.healing import ANTI_ENTROPY, COMPACTION, HINTS, SCRUB
 from chaos.sim.plan import ROTS
@@ -178,10 +177,22 @@ def _() -> Sequence[Place]:
 
 @mutant("scrub reads the page cache", "I14", parts=(SCRUB,), faults=ROTTING)
 def _() -> Sequence[Place]:
-    def from_cache(handle: int, start: int, length: int) -> bytes:
-        return storage.scrub_read.os.pread(handle, length, start)
+    return [(storage.scrub_read, "_let_go", lambda *_: None)]
 
-    return [(storage.scrub_read, "_from_disk", from_cache)]
+
+@mutant(
+    "scrub lets go of the pieces it reads alone", "I14", parts=(SCRUB, COMPACTION),
+    faults=(*ROTTING, *ROTTING),
+)  # fmt: skip
+def _() -> Sequence[Place]:
+    real = storage.scrub_read._read
+
+    def read(handle: int, start: int, length: int) -> bytes:
+        system = storage.scrub_read.os
+        system.posix_fadvise(handle, start, length, system.POSIX_FADV_DONTNEED)
+        return real(handle, start, length)
+
+    return [(storage.scrub_read, "_let_go", lambda *_: None), (storage.scrub_read, "_read", read)]
 
 
 @mutant(
@@ -202,26 +213,13 @@ def _() -> Sequence[Place]:
 
 @mutant(
     "an owner that lost entries to damage counts to R", "I4", parts=(SCRUB,),
-    faults=(*ROTTING, "partition", "partition", "one way", "kill"),
+    faults=("rot page",) * 12 + ("partition",) * 5 + ("delete",),  # with a delete reads never pause
 )  # fmt: skip
 def _() -> Sequence[Place]:
     def counted(self: Any, shard: int) -> int:
         return len(self.digests.get(shard, ()))
 
     return [(query.scatter.Scattered, "counted", counted)]
-
-
-@mutant(
-    "an owner that lost entries to damage is heard at a takeover", "I5", parts=(SCRUB,),
-    faults=(*ROTTING, "partition", "kill", *("leader",) * 5),
-)  # fmt: skip
-def _() -> Sequence[Place]:
-    real: Any = storage.service.states_of
-
-    def states_of(*args: Any) -> Any:
-        return replace(real(*args), hole=False)
-
-    return [(storage.service, "states_of", states_of)]
 
 
 @mutant("entries of a damaged block stay in the trees", "I8", "I14", parts=(SCRUB,), faults=ROTTING)

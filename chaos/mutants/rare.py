@@ -49,7 +49,6 @@ def _() -> Sequence[Place]:
 @mutant(
     "reads served before a node has registered",
     "I7",
-    calm=True,
     faults=("deaf start",) * 3 + ("delete",) * 3,
 )
 def _() -> Sequence[Place]:

@@ -16,7 +16,8 @@
     owning     who owns what, what may be let go of: the checks' own reckoning
     taps       what stores did, seen from beside · looks  at stores, while they run and after the heal
     checks, judging, chaos.checkers  the invariants
-    cluster    one run from founding to verdict · run  seeds, replay, shrinking · command  `chaos sim`
+    cluster    one run from founding to verdict · run  seeds, replay, shrinking · jobs  on all cores
+    command  `chaos sim`
 
 One seed is one run: the same trace each time, on each machine, under each hash seed. So a failing seed is
 a bug report that can be run again, and its plan can be made smaller while the same invariant breaks.
@@ -27,8 +28,8 @@ simulated: Raft itself (PySyncObj has threads and a clock of its own), HTTP, par
 what they have synced before.
 
 Why not simulate the cores alone, which is faster? The bugs are mostly between them: an await too many, a
-put that is not waited for, a state read before a restart and used after it. So a seed costs 0.2 to 1 s of
-CPU, mostly real Parquet, and there are fewer of them.
+put that is not waited for, a state read before a restart and used after it. So a seed costs about
+half a second of CPU, and there are fewer of them.
 
 Source: FoundationDB (simulated network, disk and time; swarm of faults), TigerBeetle's VOPR (liveness mode).
 """

@@ -11,7 +11,6 @@ from chaos.sim.taps import TappedDisk
 from cluster.state_types import ClusterState
 from records.block import EntryHeader
 from records.intervals import SeqIntervals
-from storage.entry_table import GONE, cells_of
 from storage.producers import group_key
 
 Broken = list[tuple[str, str]]
@@ -20,7 +19,7 @@ Broken = list[tuple[str, str]]
 def check_restart(node: SimNode, state: ClusterState, broken: Broken) -> None:
     """I15: what was synced is there, and what is known of producers is what the stored entries say."""
     holdings = node.storage._engine.holdings
-    for entry in unexcused(node.disk, present(node)):
+    for entry in unexcused(node.disk, node.present()):
         if may_lack(state, node.id, entry):
             continue
         text = f"{node.id} lost an entry of {entry.producer or entry.service}"
@@ -38,13 +37,6 @@ def check_restart(node: SimNode, state: ClusterState, broken: Broken) -> None:
         lacking = [gap for a, b in spans for gap in known.gaps(a, b)]
         if lacking:
             broken.append(("I15", f"{node.id} forgot {lacking} of {key} after a restart"))
-
-
-def present(node: SimNode) -> set[bytes]:
-    """Ids of the entries that a node says it holds."""
-    table = node.storage._engine.holdings.table
-    rows = table.rows[: table.count]
-    return set(cells_of(rows["id"][(rows["flags"] & GONE) == 0]))
 
 
 def unexcused(disk: TappedDisk, held: Collection[bytes]) -> list[EntryHeader]:

@@ -257,6 +257,20 @@ class Writer:
                 self._traffic.lies.add(row_name(self.name, number))
 
 
+async def ask_for_epochs(traffic: Traffic, old: Writer, nodes: Iterable[str]) -> list[int]:
+    """The epochs that nodes give a producer, all asked at once: those that believe they lead."""
+
+    async def ask(node: SimNode) -> int:
+        limit = Deadline.after(node.clock, 1.0)
+        return await node.writer.new_producer_epoch("default", old.service, old.producer, limit)
+
+    asking = [traffic.ask(one, ask) for one in nodes]
+    told = await asyncio.gather(*asking, return_exceptions=True)
+    if broken := [one for one in told if not isinstance(one, int | QuorumlogError)]:
+        raise broken[0]
+    return [one for one in told if isinstance(one, int)]
+
+
 async def agent(traffic: Traffic, name: str, posts: int) -> int:
     """Posts unnumbered batches; returns how many rows were never acknowledged."""
     dice = traffic.dice.fork(name)

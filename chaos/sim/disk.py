@@ -83,12 +83,20 @@ class SimFile:
         same = self.platter[start:end] == self.cache[start:end]
         return same and len(self.platter) >= end
 
-    def reread(self) -> None:
-        """Clean pages leave the cache: what is read next is what the platter has."""
-        for start in range(0, min(len(self.cache), len(self.platter)), PAGE):
-            if start // PAGE not in self.dirty:
-                page = self.platter[start : start + PAGE]
-                self.cache[start : start + len(page)] = page[: len(self.cache) - start]
+    def let_go(self, start: int, end: int) -> None:
+        """Whole pages of start..end leave the cache: what is read of them next is what the platter has.
+
+        Dirty ones are written back and stay, as by Linux. The file's last page counts as whole.
+        """
+        for page in range(-(-start // PAGE), -(-len(self.cache) // PAGE)):
+            low, high = page * PAGE, min((page + 1) * PAGE, len(self.cache))
+            if high > end or low > len(self.platter):
+                return
+            if page in self.dirty:
+                self.platter[low:high] = self.cache[low:high]
+            else:
+                self.cache[low:high] = self.platter[low:high].ljust(high - low, b"\0")
+            self.dirty.discard(page)
 
     def cut(self, dice: Dice) -> int:
         """The power goes. Returns how many pages lost or tore what was written."""
@@ -482,9 +490,10 @@ class SimOs:
         fd.disk.check("read", name)
         return bytes(file.cache[offset : offset + length])
 
-    def posix_fadvise(self, fd: Descriptor, _start: int, _length: int, _advice: int) -> None:
-        """DONTNEED: what is read next comes from the platter."""
-        fd.disk.handles[fd][1].reread()
+    def posix_fadvise(self, fd: Descriptor, start: int, length: int, _advice: int) -> None:
+        """DONTNEED: what is read next comes from the platter; of length 0: to the end."""
+        file = fd.disk.handles[fd][1]
+        file.let_go(start, start + length if length else len(file.cache))
 
     def ftruncate(self, fd: Descriptor, size: int) -> None:
         """Cuts a file."""

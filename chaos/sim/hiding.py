@@ -220,14 +220,7 @@ def left_over(nodes: Iterable[SimNode], state: ClusterState) -> list[tuple[str, 
     """I7: entries that a store still holds an hour and more below the watermarks."""
     broken = []
     for node in (one for one in nodes if one.up):
-        table = node.storage._engine.holdings.table
-        held = {
-            bytes(e.entry_id): e
-            for one in node.disk.written
-            for e in one.entries
-            if table.find(e.entry_id) is not None
-        }
-        for entry in held.values():
+        for entry in node.known().values():
             services = [entry.service] if entry.sequenced else list(SERVICES)
             marks = [hidden_before(state.watermarks, entry.tenant, one) for one in services]
             known = entry.sequenced or (entry.tenant, "") in state.watermarks

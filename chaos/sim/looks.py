@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from chaos.sim.checks import Broken, equal_owners, present, unexcused
+from chaos.sim.checks import Broken, equal_owners, unexcused
 from chaos.sim.consensus import SimLog
 from chaos.sim.disk import SimDisk
 from chaos.sim.healing import HINT_BYTES_MAX
@@ -43,7 +43,7 @@ class Looks:
 
     def look(self, node: SimNode) -> None:
         """Compares a node that is up with the last look at it."""
-        held = present(node)
+        held = node.present()
         lost = self._seen.get(node.id, set()) - held
         if lost:
             for entry in unexcused(node.disk, held):

@@ -24,9 +24,11 @@ from node.splits_http import SplitsApi
 from node.store_door import StoreDoor
 from query.coordinator import ReadCoordinator
 from query.settings import QuerySettings
+from records.block import EntryHeader
 from records.block_codec import EncodedBlock
 from records.errors import NotFound
 from runtime.entropy import SeededEntropy
+from storage.entry_table import GONE, cells_of
 from storage.settings import StorageSettings
 
 STORAGE = StorageSettings(
@@ -227,6 +229,17 @@ class SimNode:
             return await operations[operation](head, payload, deadline)
 
         return serve
+
+    def present(self) -> set[bytes]:
+        """Ids of the entries that the store says it holds."""
+        table = self.storage._engine.holdings.table
+        rows = table.rows[: table.count]
+        return set(cells_of(rows["id"][(rows["flags"] & GONE) == 0]))
+
+    def known(self) -> dict[bytes, EntryHeader]:
+        """Those of them that were written here, in the order in which they were."""
+        held = self.present()
+        return {id: entry for id, entry in self.disk.entries.items() if id in held}
 
     @property
     def incarnation(self) -> str:

@@ -103,7 +103,7 @@ class Removals:
             if not node.up:
                 continue
             aside = node.storage.blocks_set_aside
-            held = self._held(node)
+            held = node.known()
             seen = self._seen.get(id)
             if seen is not None and (seen[0], seen[2]) == (node.life, aside):
                 for entry_id in seen[3].keys() - held.keys():
@@ -114,16 +114,6 @@ class Removals:
             if node.steering.registered:  # from then on its store is told
                 self._known[id].append(node.applied)
             self._seen[id] = node.life, index, aside, held
-
-    @staticmethod
-    def _held(node: SimNode) -> dict[bytes, EntryHeader]:
-        table = node.storage._engine.holdings.table
-        return {
-            bytes(e.entry_id): e
-            for one in node.disk.written
-            for e in one.entries
-            if table.find(e.entry_id) is not None
-        }
 
     def _judge_new(self, node: SimNode, entries: list[EntryHeader]) -> None:
         """I7: what a store has known for a while to be an hour and more below the watermark does not come in.

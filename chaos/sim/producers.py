@@ -6,11 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from chaos.history import APPEND, OK, Op
-from chaos.sim.clients import Traffic, Writer
+from chaos.sim.clients import Traffic, Writer, ask_for_epochs
 from chaos.sim.clock import Dice
-from chaos.sim.node import SimNode
-from records.errors import QuorumlogError
-from runtime.deadline import Deadline
 
 #: How often all nodes are asked for an epoch.
 ASKED = 6
@@ -41,22 +38,12 @@ class Producers:
 
         Two of its hosts ask, each node that may lead: whoever gets an epoch has it alone.
         """
-        old = self.writers[number]
-        dice = self.dice.fork("epoch", number)
-
-        async def ask(node: SimNode) -> int:
-            limit = Deadline.after(node.clock, 1.0)
-            args = "default", old.service, old.producer, limit
-            return await node.writer.new_producer_epoch(*args)
-
+        old, dice = self.writers[number], self.dice.fork("epoch", number)
         for _ in range(ASKED):
-            asking = [self.traffic.ask(one, ask) for one in self.targets]
-            told = await asyncio.gather(*asking, return_exceptions=True)
-            if broken := [one for one in told if not isinstance(one, int | QuorumlogError)]:
-                raise broken[0]
-            for epoch in (one for one in told if isinstance(one, int)):
+            given = await ask_for_epochs(self.traffic, old, self.targets)
+            for epoch in given:
                 self._begin(old, epoch, at_once=dice.chance(0.5))  # else after the faults
-            if any(isinstance(one, int) for one in told):
+            if given:
                 return
 
     def _begin(self, old: Writer, epoch: int, at_once: bool) -> None:

@@ -18,28 +18,35 @@ def renamed(traffic: Any, name: str, complete: bool) -> bool:
     by the second. The first is on each page of a complete read if it was acknowledged, and clocks are right.
     """
     client, number = split_name(name) or ("", 0)
-    doubtful = any(node.clock.skew for node in traffic.nodes.values()) or any(
-        op.outcome != OK and any(first <= number <= last for first, last in op.rows)
-        for op in traffic.ops
-        if op.client == client and op.kind == APPEND
+    return any(
+        doubtful or not complete
+        for (one, rows), doubtful in _in_two(traffic).items()
+        if one == client and any(first <= number <= last for first, last in rows)
     )
-    return client not in traffic.numbered and (doubtful or not complete)
 
 
 def two_of_one(traffic: Any) -> bool:
     """Whether a batch of an agent may be two entries of which the first was never acknowledged: its rows may
     come on no page, or on two (docs/consistency.md, "Pages")."""
+    return any(_in_two(traffic).values())
+
+
+def _in_two(traffic: Any) -> dict[tuple[str, Any], bool]:
+    """(client, rows) of agents' batches that were sent in two dedupe windows, so they may be two entries;
+    whether some sending in the first may have stored it without an acknowledgement."""
     windows: dict[tuple[str, Any], set[int]] = {}
     doubtful: set[tuple[str, Any]] = set()
-    skewed = any(node.clock.skew for node in traffic.nodes.values())
+    slack = max(int(abs(node.clock.skew) * 1e6) for node in traffic.nodes.values())
     for op in traffic.ops:
         if op.kind == APPEND and op.client not in traffic.numbered:
             key, until = (op.client, op.rows), traffic.now() if op.t_ret is None else op.t_ret
-            ends = {(WALL_MICROS + at // 1000) // REPEAT_MICROS for at in (op.t_inv, until)}
-            windows.setdefault(key, set()).update(ends)
-            if op.outcome != OK or skewed:
+            ends = (op.t_inv // 1000 - slack, until // 1000 + slack)
+            windows.setdefault(key, set()).update(
+                (WALL_MICROS + at) // REPEAT_MICROS for at in ends
+            )
+            if op.outcome != OK or slack:
                 doubtful.add(key)
-    return any(len(windows[key]) > 1 for key in doubtful)
+    return {key: key in doubtful for key, found in windows.items() if len(found) > 1}
 
 
 def twice_by_split(traffic: Any, name: str) -> bool:

@@ -48,11 +48,11 @@ class Written:
     accepted: tuple[int, ...]
     synced: bool = False
     rotten: bool = False
+    #: Of the block's entries the accepted ones.
+    entries: list[EntryHeader] = field(init=False)
 
-    @property
-    def entries(self) -> list[EntryHeader]:
-        """The accepted ones."""
-        return [self.header.entries[index] for index in self.accepted]
+    def __post_init__(self) -> None:
+        self.entries = [self.header.entries[index] for index in self.accepted]
 
     @property
     def segment(self) -> bool:
@@ -76,6 +76,8 @@ class TappedDisk(SimDisk):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.written: list[Written] = []
+        #: The entries of all of them by id.
+        self.entries: dict[bytes, EntryHeader] = {}
         #: What was synced on disks that were lost.
         self.lost: list[Written] = []
 
@@ -84,6 +86,7 @@ class TappedDisk(SimDisk):
         super().wipe()
         self.lost += [one for one in self.written if one.synced]
         self.written.clear()
+        self.entries.clear()
 
     def write(self, fd: int, parts: Any, at: int) -> int:
         """As ever; and notes the blocks among the parts, also if it is cut off: they may have got through."""
@@ -100,9 +103,13 @@ class TappedDisk(SimDisk):
                 meta = envelope.unpackb(previous[HEAD_BYTES:])
                 header = decode_header(part)
                 accepted = tuple(range(len(header.entries))) if meta is None else tuple(meta)
-                self.written.append(Written(file, name, at, bytes(part), header, accepted))
+                self._add(Written(file, name, at, bytes(part), header, accepted))
             at += len(part)
             previous = bytes(part) if len(part) < 4096 else b""
+
+    def _add(self, one: Written) -> None:
+        self.written.append(one)
+        self.entries.update((bytes(entry.entry_id), entry) for entry in one.entries)
 
     def sync(self, fd: int) -> None:
         """As ever; what the file holds is synced then."""
@@ -111,17 +118,20 @@ class TappedDisk(SimDisk):
         if name.endswith(DRAFT):
             data = bytes(file.cache)
             header = header_of_segment(data)
-            self.written.append(Written(file, name, 0, data, header, _all_of(header)))
+            self._add(Written(file, name, 0, data, header, _all_of(header)))
         for one in self.written:
             if one.file is file:
                 one.synced = True
 
     def on_platter(self) -> Iterator[Written]:
-        """The blocks and segments that a power cut now would leave; those that rotted since as well."""
+        """The blocks and segments in use that a power cut now would leave; those that rotted since as well.
+
+        A file that was removed is none of them, even if a power cut might bring its name back.
+        """
         files = {
             id(file)
             for name, file in self.durable_names.items()
-            if name.startswith(KEPT) and not name.endswith(DRAFT)
+            if name.startswith(KEPT) and not name.endswith(DRAFT) and self.names.get(name) is file
         }
         for one in self.written:
             if id(one.file) in files and (one.rotten or one.whole):

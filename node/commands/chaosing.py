@@ -82,6 +82,7 @@ def _add_sim(kinds: Any, common: argparse.ArgumentParser) -> None:
     sim.add_argument(
         "--mutants", action="store_true", help="plant known bugs; --seeds are tried to catch each"
     )
+    sim.add_argument("--jobs", type=int, help="processes (default: one for each core)")
     sim.add_argument("--data", default=DEFAULT_DATA, metavar="DIR", help="where sim.jsonl is kept")
     sim.set_defaults(run=lambda options: _command("run_simulation", options, "chaos.sim.command"))
 

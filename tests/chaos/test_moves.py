@@ -1,4 +1,7 @@
-"""Short runs of the scenarios that strike nodes while shards move and rows are hidden: real processes."""
+"""A short run of the scenario that strikes nodes while shards move: real processes.
+
+Its fellows `drain`, `replace` and `retention` run with `make chaos`.
+"""
 
 from pathlib import Path
 
@@ -22,12 +25,3 @@ async def test_a_node_that_joins_amid_trouble_costs_nothing(tmp_path: Path) -> N
     (fault,) = done.history.faults
     assert fault.proof["stage"] in fault.targets[0]
     assert fault.proof["struck"] in ("node1", "node2", "node3", "node4")
-
-
-async def test_what_is_hidden_with_a_node_away_stays_hidden(tmp_path: Path) -> None:
-    """It comes back with the rows on its disk; nothing of them is read, and nothing else is gone."""
-    done = await run(scenarios()["retention"], 1, 5.0, tmp_path, print)
-
-    assert done.passed, as_text(done)
-    seen = {one.id for one in done.verdicts if one.status == checkers.HOLDS}
-    assert {"I1", "I2", "I3", "I4", "I5", "I7r", "I8", "I13", "L2"} <= seen, as_text(done)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.source import ROOT
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.beside]
 
 
 def run(*words: str) -> str:

@@ -16,7 +16,7 @@ import pytest
 from tests.support.cluster import eventually
 from tests.support.shell import Shell, ended
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.integration, pytest.mark.beside, pytest.mark.timeout(150)]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     pids = shell.pids()
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
-    eventually(lambda: all(ended(pid) for pid in pids), seconds=20)
+    eventually(lambda: all(ended(pid) for pid in pids), seconds=60)
 
 
 def rows_of(shell: Shell) -> int:
@@ -212,7 +212,7 @@ def test_a_dead_node_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
         file.write_text('{"message":"still here"}\n', encoding="utf-8")
 
         assert shell.json("send", str(file))["accepted"] == 1
-        eventually(lambda: shell.code("status") == 3, seconds=20)
+        eventually(lambda: shell.code("status") == 3, seconds=60)
     finally:
         up.send_signal(signal.SIGTERM)
         _, told = up.communicate(timeout=30)

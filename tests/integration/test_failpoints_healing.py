@@ -55,6 +55,7 @@ class Story:
         self.cluster = cluster
         self.shown: set[str] = set()
         self.died: list[str] = []
+        self._armed: dict[str, str] = {}
         self._batch = 0
 
     def batch(self) -> Callable[[int], bool]:
@@ -73,10 +74,17 @@ class Story:
 
         return sent
 
-    def all_die(self, points: dict[str, str], act: Callable[[], Any]) -> None:
-        """Starts nodes so that each dies at its point, does `act` until all have, starts them again."""
+    def all_die(
+        self, points: dict[str, str], act: Callable[[], Any], then: dict[str, str] | None = None
+    ) -> None:
+        """Starts nodes so that each dies at its point, does `act` until all have, starts them again.
+
+        `then`: where they die next, if nothing passes there before that: they are armed with it at once.
+        """
         cluster = self.cluster
         for node, point in points.items():
+            if self._armed.get(node) == point:
+                continue
             if node in cluster.running:
                 cluster.kill(node)
             self.start(node, self.armed(node, point))
@@ -90,7 +98,7 @@ class Story:
                 act()
             for node in [one for one in left if not cluster.running[one].running]:
                 self.buried(node)
-                self.start(node, {})
+                self.start(node, self.armed(node, then[node]) if then and node in then else {})
                 left.discard(node)
             return not left
 
@@ -108,6 +116,7 @@ class Story:
         """The environment of a node that dies at `point`."""
         note = self.cluster.node(node).folder / "failpoints.log"
         note.unlink(missing_ok=True)
+        self._armed[node] = point
         return {VARIABLE: f"{point}=kill@1", LOG_VARIABLE: str(note)}
 
     def buried(self, node: str) -> None:
@@ -152,7 +161,7 @@ def hints(story: Story) -> None:
     for sent in (first, second, story.batch()):
         eventually(lambda sent=sent: sent(0), 30.0)
     body = json.dumps({"service": "svc1", "producer": "p"}).encode()
-    story.all_die(HINTED, lambda: story.ask("POST", "/ingest/epoch", body))
+    story.all_die(HINTED, lambda: story.ask("POST", "/ingest/epoch", body), RETIRING)
 
 
 def retires(story: Story) -> None:
@@ -167,6 +176,7 @@ def retires(story: Story) -> None:
     story.all_die(
         RETIRING,
         lambda: (story.delete("batch 1 row"), story.ask("PUT", "/cluster/retention", keep)),
+        MOVING,
     )
 
 

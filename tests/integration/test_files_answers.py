@@ -20,7 +20,7 @@ import pytest
 
 from tests.support.cluster import LocalCluster, eventually, http, running_cluster
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.beside, pytest.mark.timeout(240)]
 SETTINGS = "\n[storage]\ncompact_interval_seconds = 0.05\ncompact_cpu_share = 0.9\n"
 HOUR = 3_600
 START = 1_767_225_600

@@ -15,7 +15,7 @@ import pytest
 from tests.support.cluster import LocalCluster, running_cluster
 from tests.support.cluster import http as ask
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.beside, pytest.mark.timeout(120)]
 #: What a name becomes; most stay as they are.
 NAMES = {
     "": "unnamed", "_id": "source__id", "_run": "source__run", "_number": "source__number", "*": "*",

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.source import ROOT, packages
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.beside, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")

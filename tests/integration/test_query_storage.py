@@ -37,7 +37,7 @@ from tests.support.fake_store import (
 from tests.unit.query.divergent import numbered
 from tests.unit.query.helpers import HOUR, NOW, keys, plan, row, soon
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.beside]
 
 
 class Trio:

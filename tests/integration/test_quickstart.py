@@ -23,7 +23,7 @@ import pytest
 from tests.support.cluster import eventually, http
 from tests.support.shell import Shell, ended
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.integration, pytest.mark.beside, pytest.mark.timeout(150)]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from tests.support.sql_reference import random_entries, random_query, reference
 from tests.support.sql_wide import wide_query
 from tests.unit.query.helpers import NOW
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.beside]
 #: Of each kind: what can be pushed down in part, and joins, windows, sets, subqueries.
 QUERIES_OF_A_SEED = 40
 

@@ -33,7 +33,7 @@ from tests.support.write_path import (
     write_path,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.beside]
 HOUR = 3_600_000_000
 KEY = ("default", "shop", "p1")
 SHARDS = range(32)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,14 @@ class Change:
 
 
 def changes(samples: Sequence[Sample]) -> list[Change]:
-    """Each rise of the term, with what came before it."""
+    """Each rise of the term above all before, with what came before it; who is silent tells nothing."""
     found = []
-    for before, after in zip(samples, samples[1:], strict=False):
-        if after.term <= before.term:
+    told = [one for one in samples if one.nodes]
+    highest = told[0].term if told else 0
+    for before, after in pairwise(told):
+        if after.term <= highest:
             continue
+        highest = after.term
         pairs = {n: (before.nodes[n], f) for n, f in after.nodes.items() if n in before.nodes}
         found.append(
             Change(
@@ -97,6 +101,21 @@ def changes(samples: Sequence[Sample]) -> list[Change]:
             )
         )
     return found
+
+
+def usual_waits(samples: Sequence[Sample]) -> dict[str, float]:
+    """The longest wait of any node's thread between two samples: half are shorter, 99 of 100 are shorter."""
+    waits = sorted(
+        max(_longest_wait(before.nodes[n], f) for n, f in after.nodes.items())
+        for before, after in pairwise(samples)
+        if after.nodes and after.nodes.keys() <= before.nodes.keys()
+    )
+    if not waits:
+        return {}
+    return {
+        "median": round(waits[len(waits) // 2], 3),
+        "p99": round(waits[len(waits) * 99 // 100], 3),
+    }
 
 
 def _longest_wait(old: Figures, new: Figures) -> float:
@@ -241,7 +260,7 @@ def run(
         cluster.destroy()
     holds = {node: json.loads(note.read_text()) for node, note in notes.items()}
     wrong += [f"{node} was never held" for node, one in holds.items() if not one["holds"]]
-    last = done.samples[-1].nodes
+    last = next((one.nodes for one in reversed(done.samples) if one.nodes), {})
     return {
         "seconds": seconds,
         "samples": len(done.samples),
@@ -250,6 +269,7 @@ def run(
         "holds": holds,
         "tick_lag_seconds_max": {n: round(f.tick_lag_seconds_max, 3) for n, f in last.items()},
         "fsync_seconds_max": {n: round(f.fsync_seconds_max, 3) for n, f in last.items()},
+        "waited_seconds_usually": usual_waits(done.samples),
         "changes": [asdict(one) for one in changes(done.samples)],
         "wrong": wrong,
     }

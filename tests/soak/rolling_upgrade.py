@@ -5,9 +5,9 @@
 
 Agents send, a reader asks, a command goes to the Raft group each second through each node in turn: so old and
 new nodes forward to, store for and read from one another while one, then two of three are new. In the end
-every row that was sent is acknowledged, and read once through each node. `--back` has the first one go back to
-the older build before the others follow. Exit code 1 if a row is lost or doubled, a node was never ready
-again, or one logged an error.
+every row that was sent is acknowledged, and read once through each node. `--back` has the first one go back
+to the older build before the others follow. Exit code 1 if a row is lost or doubled, a node was never
+ready again, or one logged an error.
 """
 
 import argparse

@@ -11,7 +11,7 @@ import pytest
 from node.cli import build_parser
 from records.errors import QuorumlogError
 from tests.support.docs_tables import declared_metrics, setting_names
-from tests.support.source import ROOT, documentation, product_files, tree
+from tests.support.source import ROOT, documentation, nodes, product_files
 
 OPERATIONS = ROOT / "docs" / "operations.md"
 PROTOCOL = ROOT / "docs" / "protocol.md"
@@ -23,7 +23,7 @@ def calls(names: set[str]) -> Iterator[tuple[Path, ast.Call]]:
     for file in product_files():
         if "client" in file.relative_to(ROOT).parts:
             continue
-        for node in ast.walk(tree(file)):
+        for node in nodes(file):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
@@ -60,7 +60,7 @@ def error_codes() -> set[str]:
     for file in product_files():
         if "client" in file.relative_to(ROOT).parts:
             continue
-        for node in ast.walk(tree(file)):
+        for node in nodes(file):
             if isinstance(node, ast.ClassDef):
                 found |= set(_class_codes(node))
     return found

@@ -14,7 +14,7 @@ import yaml
 from cluster.cluster_http import VERSION as TOLD_BY_NODES
 from node.commands.inspecting import VERSION as TOLD_BY_COMMAND
 from node.install_check import PACKAGES
-from tests.support.source import ROOT, imports, packages, product_files, project, tree
+from tests.support.source import ROOT, imports, nodes, packages, product_files, project, tree
 
 #: Longer files want to be split (layout.md aims at 150 lines, and splits past 400).
 LINES_MAX = 500
@@ -66,7 +66,7 @@ def name_of(file: Path) -> str:
 def test_files_and_functions_are_short_enough_to_be_read(file: Path) -> None:
     """A file that grows past the limit is split by what it does, not by lines."""
     assert len(file.read_text(encoding="utf-8").splitlines()) <= LINES_MAX
-    for node in ast.walk(tree(file)):
+    for node in nodes(file):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or 0) - node.lineno + 1
             assert lines <= FUNCTION_LINES_MAX, f"{node.name} has {lines} lines"
@@ -159,3 +159,15 @@ def test_all_say_the_same_version() -> None:
     assert client["project"]["version"] == version
     assert version == TOLD_BY_NODES == TOLD_BY_COMMAND
     assert compose["x-node"]["image"] == f"quorumlog-server:{version}"
+
+
+def test_what_needs_the_machine_to_itself_is_marked_and_lies_in_its_folders() -> None:
+    """`make test` runs these folders after all the rest, but for what is marked `beside` there."""
+    marks = re.compile(r"pytest\.mark\.(integration|chaos)\b")
+    alone = {ROOT / "tests" / "integration", ROOT / "tests" / "chaos"}
+    files = (ROOT / "tests").rglob("test_*.py")
+    marked = {file: bool(marks.search(file.read_text(encoding="utf-8"))) for file in files}
+
+    assert [
+        name_of(file) for file, found in marked.items() if found != (file.parent in alone)
+    ] == []

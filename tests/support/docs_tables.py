@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from tests.support.source import ROOT, product_files, tree
+from tests.support.source import ROOT, nodes, product_files
 
 #: Tables that the docs explain in their own words.
 BY_HAND = ("node", "cluster")
@@ -28,7 +28,7 @@ def setting_classes() -> dict[str, tuple[type, ...]]:
     for name in NODE_MODULES:
         module = importlib.import_module(name)
         file = ROOT / (name.replace(".", "/") + ".py")
-        for node in ast.walk(tree(file)):
+        for node in nodes(file):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)
@@ -112,7 +112,7 @@ def declared_metrics() -> Iterator[DeclaredMetric]:
     """Every metric of the product: calls of a maker of Metrics, or of a short name given to one."""
     for file in product_files():
         aliases: dict[str, str] = {}
-        for node in ast.walk(tree(file)):
+        for node in nodes(file):
             if (
                 isinstance(node, ast.Assign)
                 and isinstance(node.value, ast.Attribute)
@@ -120,7 +120,7 @@ def declared_metrics() -> Iterator[DeclaredMetric]:
                 and isinstance(node.targets[0], ast.Name)
             ):
                 aliases[node.targets[0].id] = node.value.attr
-        for node in ast.walk(tree(file)):
+        for node in nodes(file):
             if isinstance(node, ast.Call) and len(node.args) >= 2:
                 name, text = (getattr(arg, "value", None) for arg in node.args[:2])
                 if isinstance(name, str) and name.startswith("quorumlog_"):

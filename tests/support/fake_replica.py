@@ -44,6 +44,7 @@ class Fault:
     """What befalls one put (or another call): wait, then fail, or act and lose the reply."""
 
     delay: float = 0.0
+    gate: asyncio.Event | None = None
     error: Exception | None = None
     lose_reply: bool = False
     call: str = "put"
@@ -110,15 +111,16 @@ class FakeReplica:
     put_sizes: list[int] = field(default_factory=list)
 
     async def _meet_fault(self, deadline: Deadline) -> Fault:
-        fault = Fault(self.delay, self.broken.get(self.calls[-1], self.always))
+        fault = Fault(self.delay, error=self.broken.get(self.calls[-1], self.always))
         if self.faults and self.faults[0].call == self.calls[-1]:
             fault = self.faults.popleft()
         if self.down:
             raise ConnectionLost(f"{self.node} refused the connection", definite=True)
         if self.frozen:
             await deadline.wait(asyncio.Event().wait())
-        if self.gate is not None:
-            await deadline.wait(self.gate.wait())
+        for gate in (self.gate, fault.gate):
+            if gate is not None:
+                await deadline.wait(gate.wait())
         if fault.delay:
             await deadline.wait(asyncio.sleep(fault.delay))
         else:

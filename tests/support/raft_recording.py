@@ -112,7 +112,10 @@ def _moves() -> Iterator[tuple[str, dict[str, Any]]]:
         yield "SplitService", {"tenant": "default", "service": "hot", "factor": factor, "at": 7,
                                "expected_generation": generation}  # fmt: skip
     yield "SetWatermark", {"tenant": "default", "service": "", "t": 5_500_000}
-    yield "SetQuorum", {"expected_cluster_epoch": 1, "n": 3, "w": 3, "r": 1}  # refused: a change runs
+    yield (
+        "SetQuorum",
+        {"expected_cluster_epoch": 1, "n": 3, "w": 3, "r": 1},
+    )  # refused: a change runs
     yield "RetireNode", {"id": "a", "incarnation": 1}  # refused: it leads, and is in the ring
 
 

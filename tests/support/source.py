@@ -53,9 +53,15 @@ def tree(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"), str(file))
 
 
+@cache
+def nodes(file: Path) -> tuple[ast.AST, ...]:
+    """All nodes of a file's syntax tree. Kept: walking the trees anew for each question took seconds."""
+    return tuple(ast.walk(tree(file)))
+
+
 def imports(file: Path) -> Iterator[str]:
     """The full names of the modules that a file imports, wherever in it."""
-    for node in ast.walk(tree(file)):
+    for node in nodes(file):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -64,7 +70,7 @@ def imports(file: Path) -> Iterator[str]:
 
 def texts(file: Path) -> Iterator[str]:
     """Every text constant of a file."""
-    for node in ast.walk(tree(file)):
+    for node in nodes(file):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
 

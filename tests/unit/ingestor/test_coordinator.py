@@ -255,6 +255,47 @@ async def test_full_disks_on_too_many_owners_are_507() -> None:
         assert caught.value.to_dict()["definite"] is True
 
 
+async def test_full_disks_are_not_definite_while_a_put_is_under_way() -> None:
+    """All owners were full; one has room by now, and stores the rows after the answer."""
+    settings = WriteSettings(disk_full_hold_seconds=0.1)
+    async with write_path(settings=settings) as path:
+        gate = asyncio.Event()
+        full = Fault(error=DiskFull("below the floor"))
+        path.replicas["a"].faults.extend([full, Fault(gate=gate)])
+        for node in "bc":
+            path.replicas[node].always = DiskFull("below the floor")
+
+        with pytest.raises(DiskFull) as caught:
+            await path.write(body_batch(rows(3)))
+        gate.set()
+        await until(lambda: bool(path.replicas["a"].held))
+
+        assert caught.value.to_dict()["definite"] is False
+
+
+async def test_full_disks_are_not_definite_while_the_block_is_tried_for_others() -> None:
+    """Two requests in one block: the time of one is over before the disks have been held for."""
+    settings = WriteSettings(disk_full_hold_seconds=20.0, blocks_in_flight=1, linger_seconds=5.0)
+    async with write_path(settings=settings) as path:
+        gate = asyncio.Event()
+        for node in "abc":
+            full = [Fault(error=DiskFull("below the floor"))] * 5
+            path.replicas[node].faults.extend([Fault(gate=gate), *full])
+        texts = (("first", 20.0), ("hasty", 0.6), ("patient", 20.0))
+        first, hasty, patient = (
+            asyncio.create_task(path.write(body_batch(rows(3, text=text)), seconds=seconds))
+            for text, seconds in texts
+        )
+        await asyncio.sleep(0.1)
+        gate.set()
+        with pytest.raises(DiskFull) as caught:
+            await hasty
+        await asyncio.gather(first, patient)
+        assert len(path.replicas.visible()) == 9, "they were not in one block"
+
+        assert caught.value.to_dict()["definite"] is False
+
+
 async def test_a_disk_freed_during_the_hold_takes_the_write() -> None:
     """One full disk of three does no harm, two are waited for a moment."""
     async with write_path() as path:

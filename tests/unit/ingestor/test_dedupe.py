@@ -228,3 +228,20 @@ def test_what_a_watermark_took_counts_though_one_owner_alone_had_it() -> None:
     assert ledger.thin(QUORUM) == [(6, 6)]
     told = ledger.progress(QUORUM)
     assert (told.ack_till, told.missing) == (5, ((6, 6),))
+
+
+def test_owners_that_hold_rows_together_witness_a_part_each() -> None:
+    """Each of 1..3 is on two of a, b, c; d has none, and would store other bytes of all three."""
+    ledger, groups = ProducerLedger(KEY), [Group(frozenset("abcd"), 2)]
+    for turn, (owner, spans) in enumerate(
+        [("a", ((1, 1), (3, 3))), ("b", ((1, 2),)), ("c", ((2, 3),))]
+    ):
+        ledger.hear(owner, ProducerState(KEY, spans, 3, 1), 2 * turn, 2 * turn + 1)
+
+    assert ledger.judges(((1, 3),), groups) == frozenset()
+    found = ledger.witnesses(((1, 3),), groups)
+    assert SeqIntervals(part for _, parts in found for part in parts) == SeqIntervals([(1, 3)])
+    for owner, parts in found:
+        assert not any(ledger.held_by(owner).gaps(a, b) for a, b in parts)
+    assert ledger.witnesses(((1, 3),), [Group(frozenset("abc"), 2)]) == []  # each refuses it
+    assert ledger.witnesses(((4, 9),), groups) == []

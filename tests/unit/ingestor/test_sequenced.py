@@ -579,3 +579,12 @@ async def test_no_refusal_is_definite_after_a_put_of_unknown_outcome(
             await path.write(numbered_batch([2]))
 
         assert caught.value.to_dict()["definite"] is False
+
+
+async def test_what_was_told_travels_with_the_next_put() -> None:
+    """Owners remember it for the next leader."""
+    async with write_path() as path:
+        await path.write(numbered_batch([1, 2, 3]), ack="all")
+        assert path.replicas["b"].told == {}
+        await path.write(numbered_batch([4]), ack="all")
+        assert path.replicas["b"].told == {("default", "shop", "p1", 1): 3}

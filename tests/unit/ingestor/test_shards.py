@@ -13,6 +13,8 @@ from ingestor.shards import (
     MAX_ENTRY_ROWS,
     codes_and_names,
     merged,
+    ranges_within,
+    rows_within,
     sequenced_piece,
     spans_of,
     unsequenced_pieces,
@@ -196,3 +198,13 @@ def test_skips_alone_are_filed_at_a_time_that_depends_on_nothing() -> None:
     assert entries[0].entry_id == entries[1].entry_id
     assert entries[0].content_hash == entries[1].content_hash
     assert entries[0].hours == entries[1].hours == (0,)
+
+
+def test_rows_are_found_by_their_sequences() -> None:
+    """4, 6 and 7 are rows 0, 1 and 2."""
+    table = numbered_batch([4, 6, 7]).table
+
+    assert ranges_within(table, ((6, 7),)) == [(1, 3)]
+    assert ranges_within(table, ((1, 4),)) == [(0, 1)]
+    assert [a == b for a, b in ranges_within(table, ((5, 5), (8, 99)))] == [True, True]
+    assert rows_within(table, ((1, 4), (7, 9)))["seq"].to_pylist() == [4, 7]

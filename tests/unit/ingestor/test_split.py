@@ -14,7 +14,7 @@ from ingestor.ways import services_of, ways_of
 from records.errors import Fenced, NotReady, QuorumUnavailable
 from records.visibility import REPEAT_MICROS
 from ring.generations import EPOCHS_OF_A_GENERATION, UNSPLIT, Generation
-from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews
+from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews, Fault
 from tests.support.write_path import (
     BASE,
     SteppedClock,
@@ -169,6 +169,31 @@ async def test_an_epoch_that_nobody_issued_is_sealed_at_the_older_shards_too() -
             await old.write(numbered([2]))
 
 
+@pytest.mark.parametrize("other", ["older epoch", "newer ring"])
+async def test_an_answer_counts_its_own_puts_whatever_is_asked_of_the_producer_meanwhile(
+    other: str,
+) -> None:
+    """Its rows are not called missing when a session under another shard, or another reign, is made."""
+    replicas, views = FakeReplicas("a", "b", "c"), FakeViews(FakeView())
+    async with write_path(replicas, views) as path:
+        await path.write(numbered([1, 2]), ack="all")
+        views.put(after(views.current()))
+        epoch = await path.writer.new_producer_epoch(*KEY, path.deadline())
+        await path.write(numbered([1], epoch), ack="all")
+        gate = asyncio.Event()
+        for node in "bc":
+            replicas[node].faults.append(Fault(gate=gate))
+        task = asyncio.create_task(path.write(numbered([2, 3], epoch)))
+        await until(lambda: not (replicas["b"].faults or replicas["c"].faults))
+        if other == "newer ring":
+            views.put(replace(views.current(), ring_epoch=3, index=9))
+        asked = epoch if other == "newer ring" else 1
+        await path.writer.producer_progress(*KEY, asked, path.deadline())
+        gate.set()
+        done = await task
+        assert (done.ack_till, done.missing) == (3, ())
+
+
 async def test_an_operator_asks_each_producer_once_where_its_newest_epoch_is() -> None:
     """By service: the home shard has rows of an older epoch of the producer that moved, and asks not."""
     views = FakeViews(FakeView())
@@ -296,6 +321,31 @@ async def test_a_request_keeps_the_way_that_it_began() -> None:
         replicas["d"].down = True
         views.put(after(views.current()))
         assert (await task).accepted == 3
+    assert {int(one.entry.shard) for one in _held(replicas)} == {HOME}
+    assert len(replicas.visible()) == 3
+
+
+@pytest.mark.parametrize("known_before", [False, True])
+async def test_a_request_waits_for_what_it_has_under_way_before_it_chooses(
+    known_before: bool,
+) -> None:
+    """Two owners know of the split; the third is writing its copy, or says that it has one already."""
+    replicas, views = FakeReplicas(*ALL), FakeViews(before("a"))
+    async with write_path(replicas, views) as path:
+        batch = body_batch(moved_rows())
+        if known_before:
+            await path.write(batch, ack="all")
+            for node in "ef":
+                replicas[node].held.clear()
+        for node in "ef":
+            replicas[node].ring_epoch = 2
+        replicas["d"].faults.append(Fault(delay=0.3))
+        replicas["d"].faults.append(Fault(delay=0.3, call="absent"))
+        task = asyncio.create_task(path.write(batch))
+        await until(lambda: {"put"} <= {*replicas["e"].calls} & {*replicas["f"].calls})
+        views.put(after(views.current()))
+        await task
+        await until(lambda: bool(replicas["d"].held))
     assert {int(one.entry.shard) for one in _held(replicas)} == {HOME}
     assert len(replicas.visible()) == 3
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from records.consistency import QuorumPolicy
 from records.errors import DiskFull, Fenced, NotReady, QuorumUnavailable
 from records.intervals import SeqIntervals
 from tests.support.fake_replica import FakeReplicas, FakeView, FakeViews
@@ -154,3 +155,26 @@ async def test_rows_that_a_watermark_keeps_from_others_are_not_answered_as_missi
 
         replicas["b"].down = False
         assert (await new.writer.producer_progress(*KEY, 1, new.deadline())).ack_till == 3
+
+
+@pytest.mark.parametrize("text", ["row", "other"])
+async def test_rows_that_nobody_holds_all_of_are_judged_in_parts(text: str) -> None:
+    """Each of 1..3 is on two of four owners, never on d, which would take other bytes of all three."""
+    replicas = FakeReplicas("a", "b", "c", "d")
+    view = replace(OLD, nodes=("a", "b", "c", "d"), quorum=QuorumPolicy(4, 2, 3))
+    async with write_path(replicas, FakeViews(view)) as path:
+        await path.writer.producer_progress(*KEY, 1, path.deadline())  # taken over while all answer
+        for seq, away in ((1, "cd"), (2, "ad"), (3, "bd")):
+            for node in "abcd":
+                replicas[node].down = node in away
+            assert (await path.write(numbered_batch([seq]))).ack_till == seq
+        for node in "abcd":
+            replicas[node].down = False
+
+        result = await path.write(numbered_batch([1, 2, 3], text=text))
+
+        lied = text == "other"
+        assert {one.seq for one in result.conflicts} == ({1, 2, 3} if lied else set())
+        assert list(replicas["d"].seqs_of(KEY)) == ([] if lied else [(1, 3)])
+        numbered = [row["message"] for row in replicas.visible() if row["service"] == "shop"]
+        assert sorted(numbered) == ["row 1", "row 2", "row 3"]

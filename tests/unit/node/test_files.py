@@ -161,3 +161,41 @@ async def test_owners_by_a_ring_that_is_over_are_not_called_complete(
     assert answer["incomplete_shards"] == [0, 1]
     for one in services.values():
         await one.stop()
+
+
+@pytest.mark.parametrize("damaged", ["n1", "n2"])
+async def test_an_owner_that_lost_entries_to_damage_does_not_count(
+    tmp_path: Path, damaged: str
+) -> None:
+    """Of the two owners of a row one has set its block aside, and the other does not answer."""
+    services = await stores(tmp_path)
+    replicas: dict[str, Any] = {name: LocalReplica(one) for name, one in services.items()}
+    block = block_of(1, plain(1, 3))
+    for name in (damaged, "n3"):
+        await services[name].put(block, OPTIONS)
+    flip_body(tmp_path / damaged, block)
+    assert await services[damaged].fetch((block.header.entries[0].entry_id,)) == []
+
+    answer = await asked(services, {**replicas, "n3": Gone()})
+    assert (answer["complete"], answer["incomplete_shards"]) == (False, [0])
+    answer = await asked(services, replicas)
+    assert (answer["complete"], answer["rows"]) == (True, 3)
+    for one in services.values():
+        await one.stop()
+
+
+async def test_damage_that_the_export_itself_finds_is_named(tmp_path: Path) -> None:
+    """The node and another have the row, so nothing lacks at first; then its own block cannot be read."""
+    services = await stores(tmp_path)
+    replicas: dict[str, Any] = {name: LocalReplica(one) for name, one in services.items()}
+    block = block_of(1, plain(1, 3))
+    for name in ("n1", "n2"):
+        await services[name].put(block, OPTIONS)
+    flip_body(tmp_path / "n1", block)
+
+    answer = await asked(services, replicas)
+    assert (answer["complete"], answer["incomplete_shards"]) == (False, [0])
+    answer = await asked(services, replicas)
+    assert (answer["complete"], answer["rows"]) == (True, 3)
+    for one in services.values():
+        await one.stop()

@@ -152,6 +152,7 @@ def test_a_truncated_gzip_is_an_error_with_advice(tmp_path: Path) -> None:
         gzip.compress(bz2.compress(b"x")),
         b"rows\0of\nsomething",
     ],
+    ids=["bz2", "xz", "utf-16", "bz2 in gzip", "nul"],
 )
 def test_what_is_no_text_is_refused_unless_asked_for(tmp_path: Path, data: bytes) -> None:
     """Another compression or binary data would be stored line by line; `--format plain` insists."""

@@ -133,12 +133,3 @@ def test_a_header_whose_entries_do_not_tile_the_rows_is_refused() -> None:
         BlockHeader(BLOCK_ID, RingEpoch(1), 6, 0, 0, (), (first, replace(second, row_start=4)))
     with pytest.raises(BlockCorrupt, match="hold 6 rows"):
         BlockHeader(BLOCK_ID, RingEpoch(1), 7, 0, 0, (), (first, second))
-
-
-def test_rows_of_an_entry_are_found_by_their_sequences() -> None:
-    """seqs 4, 6, 7 are rows 0, 1, 2."""
-    entry = entries()[0]
-
-    assert entry.rows_of(((6, 7),)) == [(1, 3)]
-    assert entry.rows_of(((1, 4),)) == [(0, 1)]
-    assert entry.rows_of(((5, 5), (8, 99))) == []

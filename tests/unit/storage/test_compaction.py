@@ -1,6 +1,7 @@
 """Merging is invisible: a store that merges, restarts and crashes answers like one that never merges."""
 
 import asyncio
+import errno
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -371,6 +372,32 @@ async def test_a_damaged_source_is_set_aside_and_the_others_are_merged_later(
 
     assert await messages(service) == ["row 0", "row 2"]
     assert len(live(service)) == 1
+    await service.stop()
+
+
+async def test_a_merge_that_fails_leaves_no_files(tmp_path: Path) -> None:
+    """The disk takes the first of two segments, not the second: however often, nothing is left of either."""
+    service = await running(tmp_path)
+    for n in range(8):
+        await service.put(block_of(n + 1, plain(n % 2 * HOUR + n, 1)), OPTIONS)
+    rows, written = sorted(await messages(service)), list[str]()
+
+    def step(name: str) -> None:
+        written.extend([name] if name == "write" else [])
+        if name == "write" and len(written) % 2 == 0:
+            raise OSError(errno.EIO, "a bad sector")
+
+    service._compactor._step = step
+    for _ in range(3):
+        with pytest.raises(OSError, match="a bad sector"):
+            await merge(service)
+        assert segment_files(tmp_path / "segments") == {}
+    service._compactor._step = lambda _: None
+    await merge(service)
+
+    assert len(written) == 6
+    assert len(segment_files(tmp_path / "segments")) == 2
+    assert sorted(await messages(service)) == rows
     await service.stop()
 
 

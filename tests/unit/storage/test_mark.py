@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from records.errors import InvalidSettings
+from storage.home import Home
 from storage.mark import StoreMark
 
 
@@ -16,6 +17,14 @@ def test_a_mark_rises_at_each_start_and_beyond_what_is_known(tmp_path: Path) -> 
 
     again = StoreMark(tmp_path)
     assert [again.begin(), again.rise(), StoreMark(tmp_path).begin()] == [9, 10, 11]
+
+
+def test_a_new_store_has_a_mark_from_the_first_moment(tmp_path: Path) -> None:
+    """So that the first copy of it says how old it is."""
+    home = Home(tmp_path, "n1")
+    home.close()
+
+    assert StoreMark(tmp_path).begin() == 2
 
 
 def test_a_mark_that_cannot_be_written_stays(

@@ -1,9 +1,12 @@
 """The scrub: every damage is found, set aside and healed by a put; nothing else is touched."""
 
 import asyncio
+import ctypes
 import errno
 import json
+import mmap
 import os
+import random
 import shutil
 import sqlite3
 import threading
@@ -11,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from records.block_codec import EncodedBlock, parse_prefix
@@ -398,6 +402,34 @@ async def test_a_file_that_cannot_be_opened(
     await service.stop()
 
 
+async def test_a_bad_sector_of_the_log_takes_no_neighbours_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk cannot give one page: the block on it is set aside, those on other pages stay."""
+    service = await running(tmp_path)
+    large = [row(400 + n, random.Random(n).randbytes(20_000).hex()) for n in range(2)]
+    damaged = block_of(4, Entry(large))
+    for block in (*BLOCKS, damaged, block_of(5, plain(500, 20))):
+        await service.put(block, OPTIONS)
+    rows = sorted(await messages(service))
+    bad = place_in_log(tmp_path, damaged) + len(damaged.data) // 2
+    real = os.pread
+
+    def pread(handle: int, length: int, offset: int) -> bytes:
+        if offset <= bad < offset + length:
+            raise OSError(errno.EIO, "a bad sector")
+        return real(handle, length, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scrub_read.os, "pread", pread)
+        assert await whole_pass(service) == 1
+
+    assert sorted(await messages(service)) == [one for one in rows if len(one) < 1000]
+    assert (await service.put(damaged, REPAIR)).statuses == (EntryStatus.STORED,)
+    assert sorted(await messages(service)) == rows
+    await service.stop()
+
+
 def raising(path: Path, number: int) -> Callable:
     """`os.open`, but not of this file."""
     real = os.open
@@ -488,6 +520,63 @@ async def test_the_catalog_is_written_while_all_of_it_is_read(
     go_on.set()
     assert await under_way == 0
     await service.stop()
+
+
+# -- the page cache -------------------------------------------------------------------------------
+
+
+def cached_pages(path: Path) -> int:
+    """How many pages of a file the kernel has in its cache."""
+    size = path.stat().st_size
+    with path.open("rb") as file, mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as pages:
+        found = np.zeros(-(-size // mmap.PAGESIZE), np.uint8)
+        view = np.frombuffer(pages, np.uint8)
+        where = [ctypes.c_void_p(one) for one in (view.ctypes.data, found.ctypes.data)]
+        assert ctypes.CDLL(None).mincore(where[0], ctypes.c_size_t(size), where[1]) == 0
+        del view
+    return int((found & 1).sum())
+
+
+@pytest.mark.parametrize("kind", [LOG, SEGMENT])
+async def test_nothing_is_verified_in_the_page_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """What rots below a cached page would not show: when reading begins, no page of the range is cached.
+
+    Neither of a segment, whose pieces begin and end within pages, nor of a window of the log.
+    """
+    service, path = await merged(tmp_path)
+    (place,) = service._engine.holdings.blocks
+    await service.stop()
+    if kind == LOG:
+        path = log_file(tmp_path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if cached_pages(path):
+        pytest.skip("this file system keeps all pages")
+    path.read_bytes()
+    assert cached_pages(path)
+    cached: list[int] = []
+
+    def watched(name: str) -> None:
+        real = getattr(scrub_read, name)
+
+        def look(*args: int) -> object:
+            cached.append(cached_pages(path))
+            return real(*args)
+
+        monkeypatch.setattr(scrub_read, name, look)
+
+    watched("_read" if kind == LOG else "read_extents")
+    if kind == LOG:
+        first, second = read_file(path.read_bytes(), 1).records[:2]
+        read = read_log_window(path, 1, first.end, second.end)
+    else:
+        read = read_segment(path, place)
+
+    assert not read.damages
+    assert cached == [0]
 
 
 # -- progress and pace ----------------------------------------------------------------------------

@@ -114,18 +114,35 @@ def test_a_folder_without_fsync_around_it_may_be_lost_with_all_that_was_synced_i
 
 
 def test_damage_below_the_page_cache_is_met_by_who_asks_the_disk() -> None:
-    """A read has the cached bytes; after DONTNEED those of the platter; pages not synced stay."""
-    disk, system, path, fd = made(1)
+    """A read has the cached bytes; after DONTNEED those of the platter, of pages that lie in its range."""
+    disk, system, path, _ = made(1)
     disk.names[path.text].platter[0] ^= 1
-    disk.write(fd, [b"c"], PAGE)
     reader = system.open(path, os.O_RDONLY)
     assert system.pread(reader, 1, 0) == b"a"
 
-    system.posix_fadvise(reader, 0, 2 * PAGE, os.POSIX_FADV_DONTNEED)
+    system.posix_fadvise(reader, 0, PAGE - 1, os.POSIX_FADV_DONTNEED)
+    system.posix_fadvise(reader, 1, 2 * PAGE, os.POSIX_FADV_DONTNEED)
+    assert system.pread(reader, 1, 0) == b"a"
 
+    system.posix_fadvise(reader, 0, PAGE, os.POSIX_FADV_DONTNEED)
     assert system.pread(reader, 1, 0) == b"`"
-    assert system.pread(reader, 1, PAGE) == b"c"
-    assert path.read_bytes()[1:PAGE] == b"a" * (PAGE - 1)
+    assert path.read_bytes()[1:] == b"a" * (2 * PAGE - 1)
+
+
+@pytest.mark.parametrize("length", [2 * PAGE, 0])
+def test_a_page_not_synced_yet_is_written_over_what_rotted_below_it(length: int) -> None:
+    """As the kernel does sooner or later; DONTNEED begins with it. No power cut loses the page then."""
+    disk, system, path, fd = made(1)
+    system.ftruncate(fd, PAGE + 10)
+    disk.write(fd, [b"c"], PAGE)
+    disk.names[path.text].platter[PAGE + 1] ^= 1
+    reader = system.open(path, os.O_RDONLY)
+
+    for _ in range(2):  # dirty, then clean
+        system.posix_fadvise(reader, 0, length, os.POSIX_FADV_DONTNEED)
+        assert system.pread(reader, 10, PAGE) == b"c" + b"a" * 9
+    disk.power_cut(Dice("cut", 1))
+    assert path.read_bytes()[PAGE : PAGE + 10] == b"c" + b"a" * 9
 
 
 @pytest.mark.parametrize(("operation", "kills"), [("rename", False), ("unlink", True)])

@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from chaos.sim.checks import unexcused
@@ -68,14 +67,36 @@ def test_an_entry_may_leave_a_store_only_if_its_newest_copy_rotted() -> None:
     assert len(unexcused(repaired, set())) == 2
 
 
+def test_a_copy_whose_file_was_removed_is_none() -> None:
+    """Not for what must be held, nor for what may rot elsewhere; also before its folder is synced."""
+    one = disk_with(BLOCK)
+    draft = Written(
+        SimFile(), "store/segments/1.new", 0, b"rows", BLOCK.header, (0, 1), synced=True
+    )
+    draft.file.write(0, draft.data)
+    draft.file.sync()
+    one.names["store/segments/1.parquet"] = one.durable_names["store/segments/1.parquet"] = (
+        draft.file
+    )
+    one.written.append(draft)
+    one.written[0].rotten = True
+    assert len(unexcused(one, set())) == 2
+
+    del one.names["store/segments/1.parquet"]
+    assert unexcused(one, set()) == []
+    assert list(one.on_platter()) == one.written[:1]
+
+    removed = disk_with(BLOCK)
+    removed.names.clear()
+    assert not rot(node_of(disk_with(BLOCK)), [node_of(removed)], ROTS[0], Dice(3))
+
+
 def test_hints_above_their_cap_at_two_looks_are_told() -> None:
     """Once is the moment between a write and the trimming."""
     disk, broken = disk_with(), list[tuple[str, str]]()
     path = disk.path("store/hints/62") / "1.hints"
     path.write_bytes(bytes(HINT_BYTES_MAX + 1))
-    table = SimpleNamespace(rows=np.zeros(0, [("flags", "u1"), ("id", "V16")]), count=0)
-    engine = SimpleNamespace(holdings=SimpleNamespace(table=table))
-    node: Any = SimpleNamespace(id="a", disk=disk, storage=SimpleNamespace(_engine=engine))
+    node: Any = SimpleNamespace(id="a", disk=disk, present=set)
     nobody: Any = None
     looks = Looks(nobody, broken)
 

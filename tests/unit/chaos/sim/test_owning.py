@@ -87,15 +87,14 @@ class Node:
 
     def __init__(self, held: list[Any]) -> None:
         self.id, self.up, self.life, self.applied, self.held = "c", True, 1, 0, held
-        table = SimpleNamespace(find=self._find)
-        engine = SimpleNamespace(holdings=SimpleNamespace(table=table))
         self.steering = SimpleNamespace(registered=True)
-        self.storage = SimpleNamespace(_engine=engine, blocks_set_aside=0)
+        self.storage = SimpleNamespace(blocks_set_aside=0)
         written = SimpleNamespace(entries=list(held), rotten=False)
         self.disk = SimpleNamespace(written=[written])
 
-    def _find(self, entry_id: bytes) -> int | None:
-        return next((n for n, one in enumerate(self.held) if one.entry_id == entry_id), None)
+    def known(self) -> dict[bytes, Any]:
+        """By id."""
+        return {one.entry_id: one for one in self.held}
 
 
 @pytest.mark.parametrize(
