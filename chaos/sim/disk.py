@@ -194,12 +194,6 @@ class SimDisk:
             kept = dice.number(0 if dice.chance(0.1) else 1, len(self.images))
             self.images = self.images[:kept]
 
-    def wipe(self) -> None:
-        """Another disk stands in its place, with nothing on it."""
-        self.wipes += 1
-        for lost in (self.names, self.durable_names, self.images, self.handles, self.folders):
-            lost.clear()
-
     def _lose_folder(self, folder: str) -> None:
         self.counts["folders lost"] += 1
         below = folder + "/"

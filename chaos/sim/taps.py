@@ -82,8 +82,10 @@ class TappedDisk(SimDisk):
         self.lost: list[Written] = []
 
     def wipe(self) -> None:
-        """See SimDisk."""
-        super().wipe()
+        """Another disk stands in its place, with nothing on it."""
+        self.wipes += 1
+        for gone in (self.names, self.durable_names, self.images, self.handles, self.folders):
+            gone.clear()
         self.lost += [one for one in self.written if one.synced]
         self.written.clear()
         self.entries.clear()
