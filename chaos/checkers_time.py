@@ -11,8 +11,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from chaos.acks import NEVER
+from chaos.blows import cut_off, touched
 from chaos.facts import Facts
-from chaos.history import APPEND, COUNT, CUTS, OK, READ, FaultRecord, Op
+from chaos.history import APPEND, COUNT, OK, READ, FaultRecord, Op
 from chaos.verdicts import Verdict, verdict
 
 #: What reliability asks of a machine of its own, and what is judged: seconds of an append, p99.
@@ -46,16 +47,17 @@ def writes_go_on(facts: Facts) -> Verdict:
 
 def no_hang(facts: Facts) -> Verdict:
     """L3: where too few owners are left, nodes that run say so soon."""
-    head, took = facts.history.head, []
+    took: list[float] = []
     bad: list[str] = []
     asked = [op for op in facts.history.ops if op.kind in (APPEND, READ, COUNT)]
-    for fault in facts.history.faults if len(head.nodes) == head.n else ():
-        for op in _met(asked, fault, fault.what in CUTS):
+    for fault in facts.history.faults if facts.everyone else ():
+        for op in _met(asked, fault, bool(cut_off(fault))):
             if not _bitten(fault) <= op.t_inv <= fault.t_heal:
                 continue
-            needed = head.w if op.kind == APPEND else head.r
+            floor = facts.quorum_floor(op.t_inv, op.t_inv)
+            needed = floor.w if op.kind == APPEND else floor.r
             away = facts.out_of_reach(op.node, op.t_inv, op.t_inv)
-            if len(head.nodes) - len(away) >= needed:
+            if len(facts.everyone - away) >= needed:
                 continue
             took.append(_seconds(op))
             if took[-1] > ANSWER_BOUND:
@@ -75,7 +77,8 @@ def no_hang(facts: Facts) -> Verdict:
 def _single(facts: Facts, fault: FaultRecord) -> bool:
     """Whether W owners of every shard are left, and nothing else is broken with it."""
     head = facts.history.head
-    return len(head.nodes) == head.n and len(set(fault.targets)) <= head.n - head.w
+    same = not any(one.proof.get("quorums") for one in facts.history.faults)
+    return same and len(head.nodes) == head.n and len(touched(fault)) <= head.n - head.w
 
 
 def _met(ops: Sequence[Op], fault: FaultRecord, targets_run: bool = False) -> Iterator[Op]:
@@ -83,7 +86,7 @@ def _met(ops: Sequence[Op], fault: FaultRecord, targets_run: bool = False) -> It
     for op in ops:
         if op.t_ret is None or op.node == "library":
             continue
-        if op.node in fault.targets and not targets_run:
+        if op.node in touched(fault) and not targets_run:
             continue
         if op.t_inv <= fault.t_heal and op.t_ret >= _bitten(fault):
             yield op

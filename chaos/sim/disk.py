@@ -142,8 +142,6 @@ class SimDisk:
         self.names: dict[str, SimFile] = {}
         self.durable_names: dict[str, SimFile] = {}
         self.counts: Counter[str] = Counter()
-        #: How often all was lost.
-        self.wipes = 0
         self.fault: Fault = lambda _operation, _name: None
         #: Images of the catalog, oldest first: a power cut may bring an earlier one back.
         self.images: list[bytes] = []

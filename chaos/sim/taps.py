@@ -78,7 +78,8 @@ class TappedDisk(SimDisk):
         self.written: list[Written] = []
         #: The entries of all of them by id.
         self.entries: dict[bytes, EntryHeader] = {}
-        #: What was synced on disks that were lost.
+        #: How often all was lost, and what had been synced then.
+        self.wipes = 0
         self.lost: list[Written] = []
 
     def wipe(self) -> None:
