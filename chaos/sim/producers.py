@@ -38,12 +38,7 @@ class Producers:
 
         Two of its hosts ask, each node that may lead: whoever gets an epoch has it alone.
         """
-<<<<<<< HEAD
         old, dice = self.writers[number], self.dice.fork("epoch", number)
-=======
-        old = self.writers[number]
-        dice = self.dice.fork("epoch", number)
->>>>>>> main
         for _ in range(ASKED):
             given = await ask_for_epochs(self.traffic, old, self.targets)
             for epoch in given:
