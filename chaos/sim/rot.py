@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 
 from chaos.sim.clock import Dice
 from chaos.sim.corpus import SimCorpus
-from chaos.sim.disk import PAGE, SimFile
 from chaos.sim.node import SimNode
+from chaos.sim.pages import PAGE, SimFile
 from chaos.sim.taps import TappedDisk, Written
 from ingestor.shards import FAILED_SERVICE
 from records.block_codec import EncodedBlock, open_body, parse_prefix

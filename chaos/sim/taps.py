@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from chaos.sim.disk import SimDisk, SimFile
+from chaos.sim.disk import SimDisk
+from chaos.sim.pages import SimFile
 from records import envelope
 from records.block import BlockHeader, EntryHeader
 from records.block_codec import EncodedBlock, decode_header

@@ -77,6 +77,7 @@ SOON = (
     (storage.compaction, "_GRACE_SECONDS", 0.3),
     (storage.reclaim, "_LOG_SECONDS", 0.7),
     (storage.repack, "GONE_MIN", 24),
+    (cluster.sync_loop, "PATIENCE_MAX", 4),
     (cluster.sync_loop, "SyncLimits", partial(SyncLimits, answer_seconds=2.0, fetch_seconds=3.0)),
 )
 

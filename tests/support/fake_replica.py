@@ -301,7 +301,9 @@ class FakeReplica:
             raise StaleRingEpoch("a newer ring", epoch=self.ring_epoch)
         self.ring_epoch = ring_epoch
 
-    async def absent(self, entry_ids: Sequence[EntryId], deadline: Deadline) -> list[EntryId]:
+    async def absent(
+        self, shard: int, entry_ids: Sequence[EntryId], deadline: Deadline
+    ) -> list[EntryId]:
         self.calls.append("absent")
         await self._meet_fault(deadline)
         return [one for one in entry_ids if one not in self.held]

@@ -6,7 +6,8 @@ import os
 import pytest
 
 from chaos.sim.clock import Dice
-from chaos.sim.disk import PAGE, PowerCut, SimDisk, SimOs, SimPath
+from chaos.sim.disk import PowerCut, SimDisk, SimOs, SimPath
+from chaos.sim.pages import PAGE
 
 SEEDS = range(40)
 

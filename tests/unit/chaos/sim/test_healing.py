@@ -7,10 +7,10 @@ import pytest
 
 from chaos.sim.checks import unexcused
 from chaos.sim.clock import Dice
-from chaos.sim.disk import SimFile
 from chaos.sim.healing import HINT_BYTES_MAX, HINTS, healed, storage_settings
 from chaos.sim.looks import Looks
 from chaos.sim.node import STORAGE
+from chaos.sim.pages import SimFile
 from chaos.sim.plan import ROTS
 from chaos.sim.rot import rot
 from chaos.sim.taps import TappedDisk, Written, header_of_segment
