@@ -29,10 +29,13 @@ class Mutant:
     faults: tuple[str, ...] = ()
     #: The parts that heal in each seed; None: its own.
     parts: tuple[str, ...] | None = None
+    #: Each seed leaves out its own troubles, which would be in the way of a rare order of events.
+    calm: bool = False
 
     def plan(self, seed: int) -> Plan:
         """The plan of a seed, stressed."""
-        plan, dice = draw(Dice("plan", seed), 3), Dice("stress", seed)
+        plan = Plan() if self.calm else draw(Dice("plan", seed), 3)
+        dice = Dice("stress", seed)
         more = [
             Fault(dice.uniform(0.3, SECONDS), kind, dice.number(0, 2), dice.uniform(0.2, 1.5))
             for kind in self.faults
@@ -89,9 +92,10 @@ def mutant(
     quick: bool = False,
     faults: tuple[str, ...] = (),
     parts: tuple[str, ...] | None = None,
+    calm: bool = False,
     **weather: float,
 ) -> Callable[[Callable[[], Sequence[Place]]], None]:
     def add(plant: Callable[[], Sequence[Place]]) -> None:
-        MUTANTS.append(Mutant(name, aims, plant, quick, weather, faults, parts))
+        MUTANTS.append(Mutant(name, aims, plant, quick, weather, faults, parts, calm))
 
     return add

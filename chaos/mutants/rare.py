@@ -15,7 +15,7 @@ from chaos.mutants.planting import Place, mutant
 from chaos.sim.plan import WIPE
 
 
-@mutant("seal needs N-W owners only", "I5", "I1", parts=(), faults=("torn reign",) * 2)
+@mutant("seal needs N-W owners only", "I5", "I1", quick=True, calm=True, faults=("torn reign",) * 2)
 def _() -> Sequence[Place]:
     real = ingestor.leases.ask_quorum
 
@@ -40,14 +40,16 @@ def _open_door() -> Place:
 
 @mutant(
     "seal answered before it is durable, by a store that is open before its node has registered",
-    "I5", "I1", parts=(), faults=("short seal",) * 3,
+    "I5", "I1", calm=True, faults=("short seal",) * 3,
 )  # fmt: skip
 def _() -> Sequence[Place]:
     return [_volatile_seal(), _open_door()]
 
 
 @mutant(
-    "reads served before a node has registered", "I7", faults=("deaf start",) * 3 + ("delete",) * 3
+    "reads served before a node has registered",
+    "I7",
+    faults=("deaf start",) * 3 + ("delete",) * 3,
 )
 def _() -> Sequence[Place]:
     return [
@@ -60,7 +62,8 @@ def _() -> Sequence[Place]:
     "a shard finishes before its old owners know the ring",
     "I4",
     "I1",
-    parts=(),
+    quick=True,
+    calm=True,
     faults=("outpaced",),
 )
 def _() -> Sequence[Place]:
@@ -70,21 +73,28 @@ def _() -> Sequence[Place]:
     return [(cluster.rebalance.Rebalancer, "_old_owners_know", know)]
 
 
-@mutant("copy from fewer owners than meet each quorum", "I4", "I1", parts=(), faults=("lone copy",))
+@mutant(
+    "copy from fewer owners than meet each quorum",
+    "I4",
+    "I1",
+    quick=True,
+    calm=True,
+    faults=("lone copy",),
+)
 def _() -> Sequence[Place]:
     real = cluster.rebalance._task
     return [(cluster.rebalance, "_task", lambda *args: replace(real(*args), needed=1))]
 
 
 @mutant(
-    "owners of a page compared by all they hold", "I4", parts=(), loss=0.25, faults=("again",) * 3
+    "owners of a page compared by all they hold", "I4", quick=True, calm=True, faults=("again",) * 3
 )
 def _() -> Sequence[Place]:
     real = query.settle.compare
     return [(query.settle, "compare", lambda base, told, _until=None: real(base, told))]
 
 
-@mutant("node with a wiped disk rejoins under its old id", "I4", "I1", "I5", parts=(), loss=0.25,
+@mutant("node with a wiped disk rejoins under its old id", "I4", "I1", "I5", calm=True, 
         faults=(WIPE,))  # fmt: skip
 def _() -> Sequence[Place]:
     return [(cluster.state_ops, "_lost_its_store", lambda *_: False)]

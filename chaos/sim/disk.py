@@ -48,8 +48,6 @@ class SimDisk:
         self.names: dict[str, SimFile] = {}
         self.durable_names: dict[str, SimFile] = {}
         self.counts: Counter[str] = Counter()
-        #: How often all was lost.
-        self.wipes = 0
         self.fault: Fault = lambda _operation, _name: None
         #: Images of the catalog, oldest first: a power cut may bring an earlier one back.
         self.images: list[bytes] = []
@@ -99,12 +97,6 @@ class SimDisk:
         if self.images:
             kept = dice.number(0 if dice.chance(0.1) else 1, len(self.images))
             self.images = self.images[:kept]
-
-    def wipe(self) -> None:
-        """Another disk stands in its place, with nothing on it."""
-        self.wipes += 1
-        for lost in (self.names, self.durable_names, self.images, self.handles, self.folders):
-            lost.clear()
 
     def _lose_folder(self, folder: str) -> None:
         self.counts["folders lost"] += 1

@@ -10,7 +10,7 @@ from chaos.sim.clients import Traffic, Writer
 from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import SimFacts
 from chaos.sim.node import SimNode
-from chaos.sim.owning import owner_sets
+from chaos.sim.owning import hidden_before, owner_sets
 from chaos.sim.splitting import factor_of
 from cluster.state_types import ClusterState
 from records.ids import digest_id
@@ -44,7 +44,10 @@ class Acks:
         held = {id: one.disk.seqs_on_platter(key, writer.epoch) for id, one in self._nodes.items()}
         factor = factor_of(self._log.newest, TENANT, writer.service, writer.epoch)
         shard = shard_of(TENANT, writer.service, factor, writer.producer, shards)
+        floor = hidden_before(self._log.newest.watermarks, TENANT, writer.service)
         for number in numbers:
+            if self._traffic.corpus.row(client, number, writer.service)["_micros"] < floor:
+                continue  # it counts as soon as one owner that had it knows that it is gone
             having = {id for id, one in held.items() if number in one}
             self._judge(f"{client}:{number}", int(shard), having, since)
 

@@ -38,8 +38,7 @@ class Producers:
 
         Two of its hosts ask, each node that may lead: whoever gets an epoch has it alone.
         """
-        old = self.writers[number]
-        dice = self.dice.fork("epoch", number)
+        old, dice = self.writers[number], self.dice.fork("epoch", number)
         for _ in range(ASKED):
             given = await ask_for_epochs(self.traffic, old, self.targets)
             for epoch in given:

@@ -79,12 +79,15 @@ class TappedDisk(SimDisk):
         self.written: list[Written] = []
         #: The entries of all of them by id.
         self.entries: dict[bytes, EntryHeader] = {}
-        #: What was synced on disks that were lost.
+        #: How often all was lost, and what had been synced then.
+        self.wipes = 0
         self.lost: list[Written] = []
 
     def wipe(self) -> None:
-        """See SimDisk."""
-        super().wipe()
+        """Another disk stands in its place, with nothing on it."""
+        self.wipes += 1
+        for gone in (self.names, self.durable_names, self.images, self.handles, self.folders):
+            gone.clear()
         self.lost += [one for one in self.written if one.synced]
         self.written.clear()
         self.entries.clear()

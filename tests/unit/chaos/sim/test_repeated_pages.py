@@ -1,4 +1,4 @@
-"""What the simulated clients allow reads in pages, and no more (docs/consistency.md, "Pages")."""
+"""What the simulation allows reads in pages, and no more (docs/consistency.md, "Pages")."""
 
 from types import SimpleNamespace
 from typing import Any
