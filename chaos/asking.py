@@ -3,7 +3,7 @@
 import http.client
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from chaos.local_cluster import LocalCluster
@@ -22,13 +22,13 @@ def ask(
     body: Mapping[str, Any] | None = None,
     *,
     method: str = "",
-    avoid: str = "",
+    avoid: Collection[str] = (),
 ) -> Answer | None:
-    """(status, JSON) of the first node that answers below 500, `avoid` not asked; None if none does."""
+    """(status, JSON) of the first node that answers below 500, none of `avoid` asked; None if none does."""
     data = None if body is None else json.dumps(body).encode()
     verb = method or ("GET" if body is None else "POST")
     for node in cluster.plan.nodes:
-        if node.id == avoid or node.id not in cluster.running:
+        if node.id in avoid or node.id not in cluster.running:
             continue
         connection = http.client.HTTPConnection(node.host, node.http_port, timeout=ASK_SECONDS)
         try:
@@ -60,7 +60,7 @@ def until(what: str, look: Callable[[], T | None], seconds: float, step: float =
         time.sleep(step)
 
 
-def told(cluster: LocalCluster, path: str, avoid: str = "") -> Any:
+def told(cluster: LocalCluster, path: str, avoid: Collection[str] = ()) -> Any:
     """The JSON of a GET that some node answers with 200.
 
     Raises:

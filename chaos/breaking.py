@@ -8,6 +8,7 @@ import http.client
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from chaos.disks import DiskFailed
 from chaos.faults import KINDS, Site
@@ -60,8 +61,8 @@ class Breaker:
             proof = kind.bite(self.site, targets)
         except FAILURES as error:
             kind.undo(self.site, targets)
-            end = self._now()
-            return FaultRecord(fault.what, targets, begin, None, end, end, {}, str(error))
+            end, left = self._now(), self._quorums()
+            return FaultRecord(fault.what, targets, begin, None, end, end, left, str(error))
         bitten = self._now()
         time.sleep(fault.hold)
         heal = self._now()
@@ -71,7 +72,12 @@ class Breaker:
             healed = self._now()
         except FAILURES as failure:
             error = str(failure)
+        proof |= self._quorums()
         return FaultRecord(fault.what, targets, begin, bitten, heal, healed, proof, error)
+
+    def _quorums(self) -> dict[str, Any]:
+        asked, self.site.quorums = self.site.quorums, []
+        return {"quorums": asked} if asked else {}
 
     def _resolve(self, targets: tuple[str, ...]) -> tuple[str, ...]:
         if targets != (RAFT_LEADER,):

@@ -11,6 +11,7 @@ import numpy as np
 from chaos.acks import NEVER, contradictions, refusals
 from chaos.bulk_facts import BulkFacts
 from chaos.corpus import row_name
+from chaos.facts import Facts
 from chaos.history import BULK_READ, OK, Op
 from chaos.verdicts import EXAMPLES_MAX, HOLDS, UNSEEN, VIOLATED, Verdict
 
@@ -196,7 +197,8 @@ def _up_to(mask: np.ndarray, top: int) -> np.ndarray:
 def no_vanishing(facts: BulkFacts) -> Verdict:
     """I7: a row that a complete read showed before anybody had an answer for it stays in later ones."""
     bad, judged = _Bad(), 0
-    reads = [op for op in facts.reads if op.resp["complete"] and op.t_ret is not None]
+    most = Facts(facts.history).asked_most
+    reads = [op for op in facts.reads if op.resp["complete"] and op.t_ret is not None and most(op)]
     seen = {client: np.full(top + 1, NEVER, np.int64) for client, top in facts.tops.items()}
     for op in reads:
         found = facts.mask(op.covers, op.resp["found"])

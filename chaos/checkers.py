@@ -6,8 +6,9 @@ not hold, it was not seen. Each checker is tested against a planted violation.
 
 I1 durability · I2 exactly once · I3 integrity · I4 ack visibility · I5 ack arithmetic · I6 honest
 partial · I9 no ack without a quorum (as seen from outside) · L2 service returns. Those about nodes, I7 I8
-I14 I15 S6, stand in `checkers_nodes`; those about hiding and moving, I7r I13 R1, in `checkers_moves`;
-those about time, L1 L3, in `checkers_time`.
+I14 I15 S6, stand in `checkers_nodes`; those from the disks, I1d I8d, in `checkers_disks`; I10 in
+`checkers_control`; those about hiding and moving, I7r I13 R1, in `checkers_moves`; those about time, L1 L3,
+in `checkers_time`.
 """
 
 from bisect import bisect_left
@@ -15,7 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from chaos import bulk_checkers, checkers_moves, checkers_nodes, checkers_time
+from chaos import (
+    bulk_checkers,
+    checkers_control,
+    checkers_disks,
+    checkers_moves,
+    checkers_nodes,
+    checkers_time,
+)
 from chaos.acks import contradictions, refusals
 from chaos.bulk_facts import BulkFacts
 from chaos.corpus import row_name, split_name
@@ -190,7 +198,7 @@ def _stored_but_absent(facts: Facts, op: Op) -> list[str]:
 
 def honest_partial(facts: Facts) -> Verdict:
     """I6: who cannot reach R owners says `complete: false` and names what is missing."""
-    head, bad, judged = facts.history.head, [], 0
+    bad, judged = [], 0
     for op in (*facts.reads, *facts.counts, *facts.bulk_reads):
         complete, missing = op.resp["complete"], op.resp.get("missing", [])
         if not complete:
@@ -199,10 +207,9 @@ def honest_partial(facts: Facts) -> Verdict:
                 bad.append(f"{op.node} says partial and names nothing missing (op {op.id})")
         elif missing:
             bad.append(f"{op.node} says complete and names missing shards (op {op.id})")
-        if len(head.nodes) != head.n:
-            continue  # not every node owns every shard: who is away says nothing of one shard
-        away = facts.out_of_reach(op.node, op.t_inv, op.t_ret or NEVER)
-        if len(head.nodes) - len(away) < head.r:
+        end = op.t_ret or NEVER
+        away = facts.out_of_reach(op.node, op.t_inv, end)
+        if facts.everyone and len(facts.everyone - away) < facts.quorum_floor(op.t_inv, end).r:
             judged += 1
             if complete:
                 names = ", ".join(sorted(away))
@@ -215,23 +222,49 @@ def honest_partial(facts: Facts) -> Verdict:
 
 
 def quorum_at_ack(facts: Facts) -> Verdict:
-    """I9, from outside: nothing is acknowledged while fewer than W nodes are there to store it."""
-    head, bad, judged = facts.history.head, [], 0
-    if len(head.nodes) == head.n:
-        for op in (*facts.appends, *facts.bulk_appends):
-            if op.t_ret is None:
-                continue
-            away = facts.out_of_reach(op.node, op.t_inv, op.t_ret)
-            if len(head.nodes) - len(away) >= head.w:
-                continue
-            judged += 1
-            if op.outcome == OK:
-                names = ", ".join(sorted(away))
-                bad.append(f"{op.node} acknowledged op {op.id} of {op.client} with {names} away")
+    """I9, from outside: nothing is acknowledged while fewer nodes than the W of the time are there to store
+    it.
+    """
+    bad, judged = [], 0
+    for op in (*facts.appends, *facts.bulk_appends) if facts.everyone else ():
+        if op.t_ret is None:
+            continue
+        away = facts.out_of_reach(op.node, op.t_inv, op.t_ret)
+        w = facts.quorum_floor(op.t_inv, op.t_ret).w
+        if len(facts.everyone - away) >= w:
+            continue
+        judged += 1
+        if op.outcome == OK:
+            names = ", ".join(sorted(away))
+            bad.append(
+                f"{op.node} acknowledged op {op.id} of {op.client} by W={w} with {names} away"
+            )
     return verdict(
         "I9", "quorum at ack", bad, "rows were acknowledged without a quorum", judged,
         f"{judged:,} writes that met too few nodes were not acknowledged",
         "no write met too few nodes",
+    )  # fmt: skip
+
+
+def half_answers(facts: Facts) -> Verdict:
+    """N5: a part of an answer is never taken for one, wherever it ends."""
+    swept = [
+        (path, one)
+        for fault in facts.history.faults
+        for path, one in fault.proof.get("swept", {}).items()
+    ]
+    bad = [
+        f"{path}: {k} bytes of an answer were taken for one"
+        for path, one in swept
+        for k in one["taken"]
+    ]
+    cut = sum(one["cut"] for _, one in swept)
+    ends = ", ".join(f"{path} {one['bytes']} bytes" for path, one in swept if one["ended"])
+    return verdict(
+        "N5", "half answers", bad, "a part of an answer was taken for all of it", cut,
+        f"{cut:,} answers that ended after 1, 2, 3 … bytes were taken for none; swept to the end:"
+        f" {ends or 'none'}",
+        "no answers were swept",
     )  # fmt: skip
 
 
@@ -255,9 +288,9 @@ def service_returns(facts: Facts) -> Verdict:
 
 
 CHECKERS: tuple[Callable[[Facts], Verdict], ...] = (
-    durability, exactly_once, integrity, ack_visibility, ack_arithmetic, honest_partial,
-    quorum_at_ack, *checkers_nodes.CHECKERS, *checkers_moves.CHECKERS, *checkers_time.CHECKERS,
-    service_returns,
+    durability, exactly_once, integrity, ack_visibility, ack_arithmetic, honest_partial, quorum_at_ack,
+    half_answers, *checkers_nodes.CHECKERS, *checkers_disks.CHECKERS, *checkers_control.CHECKERS,
+    *checkers_moves.CHECKERS, *checkers_time.CHECKERS, service_returns,
 )  # fmt: skip
 
 

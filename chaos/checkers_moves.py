@@ -6,12 +6,15 @@ I7r no resurrection · I13 deletion safety · R1 one change at a time, each to i
 from collections import defaultdict
 
 from chaos.corpus import row_name
+from chaos.evidence import ManagerLog
 from chaos.facts import NEVER, Facts
 from chaos.hides import Hide
 from chaos.verdicts import Verdict, verdict
 
+#: A change that is possible at any time.
+REBALANCE = "/cluster/rebalance"
 #: Kinds of faults that are changes of the ring.
-CHANGES = ("join", "drain", "replace")
+CHANGES = ("join", "drain", "replace", "quorum")
 
 
 def no_resurrection(facts: Facts) -> Verdict:
@@ -64,11 +67,17 @@ def one_change(facts: Facts) -> Verdict:
     changes = [
         one for one in facts.history.faults if one.what in CHANGES and one.t_bitten is not None
     ]
-    bad = [
-        f"a second change beside {one.proof.get('change')} was told: {one.proof.get('second')}"
+    told = [
+        (one.proof.get("change"), path, answer)
         for one in changes
-        if "CHANGE_RUNNING" not in str(one.proof.get("second"))
+        for path, answer in one.proof.get("second", {}).items()
     ]
+    bad = [
+        f"{path} beside change {number} was told: {answer}"
+        for number, path, answer in told
+        if answer.startswith("2") or (path == REBALANCE and "CHANGE_RUNNING" not in answer)
+    ]
+    bad += [text for log in facts.history.logs[:1] for text in _taken_while_one_ran(log)]
     bad += [
         f"change {one.proof.get('change')} did not end after {', '.join(one.targets)}"
         for one in changes
@@ -80,13 +89,30 @@ def one_change(facts: Facts) -> Verdict:
         for one in changes
         if one.proof.get("new_node_holds", 0) < one.proof.get("must_hold", 0)
     ]
+    bad += [
+        f"{one.proof['quorums'][-1]['after']} was asked for, {one.proof['in_force']} is in force after it"
+        for one in changes
+        if "in_force" in one.proof and one.proof["in_force"] != one.proof["quorums"][-1]["after"]
+    ]
+    refused = sum("CHANGE_RUNNING" in answer for _, _, answer in told)
     stages = sorted({f"{one.proof.get('stage')}" for one in changes})
     return verdict(
         "R1", "one change at a time", bad, "changes of the ring run into each other, or do not end",
         len(changes),
-        f"{len(changes)} changes met trouble while {' or '.join(stages)}, refused a second one, and ended",
+        f"{len(changes)} changes met trouble ({', '.join(stages)}), {refused} others were refused"
+        " meanwhile, and they ended",
         "no change of the ring met any trouble",
     )  # fmt: skip
+
+
+def _taken_while_one_ran(log: ManagerLog) -> list[str]:
+    """Changes that the control history has begun before the one before had ended."""
+    pairs = zip(log.changes, log.changes[1:], strict=False)
+    return [
+        f"change {new} began by command {index} while change {old} ran"
+        for (_, old), (index, new) in pairs
+        if old and new
+    ]
 
 
 CHECKERS = (no_resurrection, deletion_safety, one_change)

@@ -5,10 +5,11 @@ lost disk is no owner
 """
 
 from bisect import bisect_left, bisect_right
+from typing import Any
 
 from chaos.corpus import group_of, split_name
 from chaos.facts import NEVER, Facts
-from chaos.history import Op
+from chaos.history import FaultRecord, Op
 from chaos.states import disagreeing
 from chaos.verdicts import UNSEEN, Verdict, verdict
 
@@ -19,9 +20,11 @@ CRASHES = ("kill", "failpoint", "power-cut", "corrupt", "wipe")
 def no_vanishing(facts: Facts) -> Verdict:
     """I7: a row that a complete read showed before anybody had an answer for it stays in later ones.
 
-    (Rows acknowledged before the later read began are the business of I1 and I4.)
+    (Rows acknowledged before the later read began are the business of I1 and I4. Reads by an R of at most
+    half of N are not looked at: the one owner asked may have a row that nobody acknowledged, the next not.)
     """
-    reads = sorted((op for op in facts.reads if op.resp["complete"]), key=lambda op: op.t_inv)
+    complete = (op for op in facts.reads if op.resp["complete"] and facts.asked_most(op))
+    reads = sorted(complete, key=lambda op: op.t_inv)
     first: dict[str, int] = {}
     for op in reads:
         for name, _ in op.resp["rows"]:
@@ -127,18 +130,44 @@ def crash_consistency(facts: Facts) -> Verdict:
 
 
 def lost_disk(facts: Facts) -> Verdict:
-    """S6: a node whose disk was replaced by an empty one does not start under its old name."""
-    wiped = [one for one in facts.history.faults if one.what == "wipe" and one.t_bitten is not None]
+    """S6: a node with an empty disk is no owner under its old name, and is one again once it was filled."""
+    kinds = ("wipe", "lost-disk")
+    lost = [one for one in facts.history.faults if one.what in kinds and one.t_bitten is not None]
     bad = [
-        f"{', '.join(one.targets)} started on an empty disk as if nothing had been"
-        for one in wiped
+        f"{_lost(one)} started on an empty disk as if nothing had been"
+        for one in lost
         if not one.proof.get("refused")
     ]
+    brought = [one for one in lost if one.what == "lost-disk" and one.t_healed is not None]
+    bad += [text for one in brought for text in _not_as_documented(one.proof)]
     return verdict(
         "S6", "a lost disk is no owner", bad, "a node counts as an owner of what it lost",
-        len(wiped), f"{len(wiped)} nodes with an empty disk were refused under their old name",
+        len(lost),
+        f"{len(lost)} nodes with an empty disk were refused under their old name, {len(brought)} brought in"
+        " again by the documented way and filled",
         "no disk was lost",
     )  # fmt: skip
+
+
+def _lost(fault: FaultRecord) -> str:
+    return fault.proof.get("node") or ", ".join(fault.targets)
+
+
+def _not_as_documented(proof: dict[str, Any]) -> list[str]:
+    """What is wrong with a node that came with an empty disk and was made an owner."""
+    node, bad = proof["came"], []
+    if proof["way"] == "rejoin" and not proof.get("waits"):
+        bad.append(f"{node} was admitted with another store while the ring counted on the old one")
+    if proof["new_incarnation"] == proof["incarnation"]:
+        bad.append(f"{node} has another store under the same incarnation")
+    if not proof["owns"]:
+        bad.append(f"{node} owns nothing in the end")
+    bad += [
+        f"{node} holds {proof['holds'].get(shard, 0)} entries of shard {shard}, {count} were lost"
+        for shard, count in proof["held"].items()
+        if proof["holds"].get(shard, 0) < count
+    ]
+    return bad
 
 
 def one_order(facts: Facts) -> Verdict:

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from chaos.acks import NEVER
+from chaos.blows import Floor, at_rest, cut_off, quorums_of
 from chaos.corpus import Corpus, group_range
 from chaos.hides import Hide, hides_of
 from chaos.history import (
     APPEND,
-    AT_REST,
     BULK,
     BULK_FINAL,
     BULK_READ,
     COUNT,
-    CUTS,
     FAIL,
     FINAL,
     OK,
@@ -176,13 +175,46 @@ class Facts:
             if times.get(number, NEVER) < before:
                 yield client, number
 
+    def quorum_floor(self, start: int, end: int) -> Floor:
+        """The least N, W and R that may have been in force at some moment from `start` to `end`."""
+        found = [one for one, at, until in self._quorums if at <= end and start <= until]
+        return Floor(*(min(values) for values in zip(*found, strict=True)))
+
+    def asked_most(self, op: Op) -> bool:
+        """Whether a read asked more than half of the owners, by whatever quorum may have been in force."""
+        floor = self.quorum_floor(op.t_inv, op.t_ret or NEVER)
+        return 2 * floor.r > floor.n
+
+    @property
+    def last_quorum(self) -> Floor:
+        """The least that may be in force in the end."""
+        return self.quorum_floor(NEVER - 1, NEVER - 1)
+
+    @cached_property
+    def _quorums(self) -> list[tuple[Floor, int, int]]:
+        head = self.history.head
+        return quorums_of(Floor(head.n, head.w, head.r), self.history.faults)
+
+    @cached_property
+    def everyone(self) -> frozenset[str]:
+        """All nodes that may own a shard, whether they have joined or not; none if that is not known."""
+        head = self.history.head
+        known = 0 < head.n <= len(head.nodes)
+        return frozenset((*head.nodes, *head.spares)) if known else frozenset()
+
+    @cached_property
+    def damaged(self) -> set[str]:
+        """Nodes whose files were damaged."""
+        done = [one for one in self.history.faults if one.what == "corrupt"]
+        return {node for one in done for node in one.targets}
+
     def away_throughout(self, start: int, end: int) -> set[str]:
         """Nodes that are proven to have done nothing at all from `start` to `end`."""
         return {
             node
             for fault in self.history.faults
             if _covers(fault, start, end)
-            for node in fault.targets
+            for node in at_rest(fault)
         }
 
     def out_of_reach(self, node: str, start: int, end: int) -> set[str]:
@@ -196,18 +228,17 @@ class Facts:
             return min(
                 (self.out_of_reach(one, start, end) for one in there), key=len, default=found
             )
+        nodes = {*self.history.head.nodes, *self.history.head.spares}
         for fault in self.history.faults:
-            if _covers(fault, start, end, CUTS):
-                here = set(fault.targets)
-                found |= set(self.history.head.nodes) - here if node in here else here
+            here = cut_off(fault)
+            if here and _covers(fault, start, end):
+                found |= nodes - here if node in here else here
         return found - {node} if node not in self.away_throughout(start, end) else found
 
 
-def _covers(
-    fault: FaultRecord, start: int, end: int, kinds: frozenset[str] = AT_REST
-) -> bool:  # fmt: skip
-    bitten = fault.t_bitten  # behind a broken link, or on a broken disk, a node works on
-    return fault.what in kinds and bitten is not None and bitten <= start and end <= fault.t_heal
+def _covers(fault: FaultRecord, start: int, end: int) -> bool:
+    bitten = fault.t_bitten
+    return bitten is not None and bitten <= start and end <= fault.t_heal
 
 
 def _returned(op: Op) -> int:

@@ -1,8 +1,9 @@
 """The history of a run: what clients asked and saw, and what was broken meanwhile.
 
-Two files of JSON lines. `ops.jsonl`: a head line; for each request one line before it is sent and one
+Files of JSON lines. `ops.jsonl`: a head line; for each request one line before it is sent and one
 after it returned, flushed each, so that a run that dies keeps all it saw. `nemesis.jsonl`: one line a
-fault, when it is over. One clock for all: CLOCK_MONOTONIC of this machine, in nanoseconds.
+fault, when it is over. `evidence.jsonl`: see `chaos.evidence`. One clock for all: CLOCK_MONOTONIC of this
+machine, in nanoseconds.
 
 An outcome is `ok`, `fail` or `unknown`. `fail` means *surely nothing was stored*, and is given only if
 the server said `definite: true`; a time-out, a reset or a request that never returned is `unknown`.
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from chaos.evidence import Dump, Lead, Look, ManagerLog, evidence_of
 from runtime.clock import Clock
 
 OK, FAIL, UNKNOWN = "ok", "fail", "unknown"
@@ -82,7 +84,8 @@ class Head:
 
     `services` is the service of each writing client; `sequenced` are those that number their rows
     towards the server by the same numbers. `bulk`: the service of each bulk client, if there are any.
-    `converges`: whether nodes were asked what they hold in the end.
+    `converges`: whether nodes were asked what they hold in the end. `spares`: nodes beside `nodes` that may
+    join.
     """
 
     scenario: str
@@ -96,6 +99,7 @@ class Head:
     sequenced: tuple[str, ...] = ()
     converges: bool = True
     bulk: dict[str, str] = field(default_factory=dict)
+    spares: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +120,20 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A whole run. `unfinished`: rows that clients still had to give up in the end, by client."""
+    """A whole run. `unfinished`: rows that clients still had to give up in the end, by client.
+
+    From `dumps` on: what `chaos.evidence` holds, of a run with nodes of its own.
+    """
 
     head: Head
     ops: tuple[Op, ...]
     faults: tuple[FaultRecord, ...] = ()
     unfinished: dict[str, int] = field(default_factory=dict)
     states: tuple[NodeState, ...] = ()
+    dumps: tuple[Dump, ...] = ()
+    looks: tuple[Look, ...] = ()
+    logs: tuple[ManagerLog, ...] = ()
+    leads: tuple[Lead, ...] = ()
 
 
 class Recorder:
@@ -224,11 +235,19 @@ def load(folder: Path) -> History:
         for line in _lines(folder / "nemesis.jsonl")
     )
     made = tuple(Op(**one) for one in ops.values())
-    return History(head, made, faults, unfinished, tuple(states))
+    pieces = evidence_of(folder)
+    return History(
+        head, made, faults, unfinished, tuple(states),
+        tuple(one for one in pieces if isinstance(one, Dump)),
+        tuple(one for one in pieces if isinstance(one, Look)),
+        tuple(one for one in pieces if isinstance(one, ManagerLog)),
+        tuple(one for one in pieces if isinstance(one, Lead)),
+    )  # fmt: skip
 
 
 def _head(line: dict[str, Any]) -> Head:
-    return Head(**{**line, "nodes": tuple(line["nodes"]), "sequenced": tuple(line["sequenced"])})
+    lists = {name: tuple(line.get(name, ())) for name in ("nodes", "sequenced", "spares")}
+    return Head(**{**line, **lists})
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

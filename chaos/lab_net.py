@@ -17,8 +17,6 @@ from chaos.disks import DiskFailed, command
 
 BRIDGE, BRIDGE_ADDRESS, PREFIX = "qlbr", "10.177.0.254", "10.177.0."
 NOBODY = "02:00:00:00:00:fe"
-#: Seconds in which a connection across a cut must stay unanswered.
-REACH_SECONDS = 0.7
 
 
 class LabNet:

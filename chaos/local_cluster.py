@@ -11,7 +11,7 @@ import secrets
 import shutil
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +83,8 @@ class LocalCluster:
         self.running: dict[str, NodeProcess] = {}
         self.within: dict[str, Sequence[str]] = {}
         self.environment: dict[str, Mapping[str, str]] = {}
+        #: Called before a start that finds no node running, but the first.
+        self.before_cold_start: Callable[[], None] | None = None
         self._founded = self._destroyed = False
         #: Spares that have joined: started again with all others.
         self._joined: set[str] = set()
@@ -100,6 +102,11 @@ class LocalCluster:
     def ids(self) -> tuple[str, ...]:
         """The ids of all nodes."""
         return tuple(node.id for node in self.plan.nodes)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The ids of all nodes that belong to it now: the first ones, and spares that have joined."""
+        return (*self.ids, *sorted(self._joined))
 
     @property
     def urls(self) -> list[str]:
@@ -130,7 +137,9 @@ class LocalCluster:
         Raises:
             CliError: one ended, or is not ready after READY_SECONDS.
         """
-        for node_id in (*self.ids, *sorted(self._joined)):
+        if self._founded and not self.running and self.before_cold_start is not None:
+            self.before_cold_start()
+        for node_id in self.members:
             if node_id not in self.running:
                 self.start_without_waiting(node_id)
         wait_ready(list(self.running.values()), READY_SECONDS)
@@ -259,8 +268,9 @@ class LocalCluster:
         return processes.state(self.running[node_id].pid) == "T"
 
     def retire(self, node_id: str) -> None:
-        """Ends a spare that is no member any more; nobody starts it again but `start_fresh`."""
-        self.end_somehow(node_id)
+        """Ends a spare that is to be no member any more; nobody starts it again but `start_fresh`."""
+        if node_id in self.running:
+            self.end_somehow(node_id)
         self._joined.discard(node_id)
 
     def resume(self, *node_ids: str) -> None:

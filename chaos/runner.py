@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chaos import bulk_checkers, checkers, deadman, workload
+from chaos import bulk_checkers, checkers, deadman, sweeping, workload
 from chaos.breaking import Breaker, Say, break_and_heal
 from chaos.bulk import Bulk, bulk_agent, bulk_final_reads, bulk_numbered, bulk_reader
 from chaos.bulk_corpus import BulkCorpus
@@ -26,6 +26,7 @@ from chaos.net import Links, fault_server
 from chaos.remote import RemoteCluster
 from chaos.scenarios import Scenario
 from chaos.states import last_states
+from chaos.witness import Witness
 from runtime.clock import SystemClock
 
 #: Clients of each kind. Each has a service of its own, so that they hit different shards.
@@ -107,14 +108,18 @@ async def _on_own_cluster(work: _Work) -> tuple[workload.Traffic, list[dict[str,
     ground = prepared(work.scenario, work.seed, work.folder)
     site = await asyncio.to_thread(ground.__enter__)
     watcher = await asyncio.to_thread(deadman.watch, site.cluster.folder)
+    witness = Witness(site.cluster, work.folder)
     try:
         await asyncio.to_thread(site.cluster.start)
-        traffic = await _attack(work, site)
+        traffic = await _attack(work, site, witness=witness)
+        await asyncio.to_thread(witness.rest)
         errors = await asyncio.to_thread(site.cluster.errors_logged)
         await asyncio.to_thread(site.cluster.stop)
+        await asyncio.to_thread(witness.after)
         return traffic, errors
     finally:
         try:
+            await asyncio.to_thread(witness.close)
             await asyncio.to_thread(ground.__exit__, None, None, None)
         finally:
             assert watcher.stdin is not None, "made with a pipe"
@@ -122,15 +127,21 @@ async def _on_own_cluster(work: _Work) -> tuple[workload.Traffic, list[dict[str,
             await asyncio.to_thread(watcher.wait)
 
 
-async def _attack(work: _Work, site: Site, token: str = "") -> workload.Traffic:
+async def _attack(
+    work: _Work, site: Site, token: str = "", witness: Witness | None = None
+) -> workload.Traffic:
     """Load, faults, heal, the last reads. `token`: keeps this run's rows apart in a cluster not ours."""
     cluster = site.cluster
     with _links(work.scenario) as site.links:
         recorder, traffic = _prepare(work, cluster, token)
         bulk = Bulk(traffic, BulkCorpus(work.seed, traffic.corpus.start_micros))
         breaker = Breaker(cluster, recorder.now, site.links, site)
+        if witness is not None:
+            witness.begin(recorder.now)
         try:
             traffic.urls = await asyncio.to_thread(breaker.link_all)
+            if work.scenario.sweep:
+                site.sweep = _sweeper(work, site, traffic)
             await _load_and_faults(work, bulk, breaker)
             traffic.urls = dict(zip(cluster.ids, cluster.urls, strict=True))
             began = work.clock.monotonic()
@@ -164,6 +175,8 @@ def _prepare(
     scenario, seed, clock = work.scenario, work.seed, work.clock
     kinds = {"agent": AGENTS, "numbered": NUMBERED, "producer": PRODUCERS}
     writers = [f"{kind}{i}{token}" for kind, count in kinds.items() for i in range(1, count + 1)]
+    if scenario.sweep:
+        writers += [sweeping.LINES, sweeping.NUMBERED]
     services = {name: f"chaos-{name}" for name in writers}
     bulk = {f"bulk-agent{i}{token}": "" for i in range(1, BULK_AGENTS + 1)}
     bulk |= {f"bulk-numbered{i}{token}": "" for i in range(1, BULK_NUMBERED + 1)}
@@ -181,6 +194,7 @@ def _prepare(
         sequenced=tuple(name for name in (*writers, *bulk) if "numbered" in name),
         converges=not token,
         bulk=bulk,
+        spares=tuple(node.id for node in cluster.spares),
     )
     recorder = Recorder(work.folder, head, clock)
     urls = dict(zip(cluster.ids, cluster.urls, strict=True))
@@ -208,11 +222,18 @@ async def _load_and_faults(work: _Work, bulk: Bulk, breaker: Breaker) -> None:
             traffic.give_up.set()
 
 
+def _sweeper(work: _Work, site: Site, traffic: workload.Traffic) -> sweeping.Sweeper:
+    nodes = {node.id: (node.host, node.http_port) for node in site.cluster.plan.nodes}
+    return sweeping.Sweeper(traffic, nodes, work.seed, asyncio.get_running_loop())
+
+
 def _clients(traffic: workload.Traffic, seed: int, folder: Path) -> list[Any]:
     """The coroutines of all clients; each has a seed of its own."""
     tasks: list[Any] = []
     for index, name in enumerate(traffic.services):
         own = seed * 1000 + index
+        if name.startswith("sweep"):
+            continue  # sent by a fault (chaos.sweeping)
         if name.startswith("agent"):
             tasks.append(workload.agent(traffic, name, own, index))
         elif name.startswith("numbered"):

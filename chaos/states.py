@@ -56,10 +56,9 @@ def disagreeing(states: Iterable[NodeState], shard: str) -> dict[str, int]:
 def _look(cluster: LocalCluster, now: Callable[[], int]) -> list[NodeState]:
     answer: Any = cluster.get("/cluster", timeout=10.0)
     owned: dict[str, list[str]] = {}
-    if cluster.spares:
-        for one in cluster.get("/cluster/shards", timeout=10.0)["shards"]:
-            for node in one["owners"]:
-                owned.setdefault(node, []).append(str(one["shard"]))
+    for one in cluster.get("/cluster/shards", timeout=10.0)["shards"]:
+        for node in one["owners"]:
+            owned.setdefault(node, []).append(str(one["shard"]))
     states = []
     for one in answer["nodes"]:
         storage = (one.get("status") or {}).get("storage")
@@ -72,7 +71,7 @@ def _look(cluster: LocalCluster, now: Callable[[], int]) -> list[NodeState]:
             for shard, held in storage["shards"].items()
             if held["entries"]
         }
-        owns = tuple(owned.get(one["id"], ())) if cluster.spares else None
+        owns = tuple(owned.get(one["id"], ()))
         set_aside = int(storage["quarantined_blocks"])
         states.append(NodeState(one["id"], now(), shards, set_aside, owns=owns))
     return states

@@ -80,12 +80,15 @@ class Traffic:
 class Client:
     """One client: its own connections, its own lot, its turn among the nodes."""
 
-    def __init__(self, traffic: Traffic, name: str, seed: int, turn: int) -> None:
+    def __init__(
+        self, traffic: Traffic, name: str, seed: int, turn: int, wire: Wire | None = None
+    ) -> None:
+        """`wire`: instead of connections of its own."""
         self.traffic = traffic
         self.name = name
         self.entropy = SeededEntropy(seed)
         self.turn = turn
-        self.wire = Wire(WireSettings(request_timeout_seconds=ANSWER_SECONDS))
+        self.wire = wire or Wire(WireSettings(request_timeout_seconds=ANSWER_SECONDS))
 
     def size(self) -> int:
         """Rows of the next batch: mostly few, sometimes many."""
@@ -154,7 +157,7 @@ async def agent(traffic: Traffic, name: str, seed: int, turn: int) -> None:
             body = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
             async def send(node: str, body: bytes = body, batch: Range = (first, last)) -> bool:
-                return await _send_lines(client, node, body, batch)
+                return await send_lines(client, node, body, batch)
 
             if not await client.until_acked([(first, last)], send):
                 return
@@ -167,7 +170,8 @@ async def agent(traffic: Traffic, name: str, seed: int, turn: int) -> None:
         await client.wire.close()
 
 
-async def _send_lines(client: Client, node: str, body: bytes, batch: Range) -> bool:
+async def send_lines(client: Client, node: str, body: bytes, batch: Range) -> bool:
+    """Sends unnumbered rows; whether they were acknowledged."""
     op = client.traffic.recorder.invoke(client.name, APPEND, node, [batch])
     key = f"{client.name}-{batch[0]}-{batch[1]}" if client.traffic.keys else ""
     return took_lines(client, op, await client.post(op, node, "/logs", body, NDJSON, key), batch)
@@ -204,10 +208,10 @@ async def numbered(traffic: Traffic, name: str, seed: int, turn: int) -> None:
                 parts = [(first, last), (first, last)]
                 traffic.repeats += 1
             for part in parts:
-                body = _ack_body(traffic, name, epoch, part)
+                body = ack_body(traffic, name, epoch, part)
 
                 async def send(node: str, body: bytes = body, part: Range = part) -> bool:
-                    return await _send_numbered(client, node, body, part, epoch)
+                    return await send_numbered(client, node, body, part, epoch)
 
                 if not await client.until_acked([part], send):
                     return
@@ -216,7 +220,8 @@ async def numbered(traffic: Traffic, name: str, seed: int, turn: int) -> None:
         await client.wire.close()
 
 
-def _ack_body(traffic: Traffic, name: str, epoch: int, part: Range) -> bytes:
+def ack_body(traffic: Traffic, name: str, epoch: int, part: Range) -> bytes:
+    """A request of the ACK protocol."""
     head = {"service": traffic.services[name], "producer": name, "epoch": epoch}
     rows = traffic.lines(name, *part, with_seq=True)
     return json.dumps({**head, "logs": rows}, ensure_ascii=False).encode()
@@ -240,9 +245,10 @@ async def ask_epoch(client: Client, service: str) -> int:
     return 0
 
 
-async def _send_numbered(
+async def send_numbered(
     client: Client, node: str, body: bytes, part: Range, epoch: int
 ) -> bool:  # fmt: skip
+    """Sends numbered rows; whether they were answered by the ACK protocol."""
     op = client.traffic.recorder.invoke(client.name, APPEND, node, [part])
     reply = await client.post(op, node, "/ingest", body, "application/json")
     return took_numbered(client, op, reply, part, epoch)
@@ -317,7 +323,7 @@ async def reader(traffic: Traffic, name: str, seed: int, turn: int) -> None:
             node = traffic.node(client.turn)
             written = sorted(traffic.written.items())
             if not written or client.lot(4):
-                await _count(client, node)
+                await count(client, node)
             else:
                 whom, top = written[int(client.entropy.uniform(0, len(written))) % len(written)]
                 some = 1 + int(client.entropy.uniform(0, top))
@@ -331,10 +337,10 @@ async def _read(client: Client, node: str, covers: str) -> None:
     recorder = client.traffic.recorder
     op = recorder.invoke(client.name, READ, node, covers=covers)
     field = "chaos_group" if ":" in covers else "chaos_client"
-    await _rows(client.wire, client.traffic, op, node, {field: covers})
+    await read_rows(client.wire, client.traffic, op, node, {field: covers})
 
 
-async def _rows(
+async def read_rows(
     wire: Wire, traffic: Traffic, op: int, node: str, params: dict[str, str]
 ) -> bool:  # fmt: skip
     """Reads a stream to its end and notes what was in it; whether it was complete."""
@@ -372,7 +378,8 @@ async def _stream(
     }
 
 
-async def _count(client: Client, node: str) -> None:
+async def count(client: Client, node: str) -> bool:
+    """Counts all rows by client; whether that was answered."""
     traffic = client.traffic
     op = traffic.recorder.invoke(client.name, COUNT, node)
     url, params = traffic.urls[node] + "/query/stats", {"by": "chaos_client", "agg": "count"}
@@ -380,10 +387,10 @@ async def _count(client: Client, node: str) -> None:
         reply = await client.wire.request("GET", url, params=params)
     except QuorumlogError as error:
         traffic.recorder.returned(op, UNKNOWN, {"error": str(error)[:200]})
-        return
+        return False
     if reply.status != 200:
         client.refused(op, reply)
-        return
+        return False
     body = json.loads(reply.body)
     found = {str(row["chaos_client"]): row["count"] for row in body["rows"]}
     counts = {name: count for name, count in found.items() if name in traffic.services}
@@ -391,6 +398,7 @@ async def _count(client: Client, node: str) -> None:
     resp = {"complete": body["complete"], "missing": body["missing"], "counts": counts}
     resp |= {"bulk": bulk} if traffic.bulk_services else {}
     traffic.recorder.returned(op, OK, resp)
+    return True
 
 
 async def final_reads(traffic: Traffic, tries: int = 5, by_client: bool = False) -> None:

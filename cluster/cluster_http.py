@@ -16,6 +16,7 @@ from cluster.consensus import Consensus
 from cluster.events import EventLog
 from cluster.http_front import json_response
 from cluster.membership import Membership
+from cluster.state_codec import ring_hash
 from cluster.state_types import Member
 from cluster.transport import Transport
 from cluster.view import ViewSource
@@ -58,6 +59,7 @@ class ClusterApi:
             web.get("/cluster/ring", self.ring),
             web.get("/cluster/shards", self.shards),
             web.get("/cluster/events", self.list_events),
+            web.get("/cluster/control", self.control),
         ]
 
     async def health(self, _: web.Request) -> web.Response:
@@ -171,6 +173,24 @@ class ClusterApi:
                 }
             )
         return json_response({"ring_epoch": view.ring_epoch, "shards": rows})
+
+    async def control(self, _: web.Request) -> web.Response:
+        """How far this node has come in the one history of commands, and what it makes of it.
+
+        All of one moment. `history` hashes every command up to `applied_index`, `ring_hash` what the ring
+        epoch stands for: two nodes that tell the same index, or the same epoch, must tell the same hash.
+        """
+        state = self.consensus.snapshot()
+        body = {
+            "node": self.membership.me.id,
+            "applied_index": state.applied_index,
+            "history": state.history.hex(),
+            "ring_epoch": state.ring_epoch,
+            "ring_hash": ring_hash(state).hex(),
+            "cluster_epoch": state.cluster_epoch,
+            "quorum": state.quorum._asdict(),
+        }
+        return json_response(body)
 
     async def list_events(self, _: web.Request) -> web.Response:
         """The changes this node saw, oldest first."""

@@ -286,16 +286,17 @@ class PySyncObjConsensus:
 
     def status(self) -> dict[str, Any]:
         """Plain numbers and texts; counters only rise."""
+        state = self.snapshot()  # once: the tick thread puts newer ones there meanwhile
         base: dict[str, Any] = {
             "node_id": self.settings.node_id,
             "term": self.term,
             "leader": self.leader_hint(),
             "ready": self.ready,
             "incarnation": self.incarnation,
-            "applied_index": self.snapshot().applied_index,
-            "state_hash": self.snapshot().history.hex(),
-            "checkpoint": self.snapshot().checkpoint.number,
-            "checkpoint_hash": self.snapshot().checkpoint.digest.hex(),
+            "applied_index": state.applied_index,
+            "state_hash": state.history.hex(),
+            "checkpoint": state.checkpoint.number,
+            "checkpoint_hash": state.checkpoint.digest.hex(),
             "proposals": dict(self._proposer.outcomes),
             "proposal_retries": self._proposer.retries,
             "late_results": self._proposer.late_results,

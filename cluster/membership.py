@@ -62,7 +62,6 @@ class Membership:
         self.detector = FailureDetector()
         self._told_dead: frozenset[str] = frozenset()
         self._leader: str | None = None
-        self._offsets: dict[str, int] = {}
         self._ring_epochs: dict[str, int] = {}
         #: Why this node is not admitted; empty if it is, or nobody has said.
         self.refused = ""
@@ -82,10 +81,6 @@ class Membership:
         if self.detector.lately_refused(node, self._clock.monotonic()):
             return False
         return node not in self._told_dead
-
-    def clock_offset_micros(self, node: str) -> int | None:
-        """How far the member's wall clock is ahead of ours, as of its last heartbeat (leader only)."""
-        return self._offsets.get(node)
 
     def lagging(self, ring_epoch: int, unheard: bool) -> list[str]:
         """Live members that have not said that they know `ring_epoch` (on the Raft leader only).
@@ -229,7 +224,6 @@ class Membership:
     def _hear(self, beat: dict[str, Any]) -> None:
         node = str(beat["node"])
         self.detector.sign_of_life(node, self._clock.monotonic())
-        self._offsets[node] = int(beat["wall"]) - self._clock.wall_micros()
         self._ring_epochs[node] = int(beat["ring_epoch"])
         self._on_heartbeat(
             node,

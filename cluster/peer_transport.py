@@ -104,6 +104,8 @@ class PeerTransport:
             raise NotFound(f"no address of node {node!r} is known")
         if not self._open:
             raise ConnectionLost("the transport is not started", definite=True)
+        if deadline.expired:  # says nothing of the peer, so nobody hears of it
+            raise DeadlineExceeded(f"{operation} on {node}: no time is left", definite=True)
         try:
             async with asyncio.timeout(deadline.remaining()):
                 data = await self._ask(address, operation, head, payload, deadline)

@@ -39,6 +39,9 @@ UNHEARD_SECONDS = 5.0
 #: Seconds before a copy that failed is made again, or a command that was refused is proposed again.
 AGAIN_SECONDS = 1.0
 PROPOSE_SECONDS = 2.0
+#: Seconds of silence after which nothing is copied to a node. (A single call that failed is a silence, too,
+#: until its next heartbeat.)
+AWAY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,8 @@ class Rebalancer:
         self._kept: set[str] = set()
         self._figures = _Figures()
         self._waiting: list[str] = []
-        #: New owners whose heartbeats have stopped.
+        #: New owners whose heartbeats have stopped, and since when; those for AWAY_SECONDS are not copied to.
+        self._quiet_since: dict[str, float] = {}
         self._away: set[str] = set()
         #: Old owners that did not answer when last asked, so that it is said once.
         self._silent: list[str] = []
@@ -242,19 +246,21 @@ class Rebalancer:
         if self._figures.change != state.change.id:
             self._figures = _Figures(state.change.id)
             self._cancel_copies(())
-        self._away.clear()
         wanted = {s: m for s, m in state.moving.items() if m.stage == COPYING}
         self._cancel_copies([s for s, m in wanted.items() if self._is_of(s, m)])
+        tasks = {shard: _task(state, shard) for shard in wanted}
+        self._look_for_quiet({node for task in tasks.values() for node in task.targets}, now)
         for shard, move in wanted.items():
-            one, task = self._copies.setdefault(shard, _Copy(move)), _task(state, shard)
-            silent = {node for node in task.targets if not self._around.heard(node)}
-            if (
-                silent and not one.done
-            ):  # waits for its return, not for the deadline of a call to it
-                self._away |= silent
-                one.put_off(now + AGAIN_SECONDS)
+            one, task = self._copies.setdefault(shard, _Copy(move)), tasks[shard]
+            if not one.done and self._away & set(task.targets):
+                one.put_off(now + AGAIN_SECONDS)  # until its return, not for the deadline of a call
             elif not one.done and one.idle and now >= one.again_at:
                 one.task = self._tasks.spawn(f"copy:{shard}", self._copy(one, task))
+
+    def _look_for_quiet(self, targets: set[str], now: float) -> None:
+        quiet = {node for node in targets if not self._around.heard(node)}
+        self._quiet_since = {node: self._quiet_since.get(node, now) for node in quiet}
+        self._away = {n for n, at in self._quiet_since.items() if now - at >= AWAY_SECONDS}
 
     def _is_of(self, shard: int, move: ShardMove) -> bool:
         return shard in self._copies and self._copies[shard].move == move

@@ -58,7 +58,9 @@ class Replica(Protocol):
         self, entry_ids: tuple[EntryId, ...], deadline: Deadline
     ) -> list[EncodedBlock]: ...
 
-    async def absent(self, entry_ids: Sequence[EntryId], deadline: Deadline) -> list[EntryId]: ...
+    async def absent(
+        self, shard: int, entry_ids: Sequence[EntryId], deadline: Deadline
+    ) -> list[EntryId]: ...
 
     async def raise_ring(self, ring_epoch: int, deadline: Deadline) -> None: ...
 
@@ -108,8 +110,10 @@ class LocalReplica:
     async def fetch(self, entry_ids: tuple[EntryId, ...], deadline: Deadline) -> list[EncodedBlock]:
         return await deadline.wait(self._service.fetch(entry_ids))
 
-    async def absent(self, entry_ids: Sequence[EntryId], deadline: Deadline) -> list[EntryId]:
-        return self._service.absent(entry_ids)
+    async def absent(
+        self, shard: int, entry_ids: Sequence[EntryId], deadline: Deadline
+    ) -> list[EntryId]:
+        return self._service.absent(entry_ids, shard)
 
     async def raise_ring(self, ring_epoch: int, deadline: Deadline) -> None:
         await deadline.wait(self._service.moves.raise_ring(ring_epoch))
@@ -183,8 +187,10 @@ class HttpReplica:
             at += length
         return blocks
 
-    async def absent(self, entry_ids: Sequence[EntryId], deadline: Deadline) -> list[EntryId]:
-        fields = {"entry_ids": list(entry_ids)}
+    async def absent(
+        self, shard: int, entry_ids: Sequence[EntryId], deadline: Deadline
+    ) -> list[EntryId]:
+        fields = {"shard": shard, "entry_ids": list(entry_ids)}
         head, _ = await self._transport.call(self._node, "absent", fields, b"", deadline)
         return [EntryId(bytes(one)) for one in head["entry_ids"]]
 

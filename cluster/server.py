@@ -74,8 +74,9 @@ class StorageOperations:
         return {"lengths": lengths}, b"".join(block.data for block in blocks)
 
     async def absent(self, head: dict[str, Any], _: memoryview, __: Deadline) -> Answer:
-        """Which of these entries lack here; a request's few, so on the event loop."""
-        return {"entry_ids": self._storage.absent(tuple(head["entry_ids"]))}, b""
+        """Which of these entries of a shard lack here; a request's few, so on the event loop."""
+        found = self._storage.absent(tuple(head["entry_ids"]), int(head["shard"]))
+        return {"entry_ids": found}, b""
 
     async def locate(self, head: dict[str, Any], _: memoryview, deadline: Deadline) -> Answer:
         """Tells where a row stands; nothing of one that is not held."""

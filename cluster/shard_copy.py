@@ -17,9 +17,10 @@ asks for less after a time-out where they are not (`Portion`); a failed copy is 
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -36,8 +37,10 @@ from runtime.deadline import Deadline
 from runtime.logs import get_logger
 
 log = get_logger(__name__)
-#: Seconds of one call, beside those for the bytes it carries.
-CALL_SECONDS = 10.0
+T = TypeVar("T")
+#: Seconds of one call, beside those for the bytes it carries: for so long does a lost answer hold a shard up.
+#: Requests aim at ASK_SECONDS; an owner that needs longer gets it after a time-out.
+CALL_SECONDS = 5.0
 #: Entries asked for at once, at most.
 FETCH_ENTRIES = 4096
 #: Rounds of lists; more than two only if holders lose what they listed.
@@ -135,18 +138,16 @@ class ShardCopier:
         handed: dict[str, Handover] = {}
         heard = [owner for owner in task.owners if self.heard(owner)]
         for owner in heard if len(heard) >= task.needed else task.owners:
-            deadline = Deadline.after(self.clock, CALL_SECONDS)
+            give = partial(self.calls.hand_over, owner, task.shard, self.ring_epoch())
             try:
-                handed[owner] = await self.calls.hand_over(
-                    owner, task.shard, self.ring_epoch(), deadline
-                )
+                handed[owner] = await self._whole(f"what {owner} hands over", give)
             except QuorumlogError as error:
                 log.warning("owner hands nothing over", shard=task.shard, owner=owner, error=error)
         self._check(task, handed)
         everything = united(handed.values())
         for target in task.targets:
-            deadline = Deadline.after(self.clock, CALL_SECONDS)
-            await self.calls.take_over(target, everything, self.ring_epoch(), deadline)
+            take = partial(self.calls.take_over, target, everything, self.ring_epoch())
+            await self._whole(f"what {target} takes over", take)
         return list(handed)
 
     @staticmethod
@@ -170,16 +171,22 @@ class ShardCopier:
         return lists
 
     async def _list(self, node: str, shard: int, whole: bool = False) -> np.ndarray:
-        """What a node lists; `whole`: see Calls. After a time-out it gets longer, while needed."""
-        portion = self._portion(f"list of {node}", 1)
-        begun = self.clock.monotonic()
+        """What a node lists; `whole`: see Calls."""
+
+        def ask(deadline: Deadline) -> Awaitable[np.ndarray]:
+            return self.calls.entry_ids(node, shard, deadline, whole)
+
+        return await self._whole(f"list of {node}", ask)
+
+    async def _whole(self, what: str, call: Callable[[Deadline], Awaitable[T]]) -> T:
+        """A call that cannot be asked for less: after a time-out it gets longer, while needed."""
+        portion, begun = self._portion(what, 1), self.clock.monotonic()
         try:
-            deadline = Deadline.after(self.clock, portion.seconds)
-            found = await self.calls.entry_ids(node, shard, deadline, whole)
+            found = await call(Deadline.after(self.clock, portion.seconds))
         except DeadlineExceeded:
             portion.timed_out()
             raise
-        portion.came(1, found.nbytes, self.clock.monotonic() - begun)
+        portion.came(1, 0, self.clock.monotonic() - begun)
         return found
 
     def _portion(self, what: str, things_max: int = FETCH_ENTRIES) -> Portion:

@@ -5,6 +5,7 @@ Commands are msgpack `{lv, op, rid: [node, incarnation, counter], at, args}`. `a
 wall clock in microseconds, for people only; `apply` does not read it.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,13 @@ def to_bytes(state: ClusterState, *, full: bool = True) -> bytes:
             "checkpoint": list(state.checkpoint),
         }
     )
+
+
+def ring_hash(state: ClusterState) -> bytes:
+    """32 bytes over what one ring epoch stands for: who owns what, and what moves in which stage."""
+    moving = [[s, *move] for s, move in sorted(state.moving.items())]
+    ring = None if state.ring is None else dict(state.ring)
+    return hashlib.sha256(packb([state.ring_epoch, ring, moving])).digest()
 
 
 def _member_row(m: Member) -> list[Any]:

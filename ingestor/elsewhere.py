@@ -94,10 +94,13 @@ class Elsewhere:
     async def held(
         self, view: ClusterView, shard: int, ids: Sequence[EntryId], deadline: Deadline
     ) -> set[EntryId]:
-        """Those of `ids` that an owner of `shard` holds: all that were acknowledged are among them."""
+        """Those of `ids` that an owner of `shard` holds: all that were acknowledged are among them.
+
+        An owner that lost entries of it to damage refuses, and does not count.
+        """
 
         async def absent(owner: str, limit: Deadline) -> list[EntryId]:
-            return await self._replicas.get(owner).absent(ids, limit)
+            return await self._replicas.get(owner).absent(shard, ids, limit)
 
         answers = await self._ask("absent", view, shard, absent, deadline)
         lacking = [set(found) for found in answers.values()]

@@ -12,8 +12,6 @@ from blake3 import blake3
 from ingestor.batch import Identity
 from records.ids import digest_id
 
-KEY_MAX_BYTES = 1024
-
 
 def identity_of(
     *,

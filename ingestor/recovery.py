@@ -196,6 +196,10 @@ class Recovery:
                     log.warning("tail not put again", holder=holder, error=error)
                     failed = error
             spans = ledger.thin(led.writers)
+        if (
+            spans and failed is None
+        ):  # a watermark has passed them there, of which a holder has not heard
+            failed = QuorumUnavailable("owners took them for duplicates, and do not hold them")
         return failed if spans else None
 
     async def _copy(

@@ -367,6 +367,8 @@ class Node:
         """What is still missing before every request can be served."""
         view = self.views.current()
         missing = [] if self._registered else [self.membership.refused or "registration"]
+        if self._registered and view.member(self.settings.node.id) is None:
+            missing.append("nothing: this node was removed for good; stop it")
         if not view.ready:
             missing.append("ring")
         elif not all(view.leader(shard) for shard in range(view.shard_count)):

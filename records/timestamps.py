@@ -22,11 +22,6 @@ def hour_of(micros: int) -> int:
     return micros // MICROS_PER_HOUR
 
 
-def minute_of(micros: int) -> int:
-    """Minutes since the epoch, rounded down."""
-    return micros // MICROS_PER_MINUTE
-
-
 def hours_touched(min_micros: int, max_micros: int) -> tuple[int, ...]:
     """The hours an entry is filed under in the Merkle tree; a function of its header alone."""
     first, last = hour_of(min_micros), hour_of(max_micros)

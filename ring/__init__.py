@@ -1,7 +1,7 @@
 """Where data belongs: keys to shards, shards to owners, and the change from one ring to the next.
 
     (tenant, service) --mmh3--> Token --equal arcs--> Shard --table--> owners, in order
-       hashing.py                tokens.py, shards.py          ring.py, preference.py
+       hashing.py                tokens.py, shards.py          ring.py
 
     members --rule--> table, fewest moves --> next Ring --> what moves --> bytes
       builder.py, placement.py, assignment.py, flow.py      delta.py       serde.py

@@ -145,6 +145,12 @@ class Checkpointer:
         self.engine.dirty_fences.update(self.engine.fences)
         holdings.holes.dirty = bool(holdings.holes)
 
+    def set_aside(self, place: BlockPlace, reason: str) -> None:
+        """A damaged block is gone from the engine."""
+        self.gone.append(place.ordinal)
+        end = place.offset + place.length
+        self.notes.append(QuarantineNote(place.file, place.offset, end, "block", reason))
+
     def holes(self) -> list[HoleRow]:
         """What a new catalog must say at once."""
         return self.engine.holdings.holes.rows()

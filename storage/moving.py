@@ -49,7 +49,7 @@ class ShardMoves:
             StaleRingEpoch: a newer ring is known here. TooLarge, DiskFull, StorageFailed.
         """
         self._check_readable()
-        self._check_whole(shard)
+        self.check_whole(shard)
         self._check_log()
         await self._append([raise_ring_epoch(self._engine, ring_epoch)])
         failpoint("move.hand-over")
@@ -65,7 +65,8 @@ class ShardMoves:
         await self._append([raise_ring_epoch(self._engine, ring_epoch)])
         failpoint("move.raise-ring")
 
-    def _check_whole(self, shard: int) -> None:
+    def check_whole(self, shard: int) -> None:
+        """Raises NotReady if damage took entries of a shard, and not all are back."""
         if self._engine.holdings.holes.within((shard,)):
             raise NotReady(f"damage took rows of shard {shard} here, not all back yet")
 
@@ -77,7 +78,7 @@ class ShardMoves:
         """
         self._check_readable()
         if whole:
-            self._check_whole(shard)
+            self.check_whole(shard)
         return ids_of(self._engine, shard)
 
     async def take_over(self, handed: Handover, ring_epoch: int) -> None:

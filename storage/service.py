@@ -37,7 +37,7 @@ from runtime.logs import get_logger
 from runtime.metrics import Metrics
 from runtime.tasks import Supervisor, Workers
 from storage.block_files import BlockFiles
-from storage.catalog import Checkpointer, QuarantineNote
+from storage.catalog import Checkpointer
 from storage.compaction import Compactor, Host
 from storage.compaction_gauges import CompactionGauges
 from storage.disk_floor import DiskFloor
@@ -334,9 +334,14 @@ class StorageService(RetentionDoor, WriteDoor):
         self._check_ready()
         return await self._trees.answer(request)
 
-    def absent(self, entry_ids: Sequence[EntryId]) -> list[EntryId]:
-        """Those entries that lack here: not held, and not dropped below a watermark. About 2 µs each."""
+    def absent(self, entry_ids: Sequence[EntryId], whole_shard: int | None = None) -> list[EntryId]:
+        """Those entries that lack here: not held, and not dropped below a watermark. About 2 µs each.
+
+        Raises NotReady if damage took entries of `whole_shard`: what lacks may have been acknowledged.
+        """
         self._check_ready()
+        if whole_shard is not None:
+            self.moves.check_whole(whole_shard)
         return self._trees.absent(entry_ids)
 
     @property
@@ -397,11 +402,7 @@ class StorageService(RetentionDoor, WriteDoor):
         numbers = self._engine.holdings.remove_block(ordinal)
         self._hot.forget(ordinal)
         self._gauges.quarantined.labels("block").inc()
-        end = place.offset + place.length
-        self._checkpointer.gone.append(ordinal)
-        self._checkpointer.notes.append(
-            QuarantineNote(place.file, place.offset, end, "block", reason)
-        )
+        self._checkpointer.set_aside(place, reason)
         log.error(
             "a damaged block was set aside", ordinal=ordinal, entries=len(numbers), reason=reason
         )

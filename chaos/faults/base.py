@@ -7,7 +7,7 @@ of them block; one fault at a time.
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,10 @@ Proof = dict[str, Any]
 class Site:
     """What can be broken in a run: nodes; where there are some, links, disks, a network of their own.
 
-    `lot`: what a fault leaves to chance, from the run's seed.
+    `lot`: what a fault leaves to chance, from the run's seed. `quorums`: changes of N, W and R that the
+    fault under way asked for (`chaos.blows`); they go into its record, bitten or not. `sweep`: sends
+    requests of its own through a node, with the answer cut at every byte in turn (`chaos.sweeping`); what
+    came of it. `notes`: what a heal must know of its bite.
     """
 
     cluster: LocalCluster
@@ -34,6 +37,9 @@ class Site:
     disks: Mapping[str, Disk] = field(default_factory=dict)
     network: LabNet | None = None
     lot: Entropy = field(default_factory=lambda: SeededEntropy(0))
+    quorums: list[dict[str, Any]] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    sweep: Callable[[str, str], Proof] | None = None
 
     def needed_links(self) -> Links:
         """The links.

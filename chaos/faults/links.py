@@ -118,6 +118,34 @@ class CutAnswers(LinkFault):
         site.needed_links().cut_after(target, site.pick(*CUT_BYTES))
 
 
+class CutSweep(Kind):
+    """A link beside the clients' own ends answers after every number of bytes, one after the other.
+
+    The target is the kind of request that is swept; through which node, is by lot.
+    """
+
+    name = "cut-sweep"
+
+    def bite(self, site: Site, targets: Targets) -> Proof:
+        """The proof: how many answers broke, and how long a whole one is.
+
+        Raises:
+            FaultDidNotBite: none broke, or none ever was whole, so that no break shows anything.
+        """
+        (path,) = targets
+        if site.sweep is None:
+            raise LinkFailed("this run has no sweep")
+        node = site.cluster.ids[site.pick(0, len(site.cluster.ids) - 1)]
+        swept = site.sweep(node, path)
+        if not (swept["cut"] and swept["bytes"]):
+            raise FaultDidNotBite(f"no answer was cut, or none was ever whole: {swept}")
+        return {"node": node, "swept": {path: swept}, "seen": "connections ended within answers"}
+
+    def heal(self, site: Site, targets: Targets) -> Proof:
+        """Those links are gone."""
+        return {}
+
+
 class Swizzle(LinkFault):
     """One link after the other is closed; they are opened again in another order."""
 
@@ -153,4 +181,4 @@ def ask(address: str, seconds: float | None = None) -> tuple[str, float]:
     return seen, time.monotonic() - started
 
 
-KINDS: tuple[Kind, ...] = (LoseReplies(), Slow(), Sliced(), CutAnswers(), Swizzle())
+KINDS: tuple[Kind, ...] = (LoseReplies(), Slow(), Sliced(), CutAnswers(), CutSweep(), Swizzle())

@@ -21,7 +21,7 @@ POINTS_UNDER_LOAD = {
 #: What a node says that refuses to start on an empty disk (`node.node`).
 REFUSAL = "holds no store"
 #: Seconds in which a node that must refuse to start has to end.
-REFUSAL_SECONDS = 20.0
+REFUSAL_SECONDS = 60.0
 
 
 class Kill(Kind):
@@ -131,16 +131,7 @@ class Wipe(Kind):
         data, kept = _aside(site, target)
         data.rename(kept)
         data.mkdir()
-        said = len(site.cluster.log_text(target))
-        process = site.cluster.start_without_waiting(target)
-        ended = wait_for(lambda: not process.running, REFUSAL_SECONDS)
-        if not ended:
-            site.cluster.kill(target)
-        site.cluster.running.pop(target, None)
-        code = process.exit_code
-        why = REFUSAL in site.cluster.log_text(target)[said:]
-        refused = ended and code not in (0, None) and why
-        return {"pids": pids, "refused": refused, "exit_code": code, "says_why": why}
+        return {"pids": pids, **start_refused(site, target)}
 
     def heal(self, site: Site, targets: Targets) -> Proof:
         """The old disk comes back; whatever the empty one gathered is dropped."""
@@ -159,6 +150,20 @@ class Wipe(Kind):
                 site.cluster.end_somehow(target)
             with contextlib.suppress(CliError, OSError):
                 self.heal(site, targets)
+
+
+def start_refused(site: Site, target: str) -> Proof:
+    """What becomes of a start on an empty disk under the old name: it must end by itself, and say why."""
+    said = len(site.cluster.log_text(target))
+    process = site.cluster.start_without_waiting(target)
+    ended = wait_for(lambda: not process.running, REFUSAL_SECONDS)
+    if not ended:
+        site.cluster.kill(target)
+    site.cluster.running.pop(target, None)
+    code = process.exit_code
+    why = REFUSAL in site.cluster.log_text(target)[said:]
+    refused = ended and code not in (0, None) and why
+    return {"refused": refused, "exit_code": code, "says_why": why}
 
 
 def _aside(site: Site, target: str) -> tuple[Path, Path]:

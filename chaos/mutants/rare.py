@@ -1,4 +1,4 @@
-"""Planted bugs that only a rare order of events shows (chaos.sim.rifts): seals, doors, who knows a ring."""
+"""Planted bugs that only a rare order of events shows (chaos.sim.rifts): seals, doors, rings."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -18,7 +18,8 @@ class Scenario:
     `needs`: what `chaos.lab` tries (disk, network, strace, loss, memory); it is skipped, with the reason,
     where one cannot be had. `settings`: TOML for each node. `rows_per_second_min`: fewer acknowledged prove
     too little. `disk_bytes`: of each node, if it has a disk of its own. `clocks`: wall clocks can be moved.
-    `spare`: nodes beside `nodes` that are not in the cluster when it starts.
+    `spare`: nodes beside `nodes` that are not in the cluster when it starts. `sweep`: has the clients that
+    `cut-sweep` needs.
     """
 
     name: str
@@ -33,17 +34,18 @@ class Scenario:
     settings: str = ""
     disk_bytes: int = 2 << 30
     clocks: bool = False
+    sweep: bool = False
 
 
 #: In the order in which they are worth running.
 ORDER = (
     "kill_one", "kill_all", "kill_raft_leader", "pause", "lose_majority", "rolling_restart",
     "leader_flapping", "failpoints",
-    "lost_replies", "cut_answers", "slow_link", "sliced_link", "swizzle",
+    "lost_replies", "cut_answers", "cut_sweep", "slow_link", "sliced_link", "swizzle",
     "power_cut", "power_cut_all", "disk_full", "sync_errors", "slow_disk", "stalled_disk",
-    "corruption", "wiped_disk",
+    "corruption", "wiped_disk", "lost_disk",
     "partition", "one_way", "partial_cut", "packet_loss", "clock_jumps", "few_fds", "low_memory",
-    "join", "drain", "replace", "move_cut", "retention", "mix",
+    "join", "drain", "replace", "move_cut", "move_two", "quorum", "copies", "retention", "mix",
 )  # fmt: skip
 
 

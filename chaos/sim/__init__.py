@@ -11,6 +11,8 @@
     plan       which troubles a seed has (swarm), as data · clients  what is asked of the cluster
     election   who leads the agreed log · steering  the product's leases, executor of changes, retention
     operating  the operator · moving  changes of the ring · hiding  retention, deletes, what is hidden
+    splitting  hot services · wiping  lost disks · rifts  rare orders of events, made likely
+    producers  numbered writers and their epochs · repeats  what may become of a request sent twice
     owning     who owns what, what may be let go of: the checks' own reckoning
     taps       what stores did, seen from beside · looks  at stores, while they run and after the heal
     checks, judging, chaos.checkers  the invariants

@@ -4,7 +4,8 @@ numbered   numbers its rows: batches that overlap, come twice, or out of order; 
 agent      blind: the same batch again on any doubt, or through two nodes at once, or long after, as one that
            forgot where it was; under a new name only after an error that says `definite`, as a shipper may
            that was told "surely not stored"
-rogue      sends other bytes under sequences that were acknowledged: each must be refused
+rogue      sends other bytes under sequences that were acknowledged: each must be refused; where disks rot,
+           only under those of which no copy is damaged then
 reader     all rows, or those of one client, through any node; at once, or in pages, each through any node
 
 A client gives up only when it is fenced, or when the run is over.
@@ -18,12 +19,13 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from chaos.corpus import row_name, split_name
+from chaos.corpus import row_name
 from chaos.history import APPEND, FAIL, OK, READ, UNKNOWN, Op, Range
 from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.corpus import SERVICES, SimCorpus
 from chaos.sim.network import SimNetwork, judge_end
 from chaos.sim.node import SimNode
+from chaos.sim.repeats import renamed, twice_by_split, two_of_one
 from ingestor.batch import Batch, Identity
 from ingestor.batch import Sequence as Numbered
 from query.plan import plan_rows
@@ -35,7 +37,7 @@ from records.errors import (
     QuorumlogError,
     Unknown,
 )
-from records.visibility import REPEAT_MICROS
+from records.intervals import SeqIntervals
 from runtime.deadline import Deadline
 
 T = TypeVar("T")
@@ -61,6 +63,10 @@ class Traffic:
     pages: list[tuple[int, str, int, list[str]]] = field(default_factory=list)
     #: (client, batch, rows) of each batch without numbers that was acknowledged, by its content.
     posted: dict[bytes, tuple[str, Batch, Range]] = field(default_factory=dict)
+    #: By op, the index of the agreed log that its node knew when it was asked.
+    known: list[int] = field(default_factory=list)
+    #: When a service was split: (nanoseconds, index of the agreed log) of each time.
+    splits: Callable[[str], list[tuple[int, int]]] = field(default=lambda _: [])
     #: Rows for which other bytes were acknowledged.
     lies: set[str] = field(default_factory=set)
     over: bool = False
@@ -73,6 +79,7 @@ class Traffic:
         """A request is about to be sent; its number."""
         op = Op(len(self.ops), client, kind, node, self.now(), None, UNKNOWN, tuple(rows), covers)
         self.ops.append(op)
+        self.known.append(self.knows(node))
         return op.id
 
     def returned(self, number: int, outcome: str, resp: dict[str, Any] | None = None) -> None:
@@ -222,12 +229,18 @@ class Writer:
             self.told = max(self.told, result.ack_till)
             traffic.on_ack(self.name, self, sorted(numbers), b"", since)
 
-    async def lie(self) -> None:
-        """Sends other bytes for what was acknowledged: must be refused, each row."""
+    async def lie(self, doubtful: SeqIntervals) -> None:
+        """Sends other bytes for what was acknowledged: must be refused, each row.
+
+        `doubtful`: not of these, as some owner may have lost its copy, and takes a lie for it.
+        """
         if not self.told:
             return
         first = self._dice.number(1, self.told)
         last = min(self.told, first + 2)
+        if doubtful.overlap(first, last):
+            return
+        self._traffic.network.counts["lie"] += 1
         batch = self.batch(first, last, other=" and a lie")
 
         async def write(node: SimNode) -> Any:
@@ -367,8 +380,13 @@ class Page:
 
 def _asking(pairs: list[tuple[str, str]]) -> Callable[[SimNode], Awaitable[Page]]:
     async def ask(target: SimNode) -> Page:
-        plan, index = plan_rows(pairs, WALL_MICROS), max(target.applied, target.begun)
+        plan, scans, index = plan_rows(pairs, WALL_MICROS), target.storage.scans, target.applied
+        open_store = target.steering.registered
         answer = await target.reader.query(plan, target.reader.deadline(plan))
+        if (
+            open_store or target.storage.scans > scans
+        ):  # what it missed is known where it answers itself
+            index = max(index, target.begun)
         return Page(answer, target.id, index)
 
     return ask
@@ -379,57 +397,23 @@ def _answered(traffic: Traffic, op: int, pages: list[Page]) -> None:
     complete = all(page.answer.complete for page in pages)
     rows: list[list[str]] = []
     runs: dict[str, bytes] = {}
+    seen: set[str] = set()
     for page in pages:
         listed = page.answer.table.to_pylist()
         found = [_named(traffic, row) for row in listed]
         traffic.pages.append((op, page.node, page.index, [name for name, _ in found]))
         for (name, digest), row in zip(found, listed, strict=True):
             run = row["_run"]
-            if runs.get(name, run) == run or not _renamed(traffic, name, complete):
+            if runs.get(name, run) != run and renamed(traffic, name, complete):
+                continue
+            if name not in seen or not twice_by_split(traffic, name):
                 rows.append([name, digest])
+            seen.add(name)
         runs |= {name: row["_run"] for (name, _), row in zip(found, listed, strict=True)}
     missing = [str(one.get("shard", one)) for page in pages for one in page.answer.missing]
-    if len(pages) > 1 and complete and _two_of_one(traffic):
+    if len(pages) > 1 and complete and two_of_one(traffic):
         complete, missing = False, ["pages, and a request in two entries"]
     traffic.returned(op, OK, {"complete": complete, "missing": missing, "rows": rows})
-
-
-def _renamed(traffic: Traffic, name: str, complete: bool) -> bool:
-    """Whether a row of an agent may come on two pages under two names (docs/consistency.md, "Pages").
-
-    It has two if it was sent again beyond the edge of a dedupe window: by the first where that is seen, else
-    by the second. The first is on each page of a complete read if it was acknowledged, and clocks are right.
-    """
-    client, number = split_name(name) or ("", 0)
-    return any(
-        doubtful or not complete
-        for (one, rows), doubtful in _in_two(traffic).items()
-        if one == client and any(first <= number <= last for first, last in rows)
-    )
-
-
-def _two_of_one(traffic: Traffic) -> bool:
-    """Whether a batch of an agent may be two entries of which the first was never acknowledged: its rows may
-    come on no page, or on two (docs/consistency.md, "Pages")."""
-    return any(_in_two(traffic).values())
-
-
-def _in_two(traffic: Traffic) -> dict[tuple[str, Any], bool]:
-    """(client, rows) of agents' batches that were sent in two dedupe windows, so they may be two entries;
-    whether some sending in the first may have stored it without an acknowledgement."""
-    windows: dict[tuple[str, Any], set[int]] = {}
-    doubtful: set[tuple[str, Any]] = set()
-    slack = max(int(abs(node.clock.skew) * 1e6) for node in traffic.nodes.values())
-    for op in traffic.ops:
-        if op.kind == APPEND and op.client not in traffic.numbered:
-            key, until = (op.client, op.rows), traffic.now() if op.t_ret is None else op.t_ret
-            ends = (op.t_inv // 1000 - slack, until // 1000 + slack)
-            windows.setdefault(key, set()).update(
-                (WALL_MICROS + at) // REPEAT_MICROS for at in ends
-            )
-            if op.outcome != OK or slack:
-                doubtful.add(key)
-    return {key: key in doubtful for key, found in windows.items() if len(found) > 1}
 
 
 def _named(traffic: Traffic, row: dict[str, Any]) -> list[str]:

@@ -12,12 +12,13 @@ import contextvars
 import errno
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from chaos.history import FINAL, FaultRecord, Head, History
 from chaos.sim import twins
 from chaos.sim.checks import check_control, check_order, check_restart
-from chaos.sim.clients import Traffic, Writer, agent, ask_for_epochs, read, read_pages
+from chaos.sim.clients import Traffic, Writer, agent, read, read_pages
 from chaos.sim.clock import WALL_MICROS, Dice
 from chaos.sim.consensus import SimLog
 from chaos.sim.corpus import SERVICES, SimCorpus, SimFacts
@@ -32,9 +33,10 @@ from chaos.sim.node import OWNER, SimNode, Tasks
 from chaos.sim.operating import Operator
 from chaos.sim.owning import Removals
 from chaos.sim.plan import HIDES, HINTS_LOST, MOVES, RIFTS, ROTS, SECONDS, SPLIT, WIPE, Fault, Plan
+from chaos.sim.producers import Producers
 from chaos.sim.rifts import Rifts
-from chaos.sim.rot import altered_rows, lose_hints, rot
-from chaos.sim.splitting import Splitter
+from chaos.sim.rot import altered_rows, lose_hints, rot, rotten_seqs
+from chaos.sim.splitting import Splitter, splits_of
 from chaos.sim.steering import MANAGERS, conduct, found
 from chaos.sim.wiping import Wiper
 from cluster.consensus import CommandRefused
@@ -59,9 +61,6 @@ class World:
         self.broken: list[tuple[str, str]] = []
         self.network = SimNetwork(self.dice.fork("network"), self.broken)
         self.bitten: Counter[str] = Counter()
-        self.writers: list[Writer] = []
-        #: The writers' work that has begun, each a task.
-        self._writing: list[asyncio.Task[None]] = []
         self.unfinished: dict[str, int] = {}
         self._down: dict[str, int] = {}
         #: Who hears nothing of the agreed log; who does, whatever links are cut.
@@ -77,9 +76,11 @@ class World:
         loop = asyncio.get_running_loop()
         self.tasks = Tasks(loop)
         self.log = SimLog(self.dice.fork("log"), self._reaches_majority)
-        found(self.log, NODES, (N, W, R), SHARDS)
         dice = self.dice
-        ids = (*NODES, *(SPARES if self.plan.moves else ()))
+        wide = self.plan.has((SPLIT,)) and not self.plan.moves and dice.fork("wide").chance(0.5)
+        self.founders = (*NODES, *SPARES) if wide else NODES  # of each shard three are owners
+        found(self.log, self.founders, (N, W, R), SHARDS)
+        ids = (*NODES, *SPARES) if wide or self.plan.moves else NODES
         skews = {id: dice.uniform(-self.plan.skew, self.plan.skew) for id in ids}
         self.nodes = {
             id: SimNode(id, self.network, self.log, self.tasks, dice, skews[id], self.plan.parts)
@@ -91,17 +92,22 @@ class World:
             node.fences.broken = self.broken
             node.conduct = self.conduct
             twins.LOST_POWER[node.id] = lambda node=node: self._lost_power(node)
-            if node.id in NODES:
+            if node.id in self.founders:
                 await node.start()
         self._weather(self.plan)
         corpus = SimCorpus(self.seed, WALL_MICROS)
         self.traffic = Traffic(
             self.nodes, self.network, corpus, dice.fork("clients"), [], {}, [], self.broken, self.acks.acked
         )  # fmt: skip
+        self.traffic.splits = partial(splits_of, self.log)
         self.acks.begin(self.traffic)
+        self.producers = Producers(
+            self.traffic, self.dice, NODES, self.bitten, self.broken
+        )  # fmt: skip
+        self.splitter = Splitter(self._operator, self.producers)
         self.rifts = Rifts(
             self.nodes, NODES, self.log, self.network, self.election, self.traffic, self.mover, self._deaf,
-            self._heard, dice.fork("rifts"), self._crash, self._revive, self._employ,
+            self._heard, dice.fork("rifts"), self._crash, self._revive, self.producers.employ,
         )  # fmt: skip
         lives = self._crash, self._revive, self.rifts.thin
         self.wiper = Wiper(self.nodes, self.log, self.mover, self.broken, *lives)
@@ -129,7 +135,7 @@ class World:
             self.nodes, SPARES, self.log, self.network, self.election, operator, hands
         )  # fmt: skip
         self.hider = Hider(operator, self.log)
-        self.splitter = Splitter(operator, self.writers, self._newer_producer)
+        self._operator = operator
         if steered:
             self.log.election = self.election
             loops = self.election.run(), self.removals.run()
@@ -182,14 +188,14 @@ class World:
 
     async def _work(self) -> None:
         traffic, dice = self.traffic, self.dice.fork("work")
-        self.writers = [Writer(traffic, f"p{i}", 1, dice.number(8, 25)) for i in range(2)]
-        self._writing = [asyncio.create_task(one.run()) for one in self.writers]
+        producers = self.producers
+        for one in [Writer(traffic, f"p{i}", 1, dice.number(8, 25)) for i in range(2)]:
+            producers.employ(one)
         posts = {f"agent{i}": asyncio.create_task(agent(traffic, f"agent{i}", 6)) for i in range(2)}
         reader = asyncio.create_task(self._read(dice.fork("reader")))
         watcher = asyncio.create_task(self._look_again(dice.fork("watcher")))
         troubles = [asyncio.create_task(self._inflict(one)) for one in self.plan.faults]
-        rots = self.plan.has(ROTS)  # who lost a row takes a lie for it
-        if self.plan.skew == 0 and dice.chance(0.4) and not rots:
+        if self.plan.skew == 0 and dice.chance(0.4):
             troubles.append(asyncio.create_task(self._lie(dice.uniform(1.0, SECONDS))))
         await asyncio.sleep(SECONDS)
         for task in troubles:
@@ -198,10 +204,10 @@ class World:
         await watcher
         await self._heal()
         changing = asyncio.create_task(self._changed())
-        everything = [*self._writing, *posts.values()]
+        everything = [*producers.work, *posts.values()]
         done, late = await asyncio.wait(everything, timeout=HEAL_SECONDS)
         failed = self._failures(done)
-        while extra := [one for one in self.writers if not (one.done or late or failed)]:
+        while extra := [one for one in producers.writers if not (one.done or late or failed)]:
             done, late = await asyncio.wait(
                 [asyncio.create_task(one.run()) for one in extra], timeout=HEAL_SECONDS
             )
@@ -214,7 +220,7 @@ class World:
             left = task.result() if whole else 1  # a row at least has no answer
             if left:
                 self.unfinished[name] = left
-        for one in self.writers:
+        for one in producers.writers:
             if not one.done:
                 self.unfinished[one.name] = one.last - one.told
         if left := await changing:
@@ -227,11 +233,6 @@ class World:
         """Waits for changes of the ring; what is left of them."""
         await self.wiper.ended()
         return await self.mover.ended()
-
-    def _employ(self, writer: Writer) -> None:
-        """It sends from now on until it is done."""
-        self.writers.append(writer)
-        self._writing.append(asyncio.create_task(writer.run()))
 
     def _failures(self, done: Iterable[asyncio.Task[Any]]) -> int:
         """How many clients broke off: each is a bug, theirs or the product's."""
@@ -256,7 +257,8 @@ class World:
 
     async def _lie(self, at: float) -> None:
         await asyncio.sleep(at)
-        await self.writers[0].lie()
+        liar = self.producers.writers[0]
+        await liar.lie(rotten_seqs(self.nodes.values(), liar.producer, liar.epoch))
 
     async def _inflict(self, fault: Fault) -> None:
         await asyncio.sleep(fault.at)
@@ -292,7 +294,7 @@ class World:
         elif kind == SPLIT:
             await self.splitter.inflict(fault)
         elif kind == "newer producer":
-            await self._newer_producer(fault.who % 2)
+            await self.producers.renew(fault.who % 2)
         elif kind == "zombie":
             await self._zombie(fault.who % SHARDS, fault.seconds)
         elif kind in ("partition", "one way", "slow"):
@@ -369,30 +371,6 @@ class World:
                 self.log.leaderless_until = loop.time() + fault.seconds
         except CommandRefused as error:
             self.broken.append(("I10", f"{kind} was refused: {error}"))
-
-    async def _newer_producer(self, number: int) -> None:
-        """A producer lost its log: it asks for an epoch and begins anew; the old one lives on.
-
-        Two of its hosts ask, each node that may lead: whoever gets an epoch has it alone.
-        """
-        old, dice = self.writers[number], self.dice.fork("epoch", number)
-        for _ in range(6):
-            given = await ask_for_epochs(self.traffic, old, NODES)
-            for epoch in given:
-                self._begin_epoch(old, epoch, at_once=dice.chance(0.5))  # else after the faults
-            if given:
-                return
-
-    def _begin_epoch(self, old: Writer, epoch: int, at_once: bool) -> None:
-        if any(one.producer == old.producer and one.epoch == epoch for one in self.writers):
-            self.broken.append(("I11", f"producer epoch {epoch} was given twice"))
-            return
-        self.bitten["newer producer"] += 1
-        newer = Writer(self.traffic, old.producer, epoch, 6)
-        if at_once:
-            self._employ(newer)
-        else:
-            self.writers.append(newer)
 
     # -- lives
 
@@ -474,7 +452,8 @@ class World:
                 self.broken.append(("L2", f"no complete read through {id} after the heal"))
         check_control(self.log, self.broken)
         check_order(traffic.ops, traffic.numbered, self.broken)
-        n = 0 if self.plan.moves else N  # else who is away says nothing of one shard's owners
+        self.producers.check(traffic.ops)
+        n = 0 if len(self.nodes) > N else N  # else who is away says nothing of one shard's owners
         head = Head(
             "sim", self.seed, WALL_MICROS, tuple(present), n, W, R, traffic.services,
             tuple(traffic.numbered),

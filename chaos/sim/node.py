@@ -136,7 +136,7 @@ class SimNode:
         self.up = False
         self.crashes = 0
         self._applied = 0
-        #: The newest index of the agreed log when this life began: no read may know less.
+        #: The newest index of the agreed log when this life began: no store may know less that answers.
         self.begun = 0
         #: Set before the first start.
         self.conduct = Conduct()

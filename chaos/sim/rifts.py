@@ -42,7 +42,7 @@ WAIT_SECONDS = 4.0
 
 @dataclass(slots=True)
 class Rifts:
-    """One per run. `deaf`: nodes that hear nothing of the agreed log; `heard`: those that do, cuts or not."""
+    """One per run. `deaf`: who hears nothing of the agreed log; `heard`: who does, whatever is cut."""
 
     nodes: dict[str, SimNode]
     managers: tuple[str, ...]

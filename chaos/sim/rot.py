@@ -12,8 +12,10 @@ from chaos.sim.corpus import SimCorpus
 from chaos.sim.node import SimNode
 from chaos.sim.pages import PAGE, SimFile
 from chaos.sim.taps import TappedDisk, Written
+from ingestor.shards import FAILED_SERVICE
 from records.block_codec import EncodedBlock, open_body, parse_prefix
 from records.columns import ERASED_COLUMN
+from records.intervals import SeqIntervals
 from storage.blocks import BlockPlace
 from storage.segment_file import segment_path
 from storage.wal import file_name
@@ -47,6 +49,16 @@ def rot(node: SimNode, nodes: Iterable[SimNode], kind: str, dice: Dice) -> bool:
         if one.file is chosen.file and one.start < high and low < one.end and not one.whole:
             one.rotten = True
     return chosen.rotten
+
+
+def rotten_seqs(nodes: Iterable[SimNode], producer: str, epoch: int) -> SeqIntervals:
+    """Sequences of a producer's epoch of which a copy is damaged on some node."""
+    found = SeqIntervals()
+    for one in [one for node in nodes for one in node.disk.written if one.rotten]:
+        for entry in one.entries:
+            if (entry.producer, entry.producer_epoch) == (producer, epoch):
+                found.update(entry.seqs)
+    return found
 
 
 def _sound(disk: TappedDisk) -> list[Written]:
@@ -93,17 +105,18 @@ def _file_of(disk: TappedDisk, place: BlockPlace) -> SimFile | None:
 def altered_rows(block: EncodedBlock, corpus: SimCorpus, services: Mapping[str, str]) -> str:
     """What is wrong with the rows of a block: "" if each is what its client sends under its number.
 
-    Rows that were blanked, as a watermark or a delete hides them, have no client any more.
+    Rows that were blanked, as a watermark or a delete hides them, have no client any more; those of
+    FAILED_SERVICE are what was refused, as it came.
     """
     if not block.header.rows:
         return ""
     body = memoryview(block.data)[parse_prefix(block.data).body[0] :]
     table = open_body(body, block.header.columns).read()
-    names = ("chaos_client", "chaos_number", "message", ERASED_COLUMN)
+    names = ("chaos_client", "chaos_number", "message", "service", ERASED_COLUMN)
     nothing = [None] * table.num_rows
     columns = [table[one].to_pylist() if one in table.schema.names else nothing for one in names]
-    for client, number, message, erased in zip(*columns, strict=True):
-        if erased is not None:
+    for client, number, message, service, erased in zip(*columns, strict=True):
+        if erased is not None or service == FAILED_SERVICE:
             continue
         sent = client in services and corpus.row(client, number, services[client])
         if not sent or sent["message"] != message:

@@ -78,7 +78,9 @@ class Conduct:
 def conduct(dice: Dice, steered: bool) -> Conduct:
     """That of a seed."""
     dead_after = dice.uniform(1.0, 2.0) if dice.chance(0.2) else 0.0
-    pace = dice.number(2_000, 20_000) if dice.chance(0.3) else 0
+    pace = (
+        dice.number(6_000, 20_000) if dice.chance(0.3) else 0
+    )  # a run has up to 80 kB to move in 30 s
     return Conduct(steered, dice.number(1, 4), pace, dead_after)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from chaos.sim.disk import SimDisk
 from chaos.sim.pages import SimFile
 from records import envelope
@@ -15,7 +17,15 @@ from records.block import BlockHeader, EntryHeader
 from records.block_codec import EncodedBlock, decode_header
 from records.handover import Handover
 from records.intervals import SeqIntervals
-from records.messages import EntryStatus, EpochSealed, PutOptions, PutReply, SealRequest
+from records.messages import (
+    EntryStatus,
+    EpochSealed,
+    PutOptions,
+    PutReply,
+    ScanReply,
+    ScanRequest,
+    SealRequest,
+)
 from storage.log_format import HEAD_BYTES, RecordType
 from storage.service import StorageService
 
@@ -217,6 +227,8 @@ class TappedStorage(StorageService):
     """The real storage service; what it answers is held against the fences it has promised."""
 
     fences: Fences
+    #: Reads that were answered in this life.
+    scans = 0
     #: Says what is wrong with the rows of a block that comes as a repair; "" if they are what was sent.
     altered: Callable[[EncodedBlock], str] = staticmethod(lambda _block: "")
 
@@ -228,6 +240,12 @@ class TappedStorage(StorageService):
         if options.repair and EntryStatus.STORED in reply.statuses and (why := self.altered(block)):
             self.fences.broken.append(("I14", f"{self.node_id} took as a repair {why}"))
         return reply
+
+    async def scan(self, request: ScanRequest) -> tuple[ScanReply, pa.Table]:
+        """See StorageService."""
+        found = await super().scan(request)
+        self.scans += 1
+        return found
 
     async def seal(self, request: SealRequest) -> None:
         """See StorageService."""

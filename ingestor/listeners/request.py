@@ -14,6 +14,9 @@ from runtime.clock import Clock
 
 _UINT32 = 1 << 32
 
+#: Bytes of an Idempotency-Key.
+KEY_MAX_BYTES = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -45,8 +48,8 @@ def read_head(request: web.Request, limits: Limits, clock: Clock) -> Head:
     options = read_options(request.query, headers)
     insert = surface.startswith("/insert/")
     key = headers.get("Idempotency-Key") or None
-    if key is not None and len(key) > 1024:
-        raise InvalidRequest("Idempotency-Key is longer than 1024 bytes")
+    if key is not None and len(key) > KEY_MAX_BYTES:
+        raise InvalidRequest(f"Idempotency-Key is longer than {KEY_MAX_BYTES} bytes")
     proxied = PROXIED in headers
     return Head(
         tenant=_tenant(request, insert),

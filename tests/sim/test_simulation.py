@@ -15,7 +15,20 @@ import pytest
 from chaos.mutants import MUTANTS, Mutant, hunt
 from chaos.sim.clock import Dice
 from chaos.sim.healing import PARTS
-from chaos.sim.plan import HIDES, HINTS_LOST, KINDS, MERGE_KINDS, MOVES, ROTS, Fault, Plan, draw
+from chaos.sim.plan import (
+    HIDES,
+    HINTS_LOST,
+    KINDS,
+    MERGE_KINDS,
+    MOVES,
+    RIFTS,
+    ROTS,
+    SPLIT,
+    WIPE,
+    Fault,
+    Plan,
+    draw,
+)
 from chaos.sim.run import Outcome, shrink, simulate
 from chaos.sim.twins import Place, replaced
 from tests.support.source import ROOT
@@ -93,7 +106,8 @@ def test_plans_differ_and_every_kind_of_fault_is_drawn() -> None:
     plans = [draw(Dice("plan", seed), 3) for seed in range(500)]
 
     kinds = [{fault.kind for fault in plan.faults} for plan in plans]
-    assert set().union(*kinds) == {*KINDS, *ROTS, *MERGE_KINDS, HINTS_LOST, *MOVES, *HIDES}
+    at_rest = {*ROTS, *MERGE_KINDS, HINTS_LOST, *HIDES}
+    assert set().union(*kinds) == {*KINDS, *at_rest, *MOVES, *RIFTS, WIPE, SPLIT}
     assert max(map(len, kinds)) < len(KINDS)
     assert {frozenset(plan.parts) for plan in plans} >= {frozenset(), frozenset(PARTS)}
     assert all(len({one.who for one in plan.faults if one.kind in ROTS}) < 2 for plan in plans)

@@ -87,7 +87,8 @@ class FakeReplica:
     """One storage node. `down`: refuses connections; `frozen`: takes calls and never answers.
 
     `broken`: the error that every call of that name meets; `always`: that all calls meet.
-    `gate`: what all calls wait for. `hole`: it says that it lost entries to damage.
+    `gate`: what all calls wait for. `hole`: it says that it lost entries to damage. `passed`: its watermark
+    hides what repairs bring: duplicates, not stored.
     """
 
     node: str
@@ -104,6 +105,7 @@ class FakeReplica:
     delay: float = 0.0
     gate: asyncio.Event | None = None
     hole: bool = False
+    passed: bool = False
     calls: list[str] = field(default_factory=list)
     blocks: list[bytes] = field(default_factory=list)
     put_sizes: list[int] = field(default_factory=list)
@@ -175,6 +177,8 @@ class FakeReplica:
             conflicts = () if same else entry.seqs
             status = EntryStatus.DUPLICATE if same else EntryStatus.CONFLICT
             return status, entry.row_count if same else 0, conflicts
+        if repair and self.passed:
+            return EntryStatus.DUPLICATE, entry.row_count, ()
         held_rows, conflicts = self._overlaps(entry, rows)
         if conflicts:
             return EntryStatus.CONFLICT, held_rows, tuple(SeqIntervals(conflicts))
@@ -297,7 +301,9 @@ class FakeReplica:
             raise StaleRingEpoch("a newer ring", epoch=self.ring_epoch)
         self.ring_epoch = ring_epoch
 
-    async def absent(self, entry_ids: Sequence[EntryId], deadline: Deadline) -> list[EntryId]:
+    async def absent(
+        self, shard: int, entry_ids: Sequence[EntryId], deadline: Deadline
+    ) -> list[EntryId]:
         self.calls.append("absent")
         await self._meet_fault(deadline)
         return [one for one in entry_ids if one not in self.held]

@@ -99,6 +99,22 @@ def test_a_fault_that_does_not_bite_is_noted_as_such() -> None:
     assert cluster.calls == []
 
 
+@pytest.mark.parametrize("bites", [True, False])
+def test_what_was_asked_of_the_quorum_is_noted_once_bitten_or_not(bites: bool) -> None:
+    """The checkers judge by the quorum of the time; a fault may change it and then not bite."""
+    cluster = Cluster()
+    if not bites:
+        cluster.fails["kill"] = FaultDidNotBite("gone")
+    breaker = breaking.Breaker(cluster, lambda: 7)  # pyright: ignore[reportArgumentType]
+    note = {"before": [3, 2, 2], "after": [3, 3, 1], "asked_at": 1, "ended_at": 2}
+    breaker.site.quorums.append(note)
+
+    first, second = breaker.inject(KILL), breaker.inject(KILL)
+
+    assert first.proof["quorums"] == [note]
+    assert "quorums" not in second.proof
+
+
 def test_a_cluster_that_does_not_come_back_is_noted_as_such() -> None:
     """The fault has bitten and was never healed."""
     cluster = Cluster()

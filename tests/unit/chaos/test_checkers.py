@@ -46,7 +46,10 @@ def test_a_clean_history_holds_and_counts() -> None:
     statuses = {one.id: one.status for one in check(history)}
 
     tested = dict.fromkeys(("I1", "I2", "I3", "I4", "I5", "I15", "I17", "L2"), HOLDS)
-    for unseen in ("I6", "I7", "I7r", "I8", "I9", "I13", "I14", "R1", "S6", "L1", "L3"):
+    for unseen in (
+        "I1d", "I6", "I7", "I7r", "I8", "I8d", "I9", "I10", "I13", "I14", "N5", "R1", "S6",
+        "L1", "L3",
+    ):  # fmt: skip
         assert statuses.pop(unseen) == UNSEEN
     assert statuses == tested
     assert worth(history, acked_min=45).counts
@@ -263,9 +266,22 @@ def test_an_ack_without_a_quorum_is_caught() -> None:
 
     found = only(with_faults(clean(alone), TWO_AWAY), "I9")
 
-    assert "acknowledged op 12 of agent1 with node2, node3 away" in found.examples[0]
+    assert "acknowledged op 12 of agent1 by W=2 with node2, node3 away" in found.examples[0]
     statuses = {one.id: one.status for one in check(with_faults(clean(tried), TWO_AWAY))}
     assert statuses["I9"] == HOLDS
+
+
+def test_half_an_answer_that_is_taken_for_one_is_caught() -> None:
+    """N5: at the lengths that the sweep names."""
+    swept = {"/logs": {"bytes": 300, "cut": 299, "ended": True, "taken": []}}
+    good = FaultRecord("cut-sweep", ("/logs",), 200, 205, 300, 320, {"swept": swept})
+    taken = {"/logs": {**swept["/logs"], "taken": [280]}}
+
+    found = {one.id: one for one in check(with_faults(clean(), good))}
+    assert found["N5"].status == HOLDS
+    assert "/logs 300 bytes" in found["N5"].text
+    bad = only(with_faults(clean(), replace(good, proof={"swept": taken})), "N5")
+    assert bad.examples == ("/logs: 280 bytes of an answer were taken for one",)
 
 
 def test_a_cluster_that_does_not_come_back_is_caught() -> None:

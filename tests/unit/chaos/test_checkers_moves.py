@@ -152,7 +152,8 @@ def test_below_a_watermark_nothing_shows_and_above_it_all_does() -> None:
 
 
 def joined(second: str = "409 CHANGE_RUNNING", healed: int | None = 320) -> FaultRecord:
-    proof = {"change": 7, "second": second, "stage": "copying", "struck": "node4", "crashed": True}
+    told = {"/cluster/rebalance": second}
+    proof = {"change": 7, "second": told, "stage": "copying", "struck": "node4", "crashed": True}
     return FaultRecord("join", ("kill:new-node:copying",), 200, 205, 300, healed, proof)
 
 
@@ -167,6 +168,18 @@ def test_a_second_change_that_is_taken_and_one_that_does_not_end_are_caught() ->
     assert verdicts(with_faults(clean(), joined("202 ")))["R1"] == VIOLATED
     stuck = verdicts(with_faults(clean(), joined(healed=None)))
     assert {stuck["R1"], stuck["L2"], stuck["I15"]} == {VIOLATED}
+
+
+def test_a_second_change_of_any_kind_that_is_taken_is_caught() -> None:
+    """Others may be refused for another reason, a rebalance is possible at any time."""
+    for told, status in (
+        ({"/cluster/rebalance": "409 CHANGE_RUNNING", "/x/drain": "400 INVALID_REQUEST"}, HOLDS),
+        ({"/cluster/rebalance": "400 INVALID_REQUEST"}, VIOLATED),
+        ({"/cluster/rebalance": "409 CHANGE_RUNNING", "/cluster/settings": "200 "}, VIOLATED),
+    ):
+        fault = joined()
+        proof = {**fault.proof, "second": told}
+        assert verdicts(with_faults(clean(), replace(fault, proof=proof)))["R1"] == status
 
 
 def test_a_new_owner_that_is_read_before_it_was_filled_is_caught() -> None:
@@ -198,3 +211,61 @@ def test_owners_that_differ_and_strangers_that_hold_are_caught() -> None:
     assert told(**{**good, "node3": ({"2": other}, ("2",))}) == VIOLATED
     assert told(**{**good, "node3": ({}, ("2",))}) == VIOLATED
     assert told(**{**good, "node4": ({"1": same}, ())}) == VIOLATED
+
+
+# -- N, W and R change -----------------------------------------------------------------------------
+
+
+def changed(after: list[int], ended_at: int | None = 210, *blows: tuple[str, str]) -> FaultRecord:
+    """From 3/2/2, asked for at 190; from 220 to 300 nodes are away."""
+    note = {"before": [3, 2, 2], "after": after, "asked_at": 190, "ended_at": ended_at}
+    proof = {
+        **joined().proof, "blows": [list(one) for one in blows or [("kill", "node3")]],
+        "quorums": [note],
+    }  # fmt: skip
+    return FaultRecord("quorum", ("kill:old-owner:before:3/2/2>3/3/1",), 190, 220, 300, 320, proof)
+
+
+def test_an_ack_by_the_w_of_before_is_caught() -> None:
+    """W=3 is in force and one node of three is away: nothing may be acknowledged. By W=2 it may."""
+    during = append(30, "agent2", (1, 10), 250)
+
+    raised = {one.id: one for one in check(with_faults(clean(during), changed([3, 3, 1])))}
+    before = verdicts(with_faults(clean(during), changed([3, 3, 1], None)))
+    lowered = verdicts(with_faults(clean(during), changed([3, 1, 3])))
+
+    assert raised["I9"].status == VIOLATED
+    assert any("op 30" in one and "by W=3" in one for one in raised["I9"].examples)
+    assert before["I9"] != VIOLATED  # it had not ended: W=2 may still be in force
+    assert lowered["I9"] != VIOLATED
+
+
+def test_another_quorum_than_was_asked_for_is_caught() -> None:
+    for in_force, status in (([3, 3, 1], HOLDS), ([3, 3, 3], VIOLATED)):
+        fault = changed([3, 3, 1])
+        fault = replace(fault, proof={**fault.proof, "in_force": in_force})
+        assert verdicts(with_faults(clean(), fault))["R1"] == status
+
+
+def test_a_complete_read_by_the_r_of_before_is_caught() -> None:
+    """R=3 with a node away; clients reach one that is cut off, and it reaches nobody."""
+    during = read(30, "agent2", seen("agent2", 1, 10), 250)
+
+    away = verdicts(with_faults(clean(during), changed([3, 1, 3])))
+    one = verdicts(with_faults(clean(during), changed([3, 3, 1])))
+    cut = verdicts(with_faults(clean(during), changed([3, 2, 2], 210, ("cut", "node2"))))
+
+    assert away["I6"] == VIOLATED
+    assert one["I6"] != VIOLATED
+    assert cut["I6"] == VIOLATED
+
+
+def test_a_spare_may_have_stored_what_two_others_did_not() -> None:
+    """Of four nodes two are left: that W=2 was met cannot be excluded."""
+    during = append(30, "agent2", (1, 10), 250)
+    fault = changed([3, 2, 2], 210, ("kill", "node2"), ("kill", "node3"))
+    history = with_faults(clean(during), fault)
+
+    assert verdicts(history)["I9"] == VIOLATED
+    four = replace(history, head=replace(HEAD, spares=("node4",)))
+    assert verdicts(four)["I9"] != VIOLATED

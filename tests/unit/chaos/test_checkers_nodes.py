@@ -1,6 +1,9 @@
 """The invariants about nodes: each planted violation is found, and nothing else is."""
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from chaos.checkers import check, worth
 from chaos.history import FINAL, FaultRecord, History, NodeState
@@ -113,6 +116,8 @@ def test_a_row_that_was_seen_and_is_gone_is_caught() -> None:
     found = only(lost, "I7")
     assert "agent2:11" in found.examples[0]
     assert found.count == 1 + len(NODES)
+    one = replace(lost, head=replace(lost.head, w=3, r=1))
+    assert verdicts(one)["I7"].status == UNSEEN  # one owner is asked: it may be another one
 
 
 CORRUPT = FaultRecord("corrupt", ("node3",), 200, 205, 300, 320, {"file": "log/00000001.qlog"})
@@ -202,3 +207,30 @@ def test_an_order_is_not_judged_by_one_read() -> None:
     ops = tuple(op for op in history.ops if op.kind != FINAL)
 
     assert verdicts(replace(history, ops=ops))["I17"].status == UNSEEN
+
+
+BROUGHT = {
+    "way": "rejoin", "node": "node3", "came": "node3", "refused": True, "waits": "not its store",
+    "incarnation": "a", "new_incarnation": "b", "owns": True, "held": {"3": 7}, "holds": {"3": 9},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"refused": False}, "node3 started on an empty disk"),
+        ({"waits": ""}, "node3 was admitted with another store"),
+        ({"new_incarnation": "a"}, "under the same incarnation"),
+        ({"owns": False}, "node3 owns nothing"),
+        ({"holds": {"3": 6}}, "node3 holds 6 entries of shard 3, 7 were lost"),
+    ],
+)
+def test_a_lost_disk_that_is_not_brought_in_as_documented_is_caught(
+    wrong: dict[str, Any], text: str
+) -> None:
+    """S6: refused under its old name, kept waiting with the new store, an owner once it was filled."""
+    lost = FaultRecord("lost-disk", ("rejoin",), 200, 205, 300, 320, BROUGHT)
+
+    assert verdicts(with_faults(clean(), lost))["S6"].status == HOLDS
+    bad = replace(lost, proof={**BROUGHT, **wrong})
+    assert text in only(with_faults(clean(), bad), "S6").examples[0]

@@ -41,6 +41,32 @@ def test_slow_appends_under_a_single_fault_are_caught() -> None:
     assert "the longest 9.000 s" in good.text
 
 
+def test_appends_that_are_refused_under_a_single_fault_are_caught() -> None:
+    """All of them, or nine of ten: that none is slow is no excuse. Half may be asked again."""
+    none = judged(ONE_AWAY, writes([0.01] * 100))["L1"]
+    few = judged(ONE_AWAY, [*writes([0.01] * 10, "ok"), *writes([0.01] * 90)])["L1"]
+    half = judged(ONE_AWAY, [*writes([0.01] * 50, "ok"), *writes([0.01] * 50)])["L1"]
+
+    assert {none.status, few.status} == {VIOLATED}
+    assert few.text == "writes stop under a single fault"
+    assert half.status == HOLDS
+
+
+def test_faults_at_the_same_time_are_not_single_ones() -> None:
+    """All nodes lost power, each by itself: no wonder that nothing is acknowledged. In turn it is one."""
+    others = [replace(ONE_AWAY, targets=(node,)) for node in ("node1", "node3")]
+    later = [
+        replace(one, t_begin=2 * BEGIN, t_bitten=2 * BEGIN, t_heal=3 * BEGIN, t_healed=3 * BEGIN)
+        for one in others[:1]
+    ]
+    ops = writes([0.01] * 100, node="node3")
+    together = check(with_faults(clean(*ops), ONE_AWAY, *others))
+    apart = check(with_faults(clean(*ops), ONE_AWAY, *later))
+
+    assert {one.id: one.status for one in together}["L1"] == UNSEEN
+    assert {one.id: one.status for one in apart}["L1"] == VIOLATED
+
+
 @pytest.mark.parametrize(
     ("fault", "ops"),
     [

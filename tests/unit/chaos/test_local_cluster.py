@@ -112,3 +112,21 @@ def test_a_node_that_does_not_run_cannot_be_broken(tmp_path: Path) -> None:
     record = Breaker(cluster, lambda: 1).inject(Fault("kill", ("node1",), 0.0, 0.0))
     assert record.t_bitten is None
     assert record.error == "node1 does not run"
+
+
+def test_a_cold_start_is_told_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever no node runs, but the first time, and not while one is left."""
+    seen: list[str] = []
+    node: Any = SimpleNamespace(running=True)
+    monkeypatch.setattr(local_cluster, "wait_ready", lambda *_: None)
+    monkeypatch.setattr(up_process, "start", lambda plan, **_: seen.append(plan.id) or node)
+    cluster = LocalCluster(tmp_path / "c", 2)
+    cluster.before_cold_start = lambda: seen.append("cold")
+
+    cluster.start()
+    cluster.running.pop("node1")
+    cluster.start()
+    cluster.running.clear()
+    cluster.start()
+
+    assert seen == ["node1", "node2", "node1", "cold", "node1", "node2"]

@@ -33,7 +33,9 @@ def test_plans_fit_into_the_time(name: str, seed: int, seconds: float) -> None:
     for fault in faults:
         assert fault.hold > 0
         assert recipe.waits[0] - 0.001 <= fault.wait <= recipe.waits[1] + 0.001
-        roles = set(recipe.choices if recipe.what in ("join", "drain", "replace", "hide") else ())
+        named = ("join", "drain", "replace", "hide", "quorum", "lost-disk", "cut-sweep")
+        recipes = (recipe, *recipe.also) if recipe.what in named else ()
+        roles = {choice for one in recipes for choice in one.choices}
         assert set(fault.targets) <= {*NODES, RAFT_LEADER, *roles}
 
 

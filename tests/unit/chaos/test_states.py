@@ -24,10 +24,12 @@ def status(entries: int, digest: str) -> dict[str, Any]:
 def cluster(*looks: dict[str, Any], log: tuple[dict[str, Any], ...] = ()) -> Any:
     """One that answers these looks, one after the other; each node has said `log`."""
     answers = iter(looks)
+    owners = {"shards": [{"shard": 3, "owners": ["node1", "node2"]}]}
     lines = "\n".join(["Traceback: a block cannot be read", *map(json.dumps, log)])
     made: Any = SimpleNamespace(
-        spares=(), get=lambda *_, **__: next(answers), log_text=lambda _: lines
-    )
+        spares=(), log_text=lambda _: lines,
+        get=lambda path, **_: owners if path.endswith("shards") else next(answers),
+    )  # fmt: skip
     made.logs = lambda node: LocalCluster.logs(made, node)
     return made
 
@@ -46,7 +48,9 @@ def test_it_is_looked_until_all_agree(monkeypatch: Any) -> None:
         cluster(look(whole, None), look(whole, late), look(whole, whole)), lambda: 7, 60
     )
 
-    assert found == [NodeState(node, 7, {"3": (2, "aa")}, 1, 0) for node in ("node1", "node2")]
+    assert found == [
+        NodeState(node, 7, {"3": (2, "aa")}, 1, 0, ("3",)) for node in ("node1", "node2")
+    ]
 
 
 def test_what_differs_when_time_is_up_is_told(monkeypatch: Any) -> None:

@@ -24,6 +24,7 @@ from cluster.consensus import (
 )
 from cluster.consensus_proposals import IN_FLIGHT_MAX
 from cluster.consensus_pysyncobj import PySyncObjConsensus
+from cluster.state import ClusterState
 from records.errors import InvalidRequest
 from runtime.clock import SystemClock
 from tests.support.raft_group import free_ports, put_schema
@@ -294,3 +295,14 @@ async def test_a_port_that_is_taken_refuses_the_start(
             await second.start()
 
     assert caught.value.exit_code == 78
+
+
+def test_a_status_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Raft thread applies commands meanwhile: a hash must not stand beside another state's index."""
+    (made,) = managers(tmp_path, 1)
+    states = [ClusterState(applied_index=k, history=bytes([k]) * 32) for k in range(1, 9)]
+    monkeypatch.setattr(made, "snapshot", lambda: states.pop(0))
+
+    told = made.status()
+
+    assert told["state_hash"] == bytes([told["applied_index"]]).hex() * 32

@@ -294,3 +294,14 @@ def test_frames_of_all_sizes_pass_on_the_loop_that_nodes_run_on() -> None:
         return [len(body) for _, body in answers]
 
     assert uvloop.run(lengths()) == sizes
+
+
+async def test_a_call_without_any_time_left_says_nothing_of_the_peer(
+    transport: PeerTransport,
+) -> None:
+    """The caller was late: nothing is sent, and the peer is not taken for dead."""
+    with pytest.raises(DeadlineExceeded) as caught:
+        await transport.call("peer", "echo", {}, b"", soon(0.0))
+
+    assert caught.value.details["definite"]
+    assert transport.seen == []  # type: ignore[attr-defined]

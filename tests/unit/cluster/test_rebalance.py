@@ -150,6 +150,11 @@ async def test_a_copy_to_a_node_that_falls_silent_waits_for_its_return_alone() -
     assert (ended, world.rebalancer.status()["waiting_for"]) == (0, [])
 
     world.dead = {"e"}
+    await world.run(1)
+    world.dead = set()  # one call to it had failed
+    await world.run(2)
+    assert (ended, world.rebalancer.status()["waiting_for"]) == (0, [])
+    world.dead = {"e"}
     await world.run(5)
     assert ended == 1
     assert world.rebalancer.status()["waiting_for"] == ["e"]

@@ -61,10 +61,10 @@ async def test_what_is_absent_and_a_raised_ring_travel_as_plain_values() -> None
     far = HttpReplica("n2", Recording({"entry_ids": [bytearray(names[1])]}))  # type: ignore[arg-type]
     deadline = Deadline.after(SystemClock(), 5)
 
-    assert await far.absent(names, deadline) == [names[1]]
+    assert await far.absent(3, names, deadline) == [names[1]]
     await far.raise_ring(7, deadline)
     assert asked == [
-        ("n2", "absent", {"entry_ids": names}),
+        ("n2", "absent", {"shard": 3, "entry_ids": names}),
         ("n2", "raise_ring", {"ring_epoch": 7}),
     ]
 

@@ -450,8 +450,9 @@ async def test_a_slow_peer_is_left_after_a_while_and_the_next_call_goes_on(
         pair.clock.ahead += 25.0 if name == "fetch" else 0.0
 
     pair.wire.before = slow
-    first = await pair.sync()
-    rest = await pair.sync()
+    patient = replace(LIMITS, fetch_seconds=30.0)
+    first = await pair.sync(patient)
+    rest = await pair.sync(patient)
 
     assert (first.stored, first.compared) == (60, False)
     assert (rest.stored, rest.compared) == (40, True)

@@ -161,3 +161,20 @@ async def test_rows_that_nobody_holds_all_of_are_judged_in_parts(text: str) -> N
         assert list(replicas["d"].seqs_of(KEY)) == ([] if lied else [(1, 3)])
         numbered = [row["message"] for row in replicas.visible() if row["service"] == "shop"]
         assert sorted(numbered) == ["row 1", "row 2", "row 3"]
+
+
+async def test_rows_that_a_watermark_keeps_from_others_are_not_answered_as_missing() -> None:
+    """a and b have 1..3, acknowledged; b is away, and a has not heard yet of the watermark that passed them.
+    c has: it takes them for duplicates, and stores nothing. The producer waits for a word of a or b.
+    """
+    replicas = FakeReplicas("a", "b", "c")
+    async with write_path(replicas, FakeViews(OLD)) as old:
+        replicas["c"].down = True
+        assert (await old.write(numbered_batch([1, 2, 3]))).ack_till == 3
+    replicas["c"].down, replicas["c"].passed, replicas["b"].down = False, True, True
+    async with write_path(replicas, FakeViews(NEW)) as new:
+        with pytest.raises(NotReady, match="may be acknowledged"):
+            await new.writer.producer_progress(*KEY, 1, new.deadline(0.5))
+
+        replicas["b"].down = False
+        assert (await new.writer.producer_progress(*KEY, 1, new.deadline())).ack_till == 3

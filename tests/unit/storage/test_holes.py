@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from cluster.replica_client import LocalReplica
 from records.errors import NotReady
 from records.messages import EntriesRequest, ScanRequest
 from records.predicates import ScanPlan
 from records.timestamps import MAX_MICROS, MIN_MICROS, TimeRange
+from runtime.clock import SystemClock
+from runtime.deadline import Deadline
 from storage.holes import EVERYWHERE, IDS_MAX, Holes
 from storage.service import StorageService
 from tests.unit.storage.samples import OPTIONS, SETTINGS, block_of, plain, service_on
@@ -155,6 +158,25 @@ async def test_an_owner_with_a_hole_hands_nothing_over(tmp_path: Path) -> None:
         service.moves.entry_ids(shard, whole=True)
     service.moves.entry_ids(shard)
     await service.moves.hand_over(2, 2)
+    await service.stop()
+
+
+async def test_an_owner_with_a_hole_does_not_say_what_is_absent_to_who_goes_by_that(
+    tmp_path: Path,
+) -> None:
+    """A request sent again after a split would be stored a second time; anti-entropy asks all the same."""
+    service = await damaged(tmp_path)
+    ids = [entry.entry_id for entry in BLOCKS[1].header.entries]
+    there = LocalReplica(service)
+    deadline = Deadline.after(SystemClock(), 5)
+
+    with pytest.raises(NotReady, match="damage"):
+        await there.absent(0, ids, deadline)
+
+    assert await there.absent(2, ids, deadline) == ids
+    assert service.absent(ids) == ids
+    await service.put(BLOCKS[1], REPAIR)
+    assert await there.absent(0, ids, deadline) == []
     await service.stop()
 
 
