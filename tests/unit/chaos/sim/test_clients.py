@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from chaos.history import APPEND, OK, UNKNOWN, Op
-from chaos.sim.clients import _renamed, _two_of_one
 from chaos.sim.clock import WALL_MICROS
+from chaos.sim.repeats import renamed, two_of_one
 from records.visibility import REPEAT_MICROS
 
 #: Nanoseconds of virtual time at which the first dedupe window ends.
@@ -42,10 +42,10 @@ def test_a_row_comes_under_two_names_only_beyond_the_edge_of_a_window(
     found = {
         kind
         for kind, complete in (("complete", True), ("partial", False))
-        if _renamed(sent, "agent0:5", complete)
+        if renamed(sent, "agent0:5", complete)
     }
 
     assert found == allowed
-    assert _two_of_one(sent) == ("complete" in allowed)
-    assert not _renamed(sent, "agent0:8", complete=False)
-    assert not _renamed(sent, "p0:5", complete=False)
+    assert two_of_one(sent) == ("complete" in allowed)
+    assert not renamed(sent, "agent0:8", complete=False)
+    assert not renamed(sent, "p0:5", complete=False)
