@@ -1,7 +1,8 @@
 """Deterministic simulation: whole clusters in one process, in virtual time, broken as a seed says.
 
     clock      an event loop that jumps instead of waiting · dice: all randomness
-    disk, pages  files with a page cache; power cuts, torn pages, failed fsyncs, lost names, no space
+    disk       files with a page cache (pages); power cuts, torn pages, failed fsyncs, lost names, no space
+    system     `os` over these disks
     network    messages delayed, lost, doubled, overtaken, corrupted, cut off in one direction or both
     consensus  an agreed log with delays, lost answers, stale readers; the product's `apply`
     twins      what else a node has of its machine, replaced where the product uses it

@@ -36,7 +36,8 @@ import storage.segment_open
 import storage.segment_write
 import storage.service
 import storage.wal
-from chaos.sim.disk import PowerCut, SimDisk, SimOs, SimPath
+from chaos.sim.disk import PowerCut, SimDisk, SimPath
+from chaos.sim.system import SimOs
 from cluster.sync_shards import SyncLimits
 from records.errors import BlockCorrupt, StorageFailed
 from runtime.logs import Logger

@@ -277,7 +277,8 @@ async def test_rows_wider_than_the_cap_are_not_gathered_first(
 ) -> None:
     """60 rows to a block, narrow up to somewhere, then 20 kB each: what is read stays near the cap."""
     cap, most, total = 200_000, 0, 0
-    service = service_on(tmp_path, replace(SETTINGS, max_scan_bytes=cap, log_file_bytes=1 << 28))
+    settings = replace(SETTINGS, max_scan_bytes=cap, log_file_bytes=1 << 28, compact=False)
+    service = service_on(tmp_path, settings)
     await service.start()
     for number in range(60):
         rows = [

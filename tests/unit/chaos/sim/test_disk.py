@@ -6,8 +6,9 @@ import os
 import pytest
 
 from chaos.sim.clock import Dice
-from chaos.sim.disk import PowerCut, SimDisk, SimOs, SimPath
+from chaos.sim.disk import PowerCut, SimDisk, SimPath
 from chaos.sim.pages import PAGE
+from chaos.sim.system import SimOs
 
 SEEDS = range(40)
 
