@@ -149,9 +149,13 @@ def _retiring(state: ClusterState, node: str) -> str:
 
 
 def _meets(state: ClusterState, wanted: Quorum) -> bool:
-    """Whether SetQuorum takes it as it is: old writes meet new reads, and the reverse."""
+    """Whether SetQuorum takes it as it is: old writes meet new reads, and the reverse.
+
+    Stricter than the command: a greater R is a change of the ring, which waits until readers must hear of it.
+    """
     return (
         wanted.n == state.quorum.n
+        and wanted.r <= state.read_by
         and wanted.r + state.acked_on > wanted.n
         and wanted.w + state.quorum.r > wanted.n
     )

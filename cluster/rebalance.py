@@ -17,9 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cluster.consensus import CommandRefused, Consensus, NotCommitted, OutcomeUnknown
-from cluster.rebalance_plan import begin, drained, moves_left, next_command, ring_of_living
+from cluster.rebalance_plan import (
+    Command,
+    begin,
+    drained,
+    moves_left,
+    next_command,
+    ring_of_living,
+)
 from cluster.shard_copy import CopyReport, CopyTask
-from cluster.state_moves import row_after, row_before
+from cluster.state_moves import Row, raises_r, row_after, row_before
 from cluster.state_types import COPYING, ClusterState, ShardMove
 from records.errors import InvalidRequest, InvalidSettings, QuorumlogError
 from ring.ring import Ring
@@ -144,7 +151,7 @@ class Rebalancer:
         #: New owners whose heartbeats have stopped, and since when; those for AWAY_SECONDS are not copied to.
         self._quiet_since: dict[str, float] = {}
         self._away: set[str] = set()
-        #: Old owners that did not answer when last asked, so that it is said once.
+        #: Owners that did not answer when last asked, so that it is said once.
         self._silent: list[str] = []
         self._steps = metrics.counter(
             "quorumlog_ring_steps_total",
@@ -197,15 +204,21 @@ class Rebalancer:
         if now < self._propose_again_at:
             return
         command = next_command(state, [s for s, one in self._copies.items() if one.done])
-        if command is not None and await self._old_owners_know(state, command.args):
+        if command is not None and await self._owners_know(state, command):
             await self._propose(command.op, command.args)
 
-    async def _old_owners_know(self, state: ClusterState, args: dict[str, Any]) -> bool:
-        """Whether N-R+1 old owners of each shard that would finish know the ring that reads the new ones."""
+    async def _owners_know(self, state: ClusterState, command: Command) -> bool:
+        """Whether no reader that was cut off can go by owners, or an R, that writes need not meet any more.
+
+        N-R+1 owners must know the ring, R being what any reader goes by: the old ones of each shard that
+        would finish; and those of each shard, if R was raised and the change would end.
+        """
         assert state.ring is not None
-        table = ring_of(state.ring).table
-        finishing: list[int] = args.get("finish", [])
-        old = {s: row_before(state.moving[s], table[s]) for s in finishing}
+        table, read_by = ring_of(state.ring).table, state.read_by
+        finishing: list[int] = command.args.get("finish", [])
+        old: dict[int, Row] = {s: row_before(state.moving[s], table[s]) for s in finishing}
+        if command.op == "EndChange" and raises_r(state):
+            old = dict(enumerate(table))
         nodes = sorted({node for owners in old.values() for node in owners})
         answers = await asyncio.gather(
             *(self._around.raise_ring(node, state.ring_epoch) for node in nodes)
@@ -214,11 +227,11 @@ class Rebalancer:
         lacking = [
             s
             for s, owners in old.items()
-            if len(know & set(owners)) < len(owners) - state.quorum.r + 1
+            if len(know & set(owners)) < len(owners) - min(read_by, len(owners)) + 1
         ]
         self._waiting = sorted(set(nodes) - know) if lacking else []
         if self._waiting != self._silent and lacking:
-            log.warning("old owners do not answer", shards=lacking, nodes=self._waiting)
+            log.warning("owners do not answer", shards=lacking, nodes=self._waiting)
         self._silent = self._waiting
         return not lacking
 

@@ -93,7 +93,13 @@ def begin_change(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     )
     members = {member.id: member for member in (*ring.members, *target.members)}
     n = max(ring.n, target.n)
-    changed = replace(state, change=change, quorum=meanwhile, w_floor=state.acked_on)
+    changed = replace(
+        state,
+        change=change,
+        quorum=meanwhile,
+        w_floor=state.acked_on,
+        r_floor=state.read_by if meanwhile.r > state.read_by else 0,
+    )
     if meanwhile != state.quorum:
         changed = replace(changed, cluster_epoch=state.cluster_epoch + 1)
     next_ring = Ring(_next(state), n, sorted_members(members.values()), ring.table)
@@ -244,6 +250,16 @@ def _check_move(now: Row, target: Row, shard: int, source: Any, to: Any) -> None
         raise CommandError("INVALID", f"shard {shard} would have too few owners")
 
 
+def raises_r(state: ClusterState) -> bool:
+    """Whether the change under way ends with an R above the one that a reader may still go by.
+
+    Then it must not end before N-R+1 owners of each shard know a ring of it (cluster.rebalance), R being that
+    of such readers: each meets one of these, and is told. An aborted change keeps the greater W instead.
+    """
+    change = state.change
+    return change is not None and not change.aborting and change.quorum.r > state.read_by
+
+
 def abort_change(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
     """Goes no further. What was moved stays moved: each shard has all its replicas at any time."""
     change = _running(state, args)
@@ -267,8 +283,14 @@ def end_change(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
         raise CommandError("INVALID", "not all shards are settled")
     epoch = state.cluster_epoch + (change.quorum != state.quorum)
     final = change.quorum
-    floor = final.w if change.settle else min(state.acked_on, final.w)
-    changed = replace(state, change=None, quorum=final, cluster_epoch=epoch, w_floor=floor)
+    changed = replace(
+        state,
+        change=None,
+        quorum=final,
+        cluster_epoch=epoch,
+        w_floor=final.w if change.settle else min(state.acked_on, final.w),
+        r_floor=0,
+    )
     if change.retire:
         changed = _retired(changed, change.retire)
     last = Ring(_next(state), target.n, target.members, target.table)

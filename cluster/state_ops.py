@@ -151,6 +151,7 @@ def set_quorum(state: ClusterState, args: Args) -> tuple[ClusterState, Any]:
         state,
         quorum=Quorum(n, w, r),
         w_floor=w if state.ring is None else min(w, state.acked_on),
+        r_floor=state.read_by if state.ring is not None and r > state.read_by else 0,
         cluster_epoch=epoch,
         cluster_id=cluster_id,
         shard_count=shards,

@@ -143,6 +143,8 @@ class ClusterState:
     quorum: Quorum = _DEFAULT_QUORUM
     #: The least W that rows may have been acknowledged with and not been filled up since; 0: W.
     w_floor: int = 0
+    #: The least R that a reader may go by who has not heard of the newest one; 0: R.
+    r_floor: int = 0
     shard_count: int = 32
     members: Mapping[str, Member] = field(default_factory=dict)
     retired: Mapping[str, int] = field(default_factory=dict)
@@ -173,6 +175,11 @@ class ClusterState:
     def acked_on(self) -> int:
         """On how many owners each acknowledged row is, at least."""
         return self.w_floor or self.quorum.w
+
+    @property
+    def read_by(self) -> int:
+        """How many owners each reader asks, at least: one that was cut off goes by the R it knew."""
+        return self.r_floor or self.quorum.r
 
     def shards_of(self, node: str) -> dict[int, int]:
         """Shards that `node` leads, with their epochs."""

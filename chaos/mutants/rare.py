@@ -70,7 +70,7 @@ def _() -> Sequence[Place]:
     async def know(*_: object) -> bool:
         return True
 
-    return [(cluster.rebalance.Rebalancer, "_old_owners_know", know)]
+    return [(cluster.rebalance.Rebalancer, "_owners_know", know)]
 
 
 @mutant(

@@ -14,10 +14,11 @@ _FILLING = tuple(
     for stage in ("copying", "settling")
 )
 #: Struck for longer than a write is held: just before R is raised, which moves nothing, and as soon as that
-#: is taken; and when a change has ended, so that its W or R cannot be met. (Not among them: a pause, see
+#: is taken; and when a change has ended, so that its W or R cannot be met. (Not among the last: a pause, see
 #: "Not yet" in docs/reliability.md.)
 _FOR_LONG = (
     "kill:old-owner:before:3/3/1>3/1/3", "kill:raft-leader:begun:3/3/1>3/1/3",
+    "pause:old-owner:before:3/3/1>3/1/3", "pause:raft-leader:begun:3/3/1>3/1/3",
     "kill:old-owner:after:3/2/2>3/3/1", "kill:old-owner:after:3/3/1>3/1/3",
 )  # fmt: skip
 SCENARIO = Scenario(

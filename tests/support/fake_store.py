@@ -169,6 +169,12 @@ def key_tuple(key: RowKey) -> tuple[int, bytes, int]:
     return key.timestamp, key.run, key.number
 
 
+def rows_with(header: EntryHeader, spans: Spans) -> set[int]:
+    """Rows of an entry, counted in it, that have a sequence in `spans`; row i has the i-th one."""
+    seqs = (seq for first, last in header.seqs for seq in range(first, last + 1))
+    return {i for i, seq in enumerate(seqs) if any(a <= seq <= b for a, b in spans)}
+
+
 def visible(entries: list[FakeEntry]) -> list[tuple[FakeEntry, int]]:
     """The visible rows of a set of entries (distinct by id), as (entry, index)."""
     hidden = hidden_parts(entry.ref for entry in entries)
@@ -177,7 +183,7 @@ def visible(entries: list[FakeEntry]) -> list[tuple[FakeEntry, int]]:
         part = hidden.get(entry.id, Hidden())
         if part.whole:
             continue
-        gone = {i for a, b in entry.header.rows_of(part.seqs) for i in range(a, b)}
+        gone = rows_with(entry.header, part.seqs)
         found += [(entry, index) for index in range(len(entry.rows)) if index not in gone]
     return found
 
@@ -318,7 +324,7 @@ class FakeStore:
     def _hidden(entry: FakeEntry, index: int, spans: Spans) -> bool:
         if not spans:
             return True
-        return any(a <= index < b for a, b in entry.header.rows_of(spans))
+        return index in rows_with(entry.header, spans)
 
     @staticmethod
     def _row_table(rows: list[tuple[RowKey, Row]], plan: ScanPlan) -> pa.Table:

@@ -6,6 +6,8 @@ from typing import Any
 from cluster.rebalance import Rebalancer, RebalanceSettings, Surroundings
 from cluster.rebalance_plan import begin, ring_drained, ring_with, ring_without
 from cluster.shard_copy import CopyReport, CopyTask
+from cluster.state_codec import from_bytes, to_bytes
+from cluster.state_moves import row_before
 from cluster.state_types import COPYING, SETTLING
 from records.errors import QuorumUnavailable
 from ring.serde import from_dict
@@ -101,7 +103,7 @@ async def test_no_step_is_taken_while_a_live_member_has_not_heard_of_the_last() 
     assert world.state.change is None
 
 
-async def test_a_shard_finishes_only_when_n_r_plus_1_old_owners_know_the_ring_that_reads_the_new() -> (
+async def test_a_shard_finishes_only_when_n_r_plus_1_owners_know_the_ring_that_reads_the_new() -> (
     None
 ):
     """Else a reader cut off with R old owners could take their answer for complete."""
@@ -308,3 +310,65 @@ async def test_many_nodes_that_died_together_are_replaced_however_long_it_takes_
 
     target = from_dict(world.state.change.target if world.state.change else world.state.ring)
     assert {one.id for one in target.members} == {"a", "b", "c"}
+
+
+async def quorum_change(world: World, quorum: list[int], looks: int = 40) -> None:
+    """Begins one that moves nothing, and looks."""
+    await world.begin(from_dict(world.state.ring), quorum=quorum)
+    await world.run(looks)
+
+
+async def test_r_rises_only_when_each_reader_by_the_old_one_must_hear_of_it() -> None:
+    """3/3/1 to 3/1/3: a reader that asks one owner, and was cut off, would miss what the new W wrote."""
+    world = World()
+    await quorum_change(world, [3, 3, 1])
+    assert (world.state.change, world.state.quorum, world.state.read_by) == (None, (3, 3, 1), 1)
+    world.dead = {"a"}
+
+    await quorum_change(world, [3, 1, 3])
+
+    assert world.state.change is not None
+    assert not world.state.moving
+    assert world.rebalancer.status()["waiting_for"] == ["a"]
+    assert world.state.quorum == (3, 3, 3)
+    world.dead = set()
+    await world.run(10)
+    assert (world.state.change, world.state.quorum, world.state.read_by) == (None, (3, 1, 3), 3)
+
+
+async def test_an_aborted_rise_of_r_is_over_at_once_and_not_forgotten() -> None:
+    """W stays the greater one; what lowers it later waits for whom the abort did not."""
+    world = World()
+    await quorum_change(world, [3, 3, 1])
+    world.dead = {"a"}
+    await quorum_change(world, [3, 2, 2])
+    assert world.state.change is not None
+
+    await world.consensus.propose("AbortChange", {"id": world.state.change.id})
+    await world.run(10)
+
+    assert (world.state.change, world.state.quorum, world.state.read_by) == (None, (3, 3, 2), 1)
+    await quorum_change(world, [3, 2, 2])
+    assert world.rebalancer.status()["waiting_for"] == ["a"]
+    assert from_bytes(to_bytes(world.state)).read_by == 1
+    world.dead = set()
+    await world.run(10)
+    assert (world.state.quorum, world.state.read_by) == ((3, 2, 2), 2)
+
+
+async def test_old_owners_are_left_by_the_r_that_readers_may_still_go_by() -> None:
+    """R was raised without asking anybody (SetQuorum): who missed it still reads one owner."""
+    world = World()
+    await quorum_change(world, [3, 3, 1])
+    epoch = {"expected_cluster_epoch": world.state.cluster_epoch}
+    await world.consensus.propose("SetQuorum", {**epoch, "n": 3, "w": 3, "r": 2})
+    assert (world.state.quorum.r, world.state.read_by) == (2, 1)
+    world.dead = {"a"}
+
+    await world.begin(ring_with(world.state, "e"))
+    await world.run(60)
+
+    table = from_dict(world.state.ring).table
+    waits = [s for s, move in world.state.moving.items() if "a" in row_before(move, table[s])]
+    assert waits
+    assert {world.state.moving[s].stage for s in waits} == {SETTLING}

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 
 from query.compare import WHOLE, compare, fullest
 from records.visibility import EntryRef
-from tests.support.fake_store import FakeEntry, make_entry, visible
+from tests.support.fake_store import FakeEntry, make_entry, rows_with, visible
 from tests.unit.query.divergent import Case, cases, numbered
 from tests.unit.query.helpers import row
 
@@ -180,4 +180,4 @@ def messages(rows: list[tuple[FakeEntry, int]]) -> list[str]:
 
 def hidden(entry: FakeEntry, index: int, spans: tuple) -> bool:
     """As a replica reads `hide`."""
-    return not spans or any(a <= index < b for a, b in entry.header.rows_of(spans))
+    return not spans or index in rows_with(entry.header, spans)
