@@ -84,7 +84,10 @@ def _within(dump: Dump, client: str, numbers: np.ndarray) -> np.ndarray:
 
 
 def convergence_on_disk(facts: Facts) -> Verdict:
-    """I8d: in the end a shard's owners hold the same, as they said, and others hold nothing of it."""
+    """I8d: in the end a shard's owners hold the same, as they said, and others serve nothing of it.
+
+    What others gave up stays on their disks until the blocks around it are written anew (storage.moving).
+    """
     dumps = {one.node: one for one in facts.history.dumps if one.moment == END}
     states = {one.node: one for one in facts.history.states if one.node in dumps}
     bad = [
@@ -105,7 +108,7 @@ def convergence_on_disk(facts: Facts) -> Verdict:
                 bad.append(f"shard {shard}: {node} said {said[0]} entries, its disk has {found[0]}")
         bad += [
             f"shard {shard}: {node} holds {one.shards[shard][0]} entries and is no owner"
-            for node, one in dumps.items()
+            for node, one in states.items()
             if node not in owners and shard in one.shards
         ]
     if not told:
