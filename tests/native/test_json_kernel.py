@@ -44,7 +44,18 @@ def same(kernel: Parsed, slow: Parsed) -> None:
         other = slow.columns[name]
         assert column.type == other.type, name
         assert column.null_count == other.null_count
-        assert [repr(v) for v in column.to_pylist()] == [repr(v) for v in other.to_pylist()]
+        assert [said(v) for v in column.to_pylist()] == [said(v) for v in other.to_pylist()]
+
+
+def said(value: Any) -> str:
+    """What it says. As text a double may end in either of two digits that are as near to it:
+    562949953421312.25 is ...2.2 (Python) or ...2.3, which are one double."""
+    if isinstance(value, str) and value.startswith(("[", "{", "-", *"123456789")):
+        try:
+            return repr(json.loads(value))
+        except ValueError:
+            return repr(value)
+    return repr(value)
 
 
 def both(body: bytes, limits: Limits = LIMITS, must: bool = False) -> Parsed | None:
@@ -108,12 +119,14 @@ def test_each_byte_in_each_place_of_a_string(size: int) -> None:
 
 
 @EXAMPLES
+@example(values=[562949953421312.25], text=True)
+@example(values=[562949953421312.25], text=False)
 @given(
     values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1),
     text=st.booleans(),
 )
 def test_doubles_as_numbers_and_as_text(values: list[float], text: bool) -> None:
-    """A column of doubles, and the same one beside a text: digits as Python's repr gives them."""
+    """A column of doubles, and the same one beside a text: the same doubles, in the shortest digits."""
     lines = [json.dumps({"f": value}).encode() for value in values]
     lines += [b'{"a":[%s]}' % repr(value).encode() for value in values]
     both(b"\n".join([*lines, b'{"f":"text"}'] if text else lines), must=True)

@@ -82,7 +82,7 @@ async def test_rows_of_before_a_move_are_never_answered_as_missing() -> None:
     replicas["b"].broken["put"] = replicas["d"].broken["put"] = DiskFull("full")
     async with write_path(replicas, FakeViews(MOVING)) as new:
         with pytest.raises(NotReady, match="may be acknowledged"):
-            await new.writer.producer_progress(*KEY, 1, new.deadline(0.5))
+            await new.writer.producer_progress(*KEY, 1, new.deadline(2.0))
 
         replicas["d"].broken.clear()
         result = await new.writer.producer_progress(*KEY, 1, new.deadline())
@@ -102,7 +102,7 @@ async def test_an_owner_that_lost_rows_to_damage_is_no_witness_that_there_were_n
     replicas["b"].hole = True
     async with write_path(replicas, FakeViews(NEW)) as new:
         with pytest.raises(NotReady, match="not whole after damage: b"):
-            await new.writer.producer_progress(*KEY, 1, new.deadline(0.5))
+            await new.writer.producer_progress(*KEY, 1, new.deadline(2.0))
 
         replicas["a"].down = False
         assert (await new.writer.producer_progress(*KEY, 1, new.deadline())).ack_till == 3
@@ -151,7 +151,7 @@ async def test_rows_that_a_watermark_keeps_from_others_are_not_answered_as_missi
     replicas["c"].down, replicas["c"].passed, replicas["b"].down = False, True, True
     async with write_path(replicas, FakeViews(NEW)) as new:
         with pytest.raises(NotReady, match="may be acknowledged"):
-            await new.writer.producer_progress(*KEY, 1, new.deadline(0.5))
+            await new.writer.producer_progress(*KEY, 1, new.deadline(2.0))
 
         replicas["b"].down = False
         assert (await new.writer.producer_progress(*KEY, 1, new.deadline())).ack_till == 3
