@@ -95,3 +95,15 @@ async def test_a_change_is_previewed_begun_and_aborted_and_a_second_one_refused(
     assert (told["change"]["id"], told["change"]["parallel"]) == (body["change"], 2)
     aborted = await client.post("/cluster/moves/abort")
     assert await aborted.json() == {"aborting": body["change"]}
+
+
+async def test_a_greater_r_is_a_change_of_the_ring_and_a_greater_w_is_not(
+    client: TestClient, consensus: Committing
+) -> None:
+    """Readers that missed a greater R must be told before it counts (cluster.rebalance)."""
+    wider = await client.post("/cluster/settings", data=json.dumps({"w": 3}))
+    asked = await client.post("/cluster/settings", data=json.dumps({"r": 3}))
+
+    assert (wider.status, consensus.state.quorum.w) == (200, 3)
+    assert (asked.status, "change" in await asked.json()) == (202, True)
+    assert consensus.state.change is not None
